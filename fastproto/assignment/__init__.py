@@ -1,0 +1,11 @@
+"""The label-to-prototype assignment as a linear assignment problem, with a certificate (paper: Eq. 8-9).
+
+``assign`` solves it for class means and prototypes, ``solve`` for any square cost matrix, ``align`` also turns the
+prototypes. Useful on its own: nothing here needs the rest of the package.
+"""
+
+from fastproto.assignment.align import Alignment, align
+from fastproto.assignment.certificate import Assignment
+from fastproto.assignment.dense import assign, solve
+
+__all__ = ["Alignment", "Assignment", "align", "assign", "solve"]

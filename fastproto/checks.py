@@ -1,0 +1,86 @@
+"""Input checks shared by the public functions: each failure is one sentence (given, expected, what to do)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+UNIT_TOLERANCE = 1e-3  # a prototype's norm may differ from 1 by this much (a bfloat16 copy still passes a cast back)
+
+
+def shape_of(tensor: Tensor) -> str:
+    return "[" + ", ".join(map(str, tensor.shape)) + "]"
+
+
+def check_matrix(name: str, tensor: Tensor, *, min_rows: int = 1, min_dim: int = 2) -> None:
+    """A floating-point matrix [rows, D] of finite numbers."""
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        given = f"a {tensor.dtype} tensor" if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}"
+        raise TypeError(f"{name} is {given}; expected a floating-point tensor: convert it, for instance with .float()")
+    if tensor.ndim != 2 or tensor.shape[0] < min_rows or tensor.shape[1] < min_dim:
+        raise ValueError(
+            f"{name} has shape {shape_of(tensor)}; expected [rows, D] with at least {min_rows} rows and D >= {min_dim}"
+        )
+
+
+def check_finite(name: str, tensor: Tensor) -> None:
+    if not bool(torch.isfinite(tensor).all()):
+        row = int((~torch.isfinite(tensor)).flatten(1).any(1).nonzero()[0])
+        raise ValueError(
+            f"{name} holds NaN or inf (first in row {row}); expected finite numbers: find what produced it"
+        )
+
+
+def check_unit_rows(name: str, tensor: Tensor) -> None:
+    check_finite(name, tensor)
+    deviation = (torch.linalg.vector_norm(tensor.float(), dim=1) - 1).abs()
+    if bool((deviation > UNIT_TOLERANCE).any()):
+        row = int(deviation.argmax())
+        norm = float(torch.linalg.vector_norm(tensor[row].float()))
+        raise ValueError(
+            f"{name} row {row} has norm {norm:.4g}; expected unit rows: pass torch.nn.functional.normalize(w, dim=1)"
+        )
+
+
+def check_prototypes(prototypes: Tensor) -> None:
+    check_matrix("prototypes", prototypes)
+    if prototypes.requires_grad:
+        raise ValueError("prototypes require grad; expected fixed prototypes: pass prototypes.detach()")
+
+
+def check_labels(name: str, labels: Tensor, count: int) -> None:
+    """The cheap part, without looking at values: int64 [B]."""
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
+        given = str(labels.dtype) if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(f"{name} are {given}; expected an int64 tensor: convert them with .long()")
+    if labels.shape != (count,):
+        raise ValueError(
+            f"{name} have shape {shape_of(labels)}; expected [{count}], one label for each row of features"
+        )
+
+
+def check_label_range(name: str, labels: Tensor, num_classes: int) -> None:
+    if labels.numel() == 0:
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(
+            f"{name} run from {low} to {high}; expected 0..{num_classes - 1} for {num_classes} classes: "
+            "check the number of classes or leave out the unlabelled samples"
+        )
+
+
+def check_permutation(name: str, permutation: Tensor, size: int) -> None:
+    if not isinstance(permutation, Tensor) or permutation.dtype != torch.int64 or permutation.shape != (size,):
+        given = (
+            f"{permutation.dtype} {shape_of(permutation)}"
+            if isinstance(permutation, Tensor)
+            else type(permutation).__name__
+        )
+        raise ValueError(f"{name} is {given}; expected an int64 permutation of 0..{size - 1}, shape [{size}]")
+    check_label_range(name, permutation, size)
+    if int(torch.bincount(permutation, minlength=size).max()) > 1:
+        raise ValueError(
+            f"{name} names a row more than once; expected a permutation of 0..{size - 1}: "
+            "pass torch.randperm or the result of assign"
+        )

@@ -1,0 +1,13 @@
+"""Data sets for training: pictures, labels, splits that are the same on every run, and how to prepare a picture.
+
+Importing this package needs torch only; a data set imports what it needs when it is loaded.
+"""
+
+from __future__ import annotations
+
+from .augment import AffineJitter
+from .load import DATASETS, load_data
+from .preprocessing import Preprocessing
+from .splits import DataSplits, ImagesInMemory, collate
+
+__all__ = ["DATASETS", "AffineJitter", "DataSplits", "ImagesInMemory", "Preprocessing", "collate", "load_data"]

@@ -1,0 +1,112 @@
+"""Printed characters rendered from font files: one class per Unicode character, tested on a family never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .augment import AffineJitter
+from .fonts import Face, bundled_faces, faces_in
+from .lookalikes import Alphabet, choose_characters
+from .preprocessing import Preprocessing, pixel_statistics
+from .splits import DataSplits, ImagesInMemory
+
+DEFAULT_CLASSES, DEFAULT_SIZE = 200, 32
+COPIES = 4
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which faces are trained on, which choose the checkpoint, and which are the test."""
+
+    train: tuple[Face, ...]
+    validation: tuple[Face, ...]
+    test: tuple[Face, ...]
+
+
+def load_glyphs(num_classes: int | None = None, image_size: int | None = None, fonts: str | None = None) -> DataSplits:
+    """Characters as light strokes on a dark ground; `share_faces` says which faces are held out.
+
+    A validation or test part without faces of its own (fonts of one or two faces) is made of turned, scaled and
+    shifted pictures of the training faces, the same on every call: it then measures no change of type design.
+
+    Args:
+        num_classes: how many characters, the most widely covered first (then by code point); None: 200.
+        image_size: height and width; None: 32.
+        fonts: folder of .ttf, .otf or .ttc files, searched with its sub-folders; None: the fonts of matplotlib.
+
+    Raises:
+        ValueError: for fewer than 2 or more classes than there are characters that look different.
+        FileNotFoundError: if the folder does not exist.
+    """
+    wanted, size = num_classes or DEFAULT_CLASSES, image_size or DEFAULT_SIZE
+    roles = share_faces(bundled_faces() if fonts is None else faces_in(fonts))
+    alphabet = choose_characters([*roles.train, *roles.validation, *roles.test], roles.train, roles.test, wanted)
+    if len(alphabet.codes) < wanted:
+        raise ValueError(
+            f"num_classes={wanted}, but the fonts have {len(alphabet.codes)} characters that look different and are "
+            f"in both the training and the test faces: give at most {len(alphabet.codes)}, or more fonts"
+        )
+    augmentation = AffineJitter(rotation=5, scale=0.12, shear=8, translation=0.05)
+    train = render_faces(roles.train, alphabet, size)
+    validation, test = (
+        render_faces(faces, alphabet, size) if faces else jittered(train, augmentation, seed)
+        for faces, seed in ((roles.validation, 1), (roles.test, 2))
+    )
+    mean, std = pixel_statistics(train.images)
+    return DataSplits(
+        train=train,
+        validation=validation,
+        test=test,
+        class_names=tuple(f"{chr(code)} U+{code:04X}" for code in alphabet.codes),
+        preprocessing=Preprocessing(size, 1, mean, std, light_on_dark=True),
+        augmentation=augmentation,
+    )
+
+
+def share_faces(faces: Sequence[Face]) -> Roles:
+    """Hold out whole families, so that no style of a tested family is trained on.
+
+    Families are ranked by how many characters they have. The first is trained on, the next tenth of the families (at
+    least one) is the test, the tenth after that (at least one) the validation, and the rest is trained on too. Fonts
+    of one family only are ranked face by face instead. With two ranks, validation is the last face of the first, if
+    it has several. Parts that remain without a face are empty.
+    """
+    by_family: dict[str, list[Face]] = {}
+    for face in faces:
+        by_family.setdefault(face.family, []).append(face)
+    groups = list(by_family.values()) if len(by_family) > 1 else [[face] for face in faces]
+    for group in groups:
+        group.sort(key=lambda face: (-len(face.characters), str(face.path), face.index))
+    groups.sort(key=lambda group: (-len(frozenset().union(*(face.characters for face in group))), str(group[0].path)))
+
+    tenth = max(1, len(groups) // 10)
+    first, test, validation = groups[0], groups[1 : 1 + tenth], groups[1 + tenth : 1 + 2 * tenth]
+    if len(groups) == 2 and len(first) > 1:
+        validation = [[first.pop()]]
+    train = [first, *groups[1 + 2 * tenth :]]
+    parts = (tuple(face for group in part for face in group) for part in (train, validation, test))
+    return Roles(*parts)
+
+
+def render_faces(faces: Sequence[Face], alphabet: Alphabet, size: int) -> ImagesInMemory:
+    """Every character of the alphabet in every given face that has it."""
+    images, labels = [], []
+    for face in faces:
+        present = alphabet.present[face].nonzero().flatten()
+        images.append(face.render([alphabet.codes[i] for i in present.tolist()], size))
+        labels.append(present)
+    return ImagesInMemory(torch.cat(images).unsqueeze(1), torch.cat(labels))
+
+
+def jittered(source: ImagesInMemory, jitter: AffineJitter, seed: int) -> ImagesInMemory:
+    """`COPIES` randomly changed copies of every picture; torch's global generator is left as it was."""
+    copies: list[Tensor] = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for _ in range(COPIES):
+            copies.append(jitter(source.images.float()).round().clamp(0, 255).to(torch.uint8))
+    return ImagesInMemory(torch.cat(copies), source.labels.repeat(COPIES))

@@ -1,0 +1,23 @@
+"""Imports of packages that only training needs, with an error that says what to install."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+
+def require(module: str, needed_by: str, package: str | None = None) -> Any:
+    """Import ``module``, or raise ImportError with the pip command.
+
+    Args:
+        module: dotted name, for instance ``"sklearn.datasets"``.
+        needed_by: who needs it, as the sentence begins: ``"the data set 'digits'"``.
+        package: name of the distribution, if it differs from the first part of ``module``.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        name = package or module.partition(".")[0]
+        raise ImportError(
+            f"{needed_by} needs {name}, which is not installed: pip install 'fastproto[train]'"
+        ) from error

@@ -1,0 +1,108 @@
+"""From a picture to what the network reads. Stored in checkpoints, so that prediction needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .optional import require
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Size, channels and statistics of the pictures a network was trained on.
+
+    Args:
+        image_size: height and width in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        mean, std: per channel, of pixels in [0, 1].
+        light_on_dark: the network knows light strokes on a dark ground only: `read` inverts a picture whose edge
+            is light, such as ink on paper.
+    """
+
+    image_size: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    light_on_dark: bool = False
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1 or self.channels not in (1, 3):
+            raise ValueError(
+                f"preprocessing got image_size={self.image_size} and channels={self.channels}: "
+                "give a positive size and 1 or 3 channels"
+            )
+        if len(self.mean) != self.channels or len(self.std) != self.channels or min(self.std) <= 0:
+            raise ValueError(
+                f"preprocessing got mean={self.mean} and std={self.std}: "
+                f"give {self.channels} of each, one per channel, with std > 0"
+            )
+
+    def read(self, image: Image.Image) -> Tensor:
+        """Picture of any size and mode -> uint8 [channels, image_size, image_size].
+
+        Upright by its EXIF tag, transparent parts white, shorter side scaled to `image_size`, centre cropped.
+        """
+        pil = require("PIL.Image", "reading an image", "pillow")
+        ops = require("PIL.ImageOps", "reading an image", "pillow")
+        image = ops.exif_transpose(image)
+        if "A" in image.getbands() or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = pil.alpha_composite(pil.new("RGBA", image.size, "white"), image)
+        image = image.convert("L" if self.channels == 1 else "RGB")
+        if image.size != (self.image_size, self.image_size):
+            image = ops.fit(image, (self.image_size, self.image_size), pil.Resampling.BICUBIC)
+        # bytearray: a tensor over read-only bytes would warn.
+        flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+        pixels = flat.view(self.image_size, self.image_size, self.channels).permute(2, 0, 1).contiguous()
+        return 255 - pixels if self.light_on_dark and _edge_is_light(pixels) else pixels
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Floating [B, channels, H, W] in [0, 1] -> (images - mean) / std, same dtype and device."""
+        if not images.is_floating_point() or images.ndim != 4 or images.shape[1] != self.channels:
+            raise ValueError(
+                f"normalise got {images.dtype} {list(images.shape)}: give floating point "
+                f"[B, {self.channels}, H, W] in [0, 1] (uint8 pictures divided by 255)"
+            )
+        shape = (self.channels, 1, 1)
+        return (images - images.new_tensor(self.mean).view(shape)) / images.new_tensor(self.std).view(shape)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `from_dict` is its inverse."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """Inverse of `to_dict`. Raises ValueError for missing or unknown keys."""
+        known = {field.name for field in fields(cls)}
+        if set(values) != known:
+            raise ValueError(
+                f"preprocessing got the keys {sorted(values)}: expected {sorted(known)}, "
+                "as written by Preprocessing.to_dict"
+            )
+        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, of pixels in [0, 1], of uint8 [N, channels, H, W]."""
+    # A histogram needs no floating-point copy of the whole set.
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in images.unbind(1):
+        share = torch.bincount(channel.flatten(), minlength=256) / channel.numel()
+        centre = (share * levels).sum()
+        mean.append(round(float(centre), 6))
+        std.append(max(round(float((share * (levels - centre) ** 2).sum().sqrt()), 6), 1e-6))
+    return tuple(mean), tuple(std)
+
+
+def _edge_is_light(pixels: Tensor) -> bool:
+    edge = torch.cat([pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1]], dim=1)
+    return bool(edge.float().mean() > 127.5)

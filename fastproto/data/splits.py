@@ -1,0 +1,81 @@
+"""What a data set is here: three splits, the names of the classes, and how pictures are prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from .preprocessing import Preprocessing
+
+Item = tuple[Tensor, Tensor]
+"""uint8 image [channels, H, W] and int64 label []; batched: [B, channels, H, W] and [B]."""
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """A data set ready for training.
+
+    ``validation`` chooses the checkpoint; ``test`` is looked at once, at the very end. ``augmentation`` (or None) maps
+    floating [B, channels, H, W] in [0, 1] to the same, batched on the training device, before
+    ``preprocessing.normalise``.
+    """
+
+    train: Dataset[Item]
+    validation: Dataset[Item]
+    test: Dataset[Item]
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    augmentation: nn.Module | None = None
+
+
+class ImagesInMemory(Dataset[Item]):
+    """Pictures uint8 [N, channels, H, W] with labels int64 [N]."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise ValueError(f"images are {images.dtype} {list(images.shape)}: give uint8 [N, channels, H, W]")
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            raise ValueError(f"labels are {labels.dtype} {list(labels.shape)}: give int64 [{len(images)}]")
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Item:
+        return self.images[index], self.labels[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> Item:
+        """A whole batch in one index operation; `collate` hands it on as it is."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        return self.images[chosen], self.labels[chosen]
+
+
+def collate(batch: Item | Sequence[Item]) -> Item:
+    """For ``DataLoader(..., collate_fn=collate)``: pass a batched pair through, stack a list of items."""
+    if isinstance(batch, tuple) and batch[0].ndim == 4:
+        images, labels = batch
+        return images, labels
+    return torch.stack([image for image, _ in batch]), torch.stack([label for _, label in batch])
+
+
+def hold_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Split indices so that every class gives the same part: (kept, held out), both int64 and ascending.
+
+    At least one of every class is held out and one is kept. Raises ValueError if a class has a single item.
+    """
+    counts = torch.bincount(labels)
+    if bool((counts == 1).any()):
+        lone = int((counts == 1).nonzero()[0])
+        raise ValueError(
+            f"class {lone} has 1 picture and cannot be split into training and held-out parts: add pictures to it"
+        )
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = shuffled[labels[shuffled].argsort(stable=True)]
+    rank = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[order]]
+    quota = (counts * fraction).round().long().clamp(min=1)
+    held = rank < torch.minimum(quota, counts - 1)[labels[order]]
+    return order[~held].sort().values, order[held].sort().values

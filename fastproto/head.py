@@ -1,0 +1,331 @@
+"""PrototypeHead: prototypes, assignment and class means as one ``nn.Module`` in place of a classifier's last layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fastproto.assignment import Alignment, Assignment, align, assign
+from fastproto.checks import check_labels, check_permutation
+from fastproto.functional import TINY_NORM, ipm_loss, nearest_prototypes, update_class_means_
+from fastproto.prototypes import Prototypes, check_shape, estimate_prototypes
+
+OFFICIAL_MOMENTUM = 0.95  # the authors' q ← 1.9 q + 0.1 z, then normalised: the direction of 0.95 q + 0.05 z
+STATE = ("prototypes", "assignment", "class_means", "prices", "updates")
+
+
+def in_process_group() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+class PrototypeHead(nn.Module):
+    """Loss, prediction and re-assignment for fixed prototypes; there is nothing here that an optimiser trains.
+
+    ``loss = head(backbone(images), labels)`` in training; ``head.reassign()`` now and then; ``head.predict(features)``.
+
+    Args:
+        num_classes: C >= 2.
+        dim: D >= 2, the width of the features.
+        prototypes: unit rows [C, D] (a tensor or :class:`Prototypes`); None takes them from the cache or estimates
+            them, on rank 0 alone where a process group is up. On the meta device nothing is estimated.
+        momentum: α of the class means, in [0, 1).
+        loss: ``eq6`` or ``official`` (the authors' (1 - cos)²).
+        means: ``ema`` starts at zero and counts every sample in batch order; ``official`` starts at random unit rows,
+            counts the last sample of a class in a batch, α = 0.95 whatever ``momentum`` says, and keeps rows unit.
+        reduction: ``mean``, ``sum`` or ``none``. Over several ranks ``mean`` and ``sum`` are scaled so that the
+            averaging of gradients by DDP gives the gradient of one process that sees all the samples.
+        seed: of the estimated prototypes, the first assignment and the ``official`` means.
+
+    Buffers (all in ``state_dict``; float32 and int64 whatever ``.half()`` does to the module): ``prototypes`` [C, D],
+    ``assignment`` [C], ``class_means`` [C, D], ``prices`` [C], ``updates`` (how often the means have moved).
+
+    Raises:
+        TypeError, ValueError: C < 2, D < 2, prototypes of another shape, not unit or requiring grad, unknown options.
+
+    Source: Algorithm 1 of Saadabadi et al., CVPR 2024.
+    """
+
+    prototypes: Tensor
+    assignment: Tensor
+    class_means: Tensor
+    prices: Tensor
+    updates: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int,
+        *,
+        prototypes: Tensor | Prototypes | None = None,
+        momentum: float = 0.9,
+        loss: str = "eq6",
+        means: str = "ema",
+        reduction: str = "mean",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if num_classes < 2 or dim < 2:
+            raise ValueError(f"num_classes is {num_classes} and dim {dim}; expected both to be at least 2")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum is {momentum}; expected 0 <= momentum < 1, such as 0.9")
+        if loss not in ("eq6", "official") or means not in ("ema", "official"):
+            raise ValueError(f"loss is {loss!r} and means {means!r}; expected 'eq6' or 'official', 'ema' or 'official'")
+        if reduction not in ("mean", "sum", "none"):
+            raise ValueError(f"reduction is {reduction!r}; expected 'mean', 'sum' or 'none'")
+        self.num_classes, self.dim = num_classes, dim
+        self.momentum, self.loss, self.means, self.reduction = momentum, loss, means, reduction
+        generator = torch.Generator(device="cpu").manual_seed(seed)
+        permutation = torch.randperm(num_classes, generator=generator, device="cpu")
+        if means == "official":
+            start = torch.randn(num_classes, dim, generator=generator, device="cpu")
+            start = nn.functional.normalize(start, dim=1)
+        else:
+            start = torch.zeros(num_classes, dim, device="cpu")
+        device = torch.get_default_device()
+        self.register_buffer("prototypes", self._first_prototypes(prototypes, seed, device).to(device))
+        self.register_buffer("assignment", permutation.to(device))
+        self.register_buffer("class_means", start.to(device))
+        self.register_buffer("prices", torch.zeros(num_classes, device=device))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64, device=device))
+
+    def _first_prototypes(self, given: Tensor | Prototypes | None, seed: int, device: torch.device) -> Tensor:
+        if given is not None:
+            return check_shape(given, self.num_classes, self.dim).float().clone()
+        if device.type == "meta":
+            return torch.empty(self.num_classes, self.dim)
+        if not in_process_group():
+            return estimate_prototypes(self.num_classes, self.dim, seed=seed).vectors
+        vectors = torch.empty(self.num_classes, self.dim, device=_group_device())
+        if dist.get_rank() == 0:
+            vectors.copy_(estimate_prototypes(self.num_classes, self.dim, seed=seed).vectors)
+        dist.broadcast(vectors, src=0)
+        return vectors
+
+    def forward(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        weight: Tensor | None = None,
+        *,
+        labels2: Tensor | None = None,
+        lam: float | Tensor | None = None,
+        update_means: bool = True,
+    ) -> Tensor:
+        """The loss of a batch; in training mode the class means move once, by the samples of all ranks in rank order.
+
+        Args:
+            features: [B, D], any float dtype.
+            labels: int64 [B].
+            weight: [B], a factor for each sample.
+            labels2, lam: mixup: the loss is ``lam``·L(labels) + (1-``lam``)·L(labels2), ``lam`` a number or [B]; the
+                means count each sample for the label of its larger share.
+            update_means: False leaves the class means alone.
+
+        Returns:
+            scalar, or [B] for ``reduction="none"``.
+        """
+        if (labels2 is None) != (lam is None):
+            raise ValueError("labels2 and lam go together; expected both for mixup, or neither")
+        loss = self._per_sample(features, labels, weight)
+        counted = labels
+        if labels2 is not None and lam is not None:
+            loss = lam * loss + (1 - lam) * self._per_sample(features, labels2, weight)
+            counted = torch.where(torch.as_tensor(lam, device=labels.device) >= 0.5, labels, labels2)
+        grouped = in_process_group() and self.training
+        # A checkpointed forward runs again inside backward: the means have already counted this batch.
+        recomputing = not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+        if self.training and update_means and not recomputing:
+            with torch.no_grad():
+                self._move_means(*(_gather(features, counted) if grouped else (features.detach(), counted)))
+        if self.reduction == "none":
+            return loss
+        total = loss.sum()
+        if grouped:
+            total = total * dist.get_world_size()
+        if self.reduction == "mean":
+            return total / max(_global_count(labels) if grouped else len(labels), 1)
+        return total
+
+    def _per_sample(self, features: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
+        return ipm_loss(
+            features, labels, self.prototypes, self.assignment, weight=weight, reduction="none", loss=self.loss
+        )
+
+    def _move_means(self, features: Tensor, labels: Tensor) -> None:
+        if len(labels) == 0:
+            return
+        if self.means == "ema":
+            update_class_means_(self.class_means, features, labels, self.momentum)
+        else:
+            last = torch.zeros(self.num_classes, dtype=torch.int64, device=labels.device)
+            last = last.scatter_reduce(0, labels, torch.arange(len(labels), device=labels.device), "amax")
+            classes = labels.unique()
+            z = nn.functional.normalize(features[last[classes]].float(), dim=1)
+            row = OFFICIAL_MOMENTUM * self.class_means[classes] + (1 - OFFICIAL_MOMENTUM) * z
+            self.class_means[classes] = nn.functional.normalize(row, dim=1)
+        self.updates += 1
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Cosines [B, C] of each sample with the prototype of each *label*: column y is label y. Differentiable."""
+        z = nn.functional.normalize(
+            features.to(torch.promote_types(features.dtype, torch.float32)), dim=1, eps=TINY_NORM
+        )
+        return z @ self.weight_by_label().to(z.dtype).T
+
+    def predict(self, features: Tensor, k: int = 1) -> Tensor:
+        """The k most likely labels [B, k] int64, best first, without a B×C matrix."""
+        return self.predict_with_cosines(features, k)[0]
+
+    def predict_with_cosines(self, features: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+        """Labels [B, k] and the cosines [B, k] to their prototypes."""
+        cosines, rows = nearest_prototypes(features, self.prototypes, k)
+        label_of_row = torch.empty_like(self.assignment)
+        label_of_row[self.assignment] = torch.arange(self.num_classes, device=self.assignment.device)
+        return label_of_row[rows], cosines
+
+    def weight_by_label(self) -> Tensor:
+        """W[A] [C, D]: row y is the prototype of label y; the weight of an ``nn.Linear`` without bias, for export."""
+        return self.prototypes[self.assignment]
+
+    @torch.no_grad()
+    def reassign(self) -> Assignment:
+        """Renew the assignment from the class means; rank 0 solves, every rank gets the same answer."""
+        previous = self._as_assignment()
+        if not in_process_group():
+            found = assign(self.class_means, self.prototypes, previous=previous)
+        else:
+            found = _from_rank_0(lambda: assign(self.class_means, self.prototypes, previous=previous), self.assignment)
+        self._adopt(found)
+        return found
+
+    @torch.no_grad()
+    def align(self, *, starts: int = 4, seed: int = 0) -> Alignment:
+        """Turn the prototypes and renew the assignment together; the turned prototypes are what a checkpoint holds."""
+
+        def solve() -> Alignment:
+            return align(self.class_means, self.prototypes, starts=starts, seed=seed)
+
+        found = solve() if not in_process_group() else _from_rank_0(solve, self.assignment)
+        found = replace(found, assignment=_count_changed(found.assignment, self.assignment))
+        self.prototypes.copy_(nn.functional.normalize(self.prototypes @ found.rotation, dim=1))
+        self._adopt(found.assignment)
+        return found
+
+    def _adopt(self, found: Assignment) -> None:
+        self.assignment.copy_(found.permutation)
+        self.prices.copy_(found.prices)
+
+    def _as_assignment(self) -> Assignment:
+        return Assignment(
+            permutation=self.assignment.clone(),
+            prices=self.prices,
+            objective=float("nan"),
+            gap=float("inf"),
+            relative_gap=float("inf"),
+            rounding_floor=0.0,
+            certified=False,
+            changed=None,
+            method="head",
+            reason="the head's buffers",
+            seconds=0.0,
+            passes=0,
+        )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PrototypeHead:
+        """Moves between devices happen; changes of the dtype do not: the state stays float32 and int64."""
+
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        super()._apply(keep_dtype, recurse)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        errors: list[str] = args[-1]
+        assignment = state_dict.get(f"{prefix}assignment")
+        if assignment is not None and assignment.shape == (self.num_classes,) and assignment.device.type != "meta":
+            try:
+                check_permutation(f"{prefix}assignment", assignment, self.num_classes)
+            except ValueError as error:
+                errors.append(str(error))
+
+    def extra_repr(self) -> str:
+        return f"num_classes={self.num_classes}, dim={self.dim}, loss={self.loss!r}, means={self.means!r}"
+
+
+def exclude_from_broadcast(model: nn.Module) -> None:
+    """Keep DDP from sending the heads' C-sized buffers before every forward: call it on the module given to DDP.
+
+    Every rank computes the same state from the same gathered samples, so there is nothing to send.
+    """
+    ignored = set(getattr(model, "_ddp_params_and_buffers_to_ignore", ()))
+    for name, module in model.named_modules():
+        if isinstance(module, PrototypeHead):
+            ignored |= {f"{name}.{buffer}" if name else buffer for buffer in STATE}
+    model._ddp_params_and_buffers_to_ignore = ignored  # type: ignore[assignment]  # the name DDP reads
+
+
+# --- ranks -----------------------------------------------------------------------------------------------------------
+
+
+def _group_device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+def _global_count(labels: Tensor) -> Tensor:
+    count = torch.tensor(len(labels), device=labels.device)
+    dist.all_reduce(count)
+    return count.clamp_min(1)
+
+
+def _gather(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The samples of all ranks in rank order; ragged batches are padded to be sent and cut again."""
+    check_labels("labels", labels, len(features))
+    world = dist.get_world_size()
+    counts = [torch.zeros((), dtype=torch.int64, device=labels.device) for _ in range(world)]
+    dist.all_gather(counts, torch.tensor(len(labels), device=labels.device))
+    sizes = [int(count) for count in counts]
+    longest = max(sizes)
+    x = features.new_zeros(longest, features.shape[1])
+    y = labels.new_zeros(longest)
+    x[: len(features)], y[: len(labels)] = features.detach(), labels
+    all_x, all_y = [torch.empty_like(x) for _ in range(world)], [torch.empty_like(y) for _ in range(world)]
+    dist.all_gather(all_x, x)
+    dist.all_gather(all_y, y)
+    return (
+        torch.cat([part[:size] for part, size in zip(all_x, sizes, strict=True)]),
+        torch.cat([part[:size] for part, size in zip(all_y, sizes, strict=True)]),
+    )
+
+
+def _from_rank_0(compute: Callable[[], Any], like: Tensor) -> Any:
+    """Rank 0's result on every rank; an error there is raised everywhere, so that no rank waits for ever."""
+    box: list[Any] = [None]
+    if dist.get_rank() == 0:
+        try:
+            box[0] = _to(compute(), torch.device("cpu"))
+        except Exception as error:
+            box[0] = error
+    dist.broadcast_object_list(box, src=0)
+    if isinstance(box[0], Exception):
+        raise box[0]
+    return _to(box[0], like.device)
+
+
+def _to(found: Assignment | Alignment, device: torch.device) -> Assignment | Alignment:
+    if isinstance(found, Alignment):
+        inner = _to(found.assignment, device)
+        assert isinstance(inner, Assignment)
+        return Alignment(found.rotation.to(device), inner)
+    return replace(found, permutation=found.permutation.to(device), prices=found.prices.to(device))
+
+
+def _count_changed(found: Assignment, old: Tensor) -> Assignment:
+    return replace(found, changed=int((found.permutation != old).sum()))

@@ -1,0 +1,7 @@
+"""Backbones: networks from pictures to features [B, dim]."""
+
+from __future__ import annotations
+
+from .build import backbone_names, build_backbone
+
+__all__ = ["backbone_names", "build_backbone"]

@@ -1,0 +1,63 @@
+"""Classification networks of torchvision, by their own names."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# These two add a second output in training, and warn unless told how to start.
+_TWO_OUTPUTS = {"aux_logits": False, "init_weights": True}
+_ARGUMENTS: dict[str, dict[str, Any]] = {"googlenet": _TWO_OUTPUTS, "inception_v3": _TWO_OUTPUTS}
+
+
+class GreyAsRGB(nn.Module):
+    """Repeat one channel three times for a network that reads RGB. [B, 1, H, W] -> [B, dim]."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.network(images.expand(-1, 3, -1, -1))
+        return features
+
+
+def vision_names() -> list[str]:
+    """Names of torchvision's classification networks; empty where torchvision is not installed."""
+    try:
+        models = import_module("torchvision.models")
+    except ImportError:
+        return []
+    return sorted(models.list_models(module=models))
+
+
+def build_vision(name: str, channels: int, image_size: int, dim: int) -> nn.Module:
+    """Network ``name`` of torchvision with random weights and ``dim`` outputs.
+
+    Raises ValueError if it cannot read pictures of this size or number of channels.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"the backbone {name!r} of torchvision got {channels} channels: give 1 or 3")
+    arguments = dict(_ARGUMENTS.get(name, {}))
+    if name.startswith("vit_"):
+        arguments["image_size"] = image_size
+    elif name.startswith("maxvit"):
+        arguments["input_size"] = (image_size, image_size)
+    get_model = import_module("torchvision.models").get_model
+    try:
+        # A trial run without memory or arithmetic finds out what the network accepts. Evaluation mode: BatchNorm would
+        # refuse one picture whose last map is a single pixel.
+        with torch.device("meta"), torch.no_grad():
+            trial = get_model(name, weights=None, num_classes=dim, **arguments).eval()
+            trial(torch.empty(1, 3, image_size, image_size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"the backbone {name!r} cannot read pictures of {image_size}x{image_size} ({reason}): "
+            "give a larger image size, or another backbone"
+        ) from error
+    network: nn.Module = get_model(name, weights=None, num_classes=dim, **arguments)
+    return GreyAsRGB(network) if channels == 1 else network

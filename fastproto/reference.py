@@ -1,0 +1,107 @@
+"""The mathematics in plain torch: any device, any float dtype, loops where loops are clearest.
+
+This is what every faster implementation is tested against, in float64. Letters are those of the paper
+(Saadabadi et al., CVPR 2024): W [C, D] prototypes, Q [C, D] class means, A [C] assignment (label y is represented
+by row A[y] of W), x [B, D] features, y [B] labels, t the sharpness of the Gaussian potential.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+TINY_NORM = 1e-12  # rows shorter than this have no direction
+
+
+def normalise(x: Tensor) -> Tensor:
+    """z = x / ‖x‖ row by row; a row with ‖x‖ <= 1e-12 becomes zero."""
+    norm = x.norm(dim=1, keepdim=True)
+    return torch.where(norm > TINY_NORM, x / norm.clamp_min(TINY_NORM), torch.zeros_like(x))
+
+
+def gaussian_potential(
+    points: Tensor,
+    others: Tensor,
+    t: float = 2.0,
+    self_index: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Σ_j ω_j g_ij [M] and Σ_j ω_j g_ij w_j [M, D], g_ij = exp(-t‖p_i - w_j‖²), without j = self_index[i] (Eq. 3)."""
+    g = torch.exp(-2 * t * (1 - points @ others.T))
+    if self_index is not None:
+        g = g.scatter(1, self_index[:, None], 0.0)
+    if weights is not None:
+        g = g * weights
+    return g.sum(1), g @ others
+
+
+def uniformity_loss(prototypes: Tensor, t: float = 2.0, subset: Tensor | None = None, form: str = "pairs") -> Tensor:
+    """L_uni of f(W/‖W‖): ``pairs`` is log mean_{i≠j} g_ij, ``eq5`` keeps the self-pairs, log (1/ĉ) Σ_i Σ_j g_ij.
+
+    With a subset of ĉ rows, i runs over the subset and j over all rows (Eq. 5 and its ĉ).
+    """
+    w = normalise(prototypes)
+    rows = torch.arange(len(w), device=w.device) if subset is None else subset
+    total = gaussian_potential(w[rows], w, t, self_index=rows)[0].sum()
+    mean = total / (len(rows) * (len(w) - 1))
+    return torch.log(mean) if form == "pairs" else torch.log1p((len(w) - 1) * mean)
+
+
+def ipm_loss(
+    features: Tensor, labels: Tensor, prototypes: Tensor, assignment: Tensor, weight: Tensor | None = None
+) -> Tensor:
+    """Eq. 6 per sample, ½ (z·w_{A[y]} - 1)² [B], times the sample's weight."""
+    cosine = (normalise(features) * prototypes[assignment[labels]]).sum(1)
+    loss = 0.5 * (cosine - 1) ** 2
+    return loss if weight is None else loss * weight
+
+
+def ipm_gradient(features: Tensor, labels: Tensor, prototypes: Tensor, assignment: Tensor) -> Tensor:
+    """The gradient of Eq. 6 per sample in closed form: (cos - 1)(w - cos·z) / ‖x‖ [B, D], zero for a zero row."""
+    z, w = normalise(features), prototypes[assignment[labels]]
+    cosine = (z * w).sum(1, keepdim=True)
+    norm = features.norm(dim=1, keepdim=True)
+    return torch.where(norm > TINY_NORM, (cosine - 1) * (w - cosine * z) / norm.clamp_min(TINY_NORM), 0.0)
+
+
+def update_class_means(means: Tensor, features: Tensor, labels: Tensor, momentum: float) -> Tensor:
+    """q_{y_i} ← α q_{y_i} + (1-α) z_i for i = 0..B-1 in batch order."""
+    means = means.clone()
+    for z, label in zip(normalise(features).to(means.dtype), labels.tolist(), strict=True):
+        means[label] = momentum * means[label] + (1 - momentum) * z
+    return means
+
+
+def scores(class_means: Tensor, prototypes: Tensor) -> Tensor:
+    """s_ij = q̂_i·w_j [C, C]; the row of a class that was never seen is zero."""
+    return normalise(class_means) @ prototypes.T
+
+
+def objective(scores: Tensor, assignment: Tensor) -> Tensor:
+    """Σ_i s_{i,A(i)} (Eq. 8)."""
+    return scores.gather(1, assignment[:, None]).sum()
+
+
+def duality_gap(scores: Tensor, assignment: Tensor, prices: Tensor) -> Tensor:
+    """Σ_i max_j(s_ij - p_j) + Σ_j p_j - Σ_i s_{i,A(i)} >= 0 for any prices: zero proves A optimal (LP duality)."""
+    return (scores - prices).max(1).values.sum() + prices.sum() - objective(scores, assignment)
+
+
+def best_assignment(scores: Tensor) -> Tensor:
+    """The permutation that maximises Σ_i s_{i,A(i)}, by SciPy in float64."""
+    from scipy.optimize import linear_sum_assignment
+
+    columns = linear_sum_assignment(scores.detach().double().cpu().numpy(), maximize=True)[1]
+    return torch.as_tensor(columns, dtype=torch.int64, device=scores.device)
+
+
+def best_rotation(class_means: Tensor, prototypes: Tensor, assignment: Tensor) -> Tensor:
+    """The orthogonal R [D, D] that maximises Σ_j q̂_j·(W R)_{A[j]}: U Vᵀ of svd(W_Aᵀ Q̂) (orthogonal Procrustes)."""
+    u, _, vh = torch.linalg.svd(prototypes[assignment].T @ normalise(class_means))
+    rotation: Tensor = u @ vh
+    return rotation
+
+
+def predict(features: Tensor, prototypes: Tensor, assignment: Tensor) -> Tensor:
+    """label(x) = A⁻¹[argmax_k z·w_k] [B]."""
+    return torch.argsort(assignment)[(normalise(features) @ prototypes.T).argmax(1)]
