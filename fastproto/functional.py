@@ -221,6 +221,7 @@ class _IpmLoss(torch.autograd.Function):
     def forward(
         ctx: Any, features: Tensor, labels: Tensor, prototypes: Tensor, assignment: Tensor, official: bool
     ) -> Tensor:
+        loss: Tensor
         loss, gradient = _ipm_forward(features, labels, prototypes, assignment, official)
         ctx.save_for_backward(gradient)
         return loss

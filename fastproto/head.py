@@ -82,25 +82,25 @@ class PrototypeHead(nn.Module):
         generator = torch.Generator(device="cpu").manual_seed(seed)
         permutation = torch.randperm(num_classes, generator=generator, device="cpu")
         if means == "official":
-            start = torch.randn(num_classes, dim, generator=generator, device="cpu")
+            start = torch.randn(num_classes, dim, generator=generator, device="cpu", dtype=torch.float32)
             start = nn.functional.normalize(start, dim=1)
         else:
-            start = torch.zeros(num_classes, dim, device="cpu")
+            start = torch.zeros(num_classes, dim, device="cpu", dtype=torch.float32)
         device = torch.get_default_device()
         self.register_buffer("prototypes", self._first_prototypes(prototypes, seed, device).to(device))
         self.register_buffer("assignment", permutation.to(device))
         self.register_buffer("class_means", start.to(device))
-        self.register_buffer("prices", torch.zeros(num_classes, device=device))
+        self.register_buffer("prices", torch.zeros(num_classes, device=device, dtype=torch.float32))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64, device=device))
 
     def _first_prototypes(self, given: Tensor | Prototypes | None, seed: int, device: torch.device) -> Tensor:
         if given is not None:
             return check_shape(given, self.num_classes, self.dim).float().clone()
         if device.type == "meta":
-            return torch.empty(self.num_classes, self.dim)
+            return torch.empty(self.num_classes, self.dim, dtype=torch.float32)
         if not in_process_group():
             return estimate_prototypes(self.num_classes, self.dim, seed=seed).vectors
-        vectors = torch.empty(self.num_classes, self.dim, device=_group_device())
+        vectors = torch.empty(self.num_classes, self.dim, dtype=torch.float32, device=_group_device())
         if dist.get_rank() == 0:
             vectors.copy_(estimate_prototypes(self.num_classes, self.dim, seed=seed).vectors)
         dist.broadcast(vectors, src=0)
@@ -243,7 +243,7 @@ class PrototypeHead(nn.Module):
             moved = fn(tensor)
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
-        super()._apply(keep_dtype, recurse)
+        super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -1,7 +1,8 @@
 """Pictures of a run and of prototypes, drawn by matplotlib without a display.
 
 A picture is written under another name in its folder, then renamed: a file is whole or absent. The suffix of `out`
-chooses the format (none: PNG). Only matplotlib's object API is used, and the first picture imports it, not this module.
+chooses the format (none: PNG). Only matplotlib's object API is used, and the first picture imports it, not this module:
+its objects are Any here. In metrics.csv accuracies and shares are fractions; a column that is absent is not drawn.
 """
 
 from __future__ import annotations
@@ -10,16 +11,12 @@ import contextlib
 import csv
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Array = NDArray[Any]
 Table = dict[str, dict[int, float]]  # column -> row of the file -> the finite number there
@@ -29,58 +26,48 @@ STYLES = [(hue, shape) for shape in "o^sDvPX" for hue in (VERMILLION, BLUE, ORAN
 
 
 def draw_curves(metrics_csv: Path, out: Path) -> None:
-    """Draw loss and accuracy (fractions in the file) by epoch; what the run did not log is left out.
-
-    An epoch logged twice (a resumed run) shows its last value. Test accuracy is a horizontal mark.
-    """
+    """Draw loss and accuracy by epoch, of an epoch logged twice (a resumed run) the last; test is a horizontal mark."""
     table = _read(metrics_csv)
     axis = "epoch" if "epoch" in table else "step"
-    figure = _figure(11, 5)
-    loss, accuracy = figure.subplots(1, 2)
-    for panel, column, name, colour, line in (
-        (loss, "train/loss", "training", ORANGE, "-s"),
-        (loss, "val/loss", "validation", BLUE, "-o"),
-        (accuracy, "train/accuracy_top1", "training top-1", ORANGE, "-s"),
-        (accuracy, "val/accuracy_top1", "validation top-1", BLUE, "-o"),
-        (accuracy, "val/accuracy_top5", "validation top-5", BLUE, "--o"),
-    ):
-        at, values = _series(table, axis, column, 1 if panel is loss else 100)
-        if at:
-            panel.plot(at, values, line if len(at) <= 40 else line[:-1], color=colour, markersize=4, label=name)
-            if panel is loss and max(values) > 20 * min(values) > 0:
-                loss.set_yscale("log")
-    for k, dashes in ((1, "-."), (5, ":")):
-        for value in _series(table, "", f"test/accuracy_top{k}", 100)[1][-1:]:
-            accuracy.axhline(value, color=VERMILLION, linestyle=dashes, label=f"test top-{k}: {value:.1f} %")
-    loss.set(title="Loss", ylabel=f"loss ({loss.get_yscale()} scale)")
-    accuracy.set(title="Accuracy", ylabel="accuracy (% of samples)")
-    for panel in (loss, accuracy):
-        _count_along(panel, axis)
-        if panel.lines:
-            panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, frameon=False)
-        else:
-            panel.text(0.5, 0.5, "not logged by this run", transform=panel.transAxes, ha="center", color=GREY)
-    _save(figure, out)
+    with _picture(out, 11, 5) as figure:
+        loss, accuracy = figure.subplots(1, 2)
+        for panel, column, name, colour, line in (
+            (loss, "train/loss", "training", ORANGE, "-s"),
+            (loss, "val/loss", "validation", BLUE, "-o"),
+            (accuracy, "train/accuracy_top1", "training top-1", ORANGE, "-s"),
+            (accuracy, "val/accuracy_top1", "validation top-1", BLUE, "-o"),
+            (accuracy, "val/accuracy_top5", "validation top-5", BLUE, "--o"),
+        ):
+            at, values = _series(table, axis, column, 1 if panel is loss else 100)
+            if at:
+                panel.plot(at, values, line if len(at) <= 40 else line[:-1], color=colour, markersize=4, label=name)
+                if panel is loss and max(values) > 20 * min(values) > 0:
+                    loss.set_yscale("log")
+        for k, dashes in ((1, "-."), (5, ":")):
+            for value in _series(table, "", f"test/accuracy_top{k}", 100)[1][-1:]:
+                accuracy.axhline(value, color=VERMILLION, linestyle=dashes, label=f"test top-{k}: {value:.1f} %")
+        for panel, what, unit in ((loss, "Loss", f"{loss.get_yscale()} scale"), (accuracy, "Accuracy", "% of samples")):
+            drawn = f"by {axis}" if panel.lines else "was not logged by this run"
+            _along(panel, axis, f"{what.lower()} ({unit})", f"{what} {drawn}")
+            if panel.lines:
+                panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
 
 
 def draw_changed(metrics_csv: Path, out: Path) -> bool:
     """Draw the share of labels that changed prototype at each renewal (the paper's Figure 4b); False: no renewal.
 
-    By epoch where no epoch has two renewals, else by step. Shares are fractions; values above 1 are numbers of labels.
+    By epoch where no epoch has two renewals, else by step. Values above 1 are taken as numbers of labels.
     """
     table, column = _read(metrics_csv), "assignment/changed"
     if column not in table:
         return False
-    whole = [axis for axis in ("epoch", "step") if len(_series(table, axis, column)[0]) == len(table[column])]
-    share = max(table[column].values()) <= 1
-    at, changed = _series(table, [*whole, ""][0], column, 100 if share else 1)
-    figure = _figure(8, 4.5)
-    axes = figure.add_subplot()
-    axes.plot(at, changed, "-o" if len(at) <= 40 else "-", color=BLUE, markersize=4)
-    axes.set(ylabel="changed (% of labels)" if share else "changed (labels)", ylim=(0, 1.06 * max(*changed, 1)))
-    axes.set_title("Labels whose prototype changed at each renewal of the assignment")
-    _count_along(axes, [*whole, "renewal"][0])
-    _save(figure, out)
+    unit, scale = ("% of labels", 100) if max(table[column].values()) <= 1 else ("labels", 1)
+    whole = (axis for axis in ("epoch", "step") if len(_series(table, axis, column)[0]) == len(table[column]))
+    at, changed = _series(table, axis := next(whole, "renewal"), column, scale)
+    with _picture(out, 8, 4.5) as figure:
+        axes = figure.add_subplot(ylim=(0, 1.06 * max(*changed, 1)))
+        axes.plot(at, changed, "-o" if len(at) <= 40 else "-", color=BLUE, markersize=4, clip_on=False)
+        _along(axes, axis, f"changed ({unit})", "Labels whose prototype changed at each renewal of the assignment")
     return True
 
 
@@ -92,59 +79,73 @@ def draw_cosines(vectors: ArrayLike, names: Sequence[str], out: Path, *, title: 
     """
     unit, note = _unit(vectors, "vectors", names=names)
     side = 7.5 if len(unit) > LABELLED else 4.5 + 0.1 * len(unit)
-    figure = _figure(side + 1, side + 0.4, title + note)
-    axes = figure.add_subplot()
-    order = _heat(axes, unit, "classes", 5000, 1.0)
-    if len(unit) <= LABELLED:
-        labels = [_text(names[i], 24) for i in order]
-        axes.set_xticks(range(len(order)), labels, rotation=90, fontsize=8, parse_math=False)
-        axes.set_yticks(range(len(order)), labels, fontsize=8, parse_math=False)
-    _save(figure, out)
+    with _picture(out, side + 1, side + 0.4, title + note) as figure:
+        axes = figure.add_subplot()
+        order = _heat(axes, unit, "classes", 5000, 1.0)
+        if len(unit) <= LABELLED:
+            labels = [_text(names[i], 24) for i in order]
+            axes.set_xticks(range(len(order)), labels, rotation=90, fontsize=8, parse_math=False)
+            axes.set_yticks(range(len(order)), labels, fontsize=8, parse_math=False)
 
 
 def draw_sphere(
-    prototypes: ArrayLike,
-    names: Sequence[str] | None,
-    features: ArrayLike | None,
-    labels_of_features: ArrayLike | None,
-    out: Path,
-    *,
-    title: str,
-) -> None:
+    prototypes: ArrayLike, names: Sequence[str] | None, features: ArrayLike | None,
+    labels_of_features: ArrayLike | None, out: Path, *, title: str,
+) -> None:  # fmt: skip
     """Draw prototypes [C, 3] and the directions of features [N, 3] on the sphere, seen from two opposite sides.
 
-    names: one for each prototype row (None: its number). labels_of_features [N]: the prototype row that each feature
-    belongs to, which gives it colour and shape (None: grey). Rows without a direction are left out and counted.
+    names: one for each prototype row (None: its number), shown up to 40. labels_of_features [N]: the prototype row that
+    a feature belongs to, for its colour and shape (None: grey). Rows without a direction are left out and counted.
     """
     unit, note = _unit(prototypes, "prototypes", 3, names)
     points, lost = _unit(np.empty((0, 3)) if features is None else features, "features", 3)
-    labels = None if labels_of_features is None else np.asarray(labels_of_features)
-    if labels is not None and (labels.shape != points.shape[:1] or ((labels < 0) | (labels >= len(unit))).any()):
-        raise ValueError(f"labels_of_features must hold, for {len(points)} features, rows of {len(unit)} prototypes")
-    figure = _figure(11, 6, title + note + lost)
-    _sphere(figure.subplots(1, 2), unit, names, points, labels)
-    _save(figure, out)
+    own, kind = np.zeros(len(unit), int), np.full(len(points), -1)  # the STYLES of prototypes and of features
+    if labels_of_features is not None:
+        labels, own = np.asarray(labels_of_features), np.arange(len(unit)) % len(STYLES)
+        if labels.shape != kind.shape or not np.isin(labels, np.arange(len(unit))).all():
+            raise ValueError(f"labels {labels.shape} must give each of {len(kind)} features one of {len(unit)} rows")
+        kind = own[labels]
+    texts = [_text(names[i] if names else str(i), 16) for i in range(len(unit) if len(unit) <= LABELLED else 0)]
+    reach, size = 1.25 + 0.05 * max(map(len, texts), default=-2), 70.0 if texts else max(5.0, 2800 / len(unit))
+    turn, dot = np.linspace(-np.pi, np.pi, 181), 4 + 4000 / (400 + len(points))
+    rings = [(turn, b) for b in np.radians(range(-60, 90, 30))] + [(a, turn) for a in np.radians(range(0, 180, 30))]
+    ball = np.array([[np.cos(a) * np.cos(b), np.sin(a) * np.cos(b), np.sin(b) + 0 * turn] for a, b in rings])
+    ahead, right = np.array([0.7595, 0.5318, 0.3746]), np.array([-0.5736, 0.8192, 0.0])  # 35 degrees east, 22 north
+    with _picture(out, 12, 5.2, title + note + lost) as figure:
+        for panel, sign in zip(figure.subplots(1, 2), (1, -1), strict=True):
+            view = np.stack([sign * right, np.cross(ahead, right), sign * ahead])
+            x, y, depth = np.moveaxis(view @ ball, 1, 0)
+            panel.fill(np.cos(turn), np.sin(turn), facecolor="#f4f4f4", edgecolor="#b0b0b0")
+            panel.plot(np.where(depth >= 0, x, np.nan).T, y.T, color="#c4c4c4", linewidth=0.6)
+            dots, marks = points @ view.T, unit @ view.T
+            near, front = (dots[:, 2] >= 0) & points.any(1), (marks[:, 2] >= 0) & unit.any(1)
+            panel.scatter(*marks[~front & unit.any(1), :2].T, size / 2, "none", edgecolors="#999999")
+            for k in np.unique([*own, *kind]):
+                hue, shape = STYLES[k] if k >= 0 else (GREY, "o")
+                panel.scatter(*dots[near & (kind == k), :2].T, dot, hue, marker=shape, alpha=0.6, lw=0, zorder=3)
+                panel.scatter(*marks[front & (own == k), :2].T, size, hue, marker=shape, edgecolors="black", zorder=4)
+            panel.set(xlim=(-reach, reach), ylim=(-1.2, 1.2), aspect="equal")
+            panel.set_title("seen from one side" if sign > 0 else "seen from the opposite side")
+            panel.set_axis_off()
+            shown = np.flatnonzero(front)[: len(texts)]
+            for side, half in zip((-1, 1), np.array_split(shown[np.argsort(marks[shown, 0])], 2), strict=True):
+                half, steps = half[np.argsort(marks[half, 1])], 0.11 * np.arange(len(half))
+                slots = np.maximum.accumulate(marks[half, 1] - steps) + steps  # beside the point, or above the last
+                for i, slot in zip(half, np.minimum(slots, 1.1 - steps[::-1]), strict=True):
+                    panel.annotate(
+                        texts[i], marks[i, :2], (1.12 * side, slot), ha="right" if side < 0 else "left", va="center",
+                        fontsize=8, parse_math=False, arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6},
+                    )  # fmt: skip
 
 
 def draw_prototypes(vectors: ArrayLike, out: Path, *, title: str, bound: float | None) -> None:
     """Draw the histogram of all pairwise cosines of vectors [C, D], beside their matrix with similar rows together.
 
     bound: a lower bound on the largest cosine of any C vectors in D dimensions, marked beside the largest one found.
-    The matrix shows at most 1000 evenly spaced rows, in colours scaled to the largest |cosine| off its diagonal. In
-    three dimensions the sphere is drawn below, in the same file.
+    The matrix has at most 1000 evenly spaced rows, and colours up to the largest |cosine| off its diagonal. In three
+    dimensions the sphere is drawn too, in a second file whose name ends in `-sphere`.
     """
     unit, note = _unit(vectors, "vectors")
-    rows = 2 if unit.shape[1] == 3 else 1
-    figure = _figure(12, 6 * rows, title + note)
-    panels = figure.subplots(rows, 2, squeeze=False)
-    _histogram(panels[0, 0], unit, bound)
-    _heat(panels[0, 1], unit, "prototypes", PIXELS, None)
-    if rows == 2:
-        _sphere(panels[1], unit, None, np.empty((0, 3)), None)
-    _save(figure, out)
-
-
-def _histogram(axes: Axes, unit: Array, bound: float | None) -> None:
     cells, block, largest = 200_000, max(1, 4_000_000 // len(unit)), -1.0
     counts = np.zeros(cells + 1, np.int64)
     for start in range(0, len(unit), block):
@@ -152,20 +153,24 @@ def _histogram(axes: Axes, unit: Array, bound: float | None) -> None:
         for cosines in (tile[np.triu_indices(len(tile), 1)], tile[:, len(tile) :].ravel()):
             largest = max(largest, float(cosines.max(initial=-1)))
             counts += np.bincount(np.clip((cosines + 1) * (cells / 2), 0, cells).astype(np.intp), minlength=cells + 1)
-    used = np.flatnonzero(counts)
-    low, high = (used[[0, -1]] + [-0.5, 0.5]) * (2 / cells) - 1 if len(used) else (-1.0, 1.0)
-    bars = np.linspace(low, high, 2 + min(98, int((high - low) * cells) // 50))
-    if len(used):
-        axes.hist(used * (2 / cells) - 1, bars, weights=counts[used], color=SKY, log=True)
-        axes.axvline(largest, color=VERMILLION, label=f"largest cosine: {largest:.4f}")
-    if bound is not None:
-        axes.axvline(bound, color="black", linestyle="--", label=f"lower bound on it: {bound:.4f}")
-    ...
-    axes.set(title=f"Cosines of all {counts.sum():,} pairs", xlabel="cosine of a pair", ylabel="pairs (log scale)")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)
+    pairs, used = int(counts.sum()), np.flatnonzero(counts)
+    with _picture(out, 12, 5.6, title + note) as figure:
+        left, right = figure.subplots(1, 2)
+        _heat(right, unit, "prototypes", PIXELS, None)
+        left.set(title=f"Cosines of all {pairs:,} pairs", xlabel="cosine of a pair", ylabel="pairs (log scale)")
+        if pairs:
+            width = max(20, (used[-1] - used[0]) // min(99, 1 + math.isqrt(pairs)))  # of a bar, in cells
+            edges = (np.arange(used[0], used[-1] + width + 1, width) - 0.5) * (2 / cells) - 1
+            left.hist(used * (2 / cells) - 1, edges, weights=counts[used], log=True, color=SKY)
+            left.axvline(largest, color=VERMILLION, label=f"largest cosine: {largest:.4f}")
+            if bound is not None:
+                left.axvline(bound, color="black", linestyle="--", label=f"lower bound on it: {bound:.4f}")
+            left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)
+    if unit.shape[1] == 3:
+        draw_sphere(unit, None, None, None, out.with_stem(f"{out.stem}-sphere"), title=title)
 
 
-def _heat(axes: Axes, unit: Array, what: str, most: int, limit: float | None) -> Array:
+def _heat(axes: Any, unit: Array, what: str, most: int, limit: float | None) -> Array:
     """Draw the cosines of at most `most` rows in an order of similarity, returned; limit None: the largest |cosine|."""
     from scipy.cluster.hierarchy import leaves_list, linkage  # type: ignore[import-untyped, unused-ignore]
     from scipy.spatial.distance import squareform  # type: ignore[import-untyped, unused-ignore]
@@ -175,29 +180,84 @@ def _heat(axes: Axes, unit: Array, what: str, most: int, limit: float | None) ->
     some = unit[np.linspace(0, len(unit) - 1, count).astype(int)]
     cosines, order = np.clip(some @ some.T, -1, 1), np.arange(count)
     if count > 2:
-        tree = linkage(squareform(1 - cosines, checks=False), "average", optimal_ordering=count <= 400)
-        order = np.asarray(leaves_list(tree))
+        order = leaves_list(linkage(squareform(1 - cosines, checks=False), "average", optimal_ordering=count <= 400))
     scale = limit or float(np.abs(cosines[~np.eye(count, dtype=bool)]).max(initial=0)) or 1.0
     image = cosines[np.ix_(order, order)].reshape(count // step, step, count // step, step).mean((1, 3))
-    extent = (-0.5, count - 0.5, count - 0.5, -0.5)
-    shown = axes.imshow(image, cmap="RdBu_r", vmin=-scale, vmax=scale, extent=extent)
-    bar = axes.figure.colorbar(shown, ax=axes, shrink=0.8, extend="max" if scale < 1 else "neither")
-    bar.set_label("cosine" if step == 1 else f"cosine, mean of {step} x {step} pairs")
+    shown = axes.imshow(image, cmap="RdBu_r", vmin=-scale, vmax=scale, extent=(-0.5, count - 0.5, count - 0.5, -0.5))
+    label = "cosine" if step == 1 else f"cosine, mean of {step} x {step} pairs"
+    axes.figure.colorbar(shown, ax=axes, shrink=0.8, label=label, extend="max" if scale < 1 else "neither")
     for (i, j), value in np.ndenumerate(image if count <= 12 else image[:0]):
         ink = "white" if abs(value) > 0.6 * scale else "black"
         axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=ink)
     number = f"{len(unit):,}" if count == len(unit) else f"{count:,} of {len(unit):,}"
     axes.set(title=f"Cosines of {number} {what}", xlabel=f"{what}, similar ones side by side", ylabel=what)
-    return order
+    return np.asarray(order)
 
 
-def _sphere(panels: Array, unit: Array, names: Sequence[str] | None, points: Array, labels: Array | None) -> None:
-    """Draw two orthographic views from opposite sides: what lies behind in one is in front in the other."""
-    size = 70.0 if len(unit) <= LABELLED else max(5.0, 2800 / len(unit))
-    own = np.zeros(len(unit), int) if labels is None else np.arange(len(unit)) % len(STYLES)
-    kind = np.full(len(points), -1) if labels is None else own[labels]
-    turn, (across, up) = np.linspace(0, 2 * np.pi, 181)[:, None], np.meshgrid(*[np.linspace(-1, 1, 401)] * 2)
-    shade = np.where(across**2 + up**2 <= 1, 0.8 * across - 0.6 * up, np.nan)
-    east, north, pole = np.eye(3)
-    rings = [np.cos(b) * (np.cos(turn) * east + np.sin(turn) * north) + np.sin(b) * pole for b in ...]
-    view = np.array([[-0.574, 0.819, 0.0], [...]])
+def _along(axes: Any, x: str, y: str, title: str) -> None:
+    axes.set(xlabel=x, ylabel=y, title=title)
+    axes.locator_params(axis="x", integer=True)
+    axes.grid(alpha=0.3)
+
+
+def _read(path: Path) -> Table:
+    table: Table = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row, cells in enumerate(csv.DictReader(file)):
+            for column, cell in cells.items():
+                with contextlib.suppress(TypeError, ValueError):  # empty, or a row that is still being written
+                    if math.isfinite(float(cell)):
+                        table.setdefault(column, {})[row] = float(cell)
+    return table
+
+
+def _series(table: Table, axis: str, column: str, scale: float = 1) -> tuple[list[float], list[float]]:
+    """Return where along `axis` (no such column: the row) and what was logged, in order, the last value at a place."""
+    values = table.get(column, {})
+    places = table.get(axis) or {row: float(row) for row in values}
+    last = {places[row]: scale * value for row, value in values.items() if row in places}
+    return sorted(last), [last[place] for place in sorted(last)]
+
+
+@contextlib.contextmanager
+def _picture(out: Path, width: float, height: float, title: str = "") -> Iterator[Any]:
+    """Give an empty figure in inches, and when it was filled without an error, put it where `out` says."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ImportError("pictures need matplotlib, which is not installed: pip install 'fastproto[train]'") from error
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(_text(title, 400), wrap=True, parse_math=False)
+    yield figure
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        figure.savefig(temporary, format=out.suffix[1:] or "png", dpi=DPI)
+        os.replace(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _text(name: str, most: int) -> str:
+    """Return the name in one line, at most so long; a character without a glyph is dropped or shown as its U+XXXX."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    font, name = get_font(findfont(FontProperties())), " ".join(str(name).split())
+    spelt = "" if "U+" in name else " U+{:04X} "
+    name = " ".join("".join(c if font.get_char_index(ord(c)) else spelt.format(ord(c)) for c in name).split())
+    return name if len(name) <= most else name[: most - 1].rstrip() + "…"
+
+
+def _unit(given: ArrayLike, what: str, width: int = 0, names: Sequence[str] | None = None) -> tuple[Array, str]:
+    """Return the rows divided by their norms, rows without a direction as zeros, and a remark that counts these."""
+    rows = np.asarray(given, float)
+    if rows.ndim != 2 or (width and rows.shape[1] != width) or (not len(rows) and what != "features"):
+        raise ValueError(f"{what} of shape {rows.shape} were given: expected [rows, {width or 'D'}], at least one row")
+    if names is not None and len(names) != len(rows):
+        raise ValueError(f"{len(names)} names were given for {len(rows)} {what}: give one for each row")
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    fine = np.isfinite(norms) & (norms > 1e-12)
+    unit = (np.where(fine, rows, 0) / np.where(fine, norms, 1)).astype(np.float32)
+    return unit, "" if fine.all() else f" ({np.sum(~fine):,} {what} without a direction)"

@@ -6,7 +6,6 @@ import hashlib
 import math
 import os
 import sys
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fastproto.checks import check_finite, check_matrix, check_unit_rows, shape_of
+from fastproto.files import write_whole
 from fastproto.functional import BLOCK, TINY_NORM, gaussian_potential
 
 OBJECTIVES = ("uniform", "max_cosine")
@@ -60,30 +60,16 @@ class Prototypes:
             facts = {"method": self.method, "passes": str(self.passes)}
             facts |= {key: repr(value) for key, value in asdict(self.quality).items()}
             data = save({"vectors": self.vectors.cpu().contiguous()}, metadata=facts)
-            write_whole(path, lambda file: Path(file).write_bytes(data))
+            write_whole(path, lambda file: file.write_bytes(data))
         elif path.suffix == ".npz":
             write_whole(path, lambda file: _save_npz(file, self))
         else:
             raise ValueError(f"cannot write prototypes to {path}; expected the suffix .safetensors or .npz")
 
 
-def _save_npz(file: str, prototypes: Prototypes) -> None:
-    with open(file, "wb") as out:
+def _save_npz(file: Path, prototypes: Prototypes) -> None:
+    with file.open("wb") as out:
         np.savez(out, vectors=prototypes.vectors.cpu().numpy(), method=prototypes.method, passes=prototypes.passes)
-
-
-def write_whole(path: Path, write: object) -> None:
-    """Call ``write(temporary name)`` in the same folder, then rename: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    try:
-        write(temporary)  # type: ignore[operator]
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 # --- closed forms ----------------------------------------------------------------------------------------------------
@@ -209,7 +195,7 @@ def estimate_prototypes(
         except ValueError:
             pass  # not ours or damaged: it is made again and replaced
     generator = torch.Generator().manual_seed(seed)
-    w = torch.randn(num_classes, dim, generator=generator).to(device or "cpu")
+    w = torch.randn(num_classes, dim, generator=generator, device="cpu", dtype=torch.float32).to(device or "cpu")
     w = torch.nn.functional.normalize(w, dim=1)
     deadline = None if time_limit is None else time.perf_counter() + time_limit
     passes = 0

@@ -81,7 +81,7 @@ def _by_preference(faces: Sequence[Face], train: Sequence[Face], test: Sequence[
 
 
 def _show(face: Face, chunk: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Pictures float [len(chunk), SIZE * SIZE] and bool [len(chunk)]: shown, neither blank nor the missing-glyph box."""
+    """Pictures float [n, SIZE * SIZE], and bool [n]: present, and neither blank nor the box for missing glyphs."""
     has = torch.tensor([code in face.characters for code in chunk])
     pictures = torch.zeros(len(chunk), SIZE * SIZE)
     rendered = face.render([code for code in chunk if code in face.characters], SIZE)

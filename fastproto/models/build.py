@@ -63,7 +63,7 @@ def _unknown(name: str) -> str:
     names = backbone_names()
     close = ", ".join(repr(match) for match in get_close_matches(name, names, n=3))
     hint = f"did you mean {close}? Or" if close else "give"
-    missing = (
-        "" if vision_names() else " (torchvision, which adds more, is not installed: pip install 'fastproto[train]')"
-    )
-    return f"unknown backbone {name!r}: {hint} one of {', '.join(_OWN)} or a classification network of torchvision{missing}"
+    others = "a classification network of torchvision"
+    if not vision_names():
+        others += " (which is not installed: pip install 'fastproto[train]')"
+    return f"unknown backbone {name!r}: {hint} one of {', '.join(_OWN)} or {others}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 # These two add a second output in training, and warn unless told how to start.
 _TWO_OUTPUTS = {"aux_logits": False, "init_weights": True}
@@ -46,18 +47,25 @@ def build_vision(name: str, channels: int, image_size: int, dim: int) -> nn.Modu
         arguments["image_size"] = image_size
     elif name.startswith("maxvit"):
         arguments["input_size"] = (image_size, image_size)
-    get_model = import_module("torchvision.models").get_model
     try:
-        # A trial run without memory or arithmetic finds out what the network accepts. Evaluation mode: BatchNorm would
-        # refuse one picture whose last map is a single pixel.
-        with torch.device("meta"), torch.no_grad():
-            trial = get_model(name, weights=None, num_classes=dim, **arguments).eval()
-            trial(torch.empty(1, 3, image_size, image_size))
+        network: nn.Module = import_module("torchvision.models").get_model(
+            name, weights=None, num_classes=dim, **arguments
+        )
+        _try_out(network, image_size)
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
             f"the backbone {name!r} cannot read pictures of {image_size}x{image_size} ({reason}): "
-            "give a larger image size, or another backbone"
+            "give another image size, 224 as a rule, or another backbone"
         ) from error
-    network: nn.Module = get_model(name, weights=None, num_classes=dim, **arguments)
     return GreyAsRGB(network) if channels == 1 else network
+
+
+def _try_out(network: nn.Module, image_size: int) -> None:
+    """Find out, without memory or arithmetic, whether the network accepts a picture; raises what it raises."""
+    state = {key: value.to("meta") for key, value in network.state_dict().items()}
+    # Evaluation mode: in training BatchNorm refuses a single picture whose last map is one pixel.
+    network.eval()
+    with torch.no_grad():
+        functional_call(network, state, (torch.empty(1, 3, image_size, image_size, device="meta"),))
+    network.train()

@@ -1,0 +1,262 @@
+"""The commands fastproto-train, fastproto-prototypes and fastproto-predict; nothing heavy is imported before its use.
+
+Exit codes: 0 done, 1 something unexpected, 2 bad input (one sentence on standard error), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fastproto
+
+if TYPE_CHECKING:
+    from fastproto.prototypes import Prototypes
+    from fastproto.training.config import TrainConfig
+
+GROUPS = ("data", "model", "head", "optim")  # `--data glyphs` is short for `--data.name glyphs`
+
+
+def _run(command: Callable[[], None]) -> int:
+    """Turn what users can cause into one sentence and an exit code."""
+    try:
+        command()
+    except KeyboardInterrupt as stop:
+        folder = str(stop)
+        print(f"\ninterrupted; go on with --resume {folder}" if folder else "\ninterrupted", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, FileNotFoundError, ImportError, PermissionError, IsADirectoryError) as error:
+        if os.environ.get("FASTPROTO_TRACEBACK"):
+            raise
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+# --- fastproto-train -------------------------------------------------------------------------------------------------
+
+
+def train(args: Sequence[str] | None = None) -> int:
+    """Entry point of fastproto-train."""
+    return _run(lambda: _train(list(sys.argv[1:] if args is None else args)))
+
+
+def _train(args: list[str]) -> None:
+    config = parse_train(args)
+    from fastproto.training import fit
+
+    result = fit(config)
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0:
+        print(f"validation accuracy {100 * result.validation_accuracy:.2f} % (the checkpoint was chosen on it)")
+        print(f"test accuracy       {100 * result.test_accuracy:.2f} %, top-5 {100 * result.test_accuracy_top5:.2f} %")
+        print(f"run folder          {result.folder}")
+
+
+def parse_train(args: list[str]) -> TrainConfig:
+    """The configuration that command-line arguments stand for.
+
+    Raises:
+        ValueError: an unknown option, key or value, in one sentence.
+        SystemExit: after --help, --version or --print_config.
+    """
+    try:
+        from jsonargparse import ArgumentError, ArgumentParser
+    except ImportError as error:
+        raise ImportError("fastproto-train needs jsonargparse: pip install 'fastproto[train]'") from error
+    from fastproto.training.config import TrainConfig
+
+    parser = ArgumentParser(
+        prog="fastproto-train",
+        description="Train a hyperspherical classifier: fixed prototypes, labels re-assigned to them as it learns.",
+        epilog="--data NAME is short for --data.name NAME (so --model, --head, --optim); - and _ are the same.",
+        exit_on_error=False,
+        version=fastproto.__version__,
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
+    parser.add_class_arguments(TrainConfig, as_group=False)
+    args = _normalise_arguments(args)
+    resume = _value_of(args, "--resume")
+    if resume is not None:
+        config_file = _config_of_run(resume)
+        args = ["--config", str(config_file), "--out", str(config_file.parent), *args]
+    try:
+        parsed = parser.parse_args(args)
+    except ArgumentError as error:
+        raise ValueError(_one_sentence(str(error), parser)) from error
+    values = parsed.as_dict()
+    values.pop("config", None)
+    config = TrainConfig.from_dict(values)
+    config.check()
+    return config
+
+
+def _normalise_arguments(args: list[str]) -> list[str]:
+    """``--num-nodes`` means ``--num_nodes``, ``--data glyphs`` means ``--data.name glyphs``."""
+    normal = []
+    for arg in args:
+        if arg.startswith("--"):
+            name, equals, value = arg[2:].partition("=")
+            name = name.replace("-", "_")
+            arg = "--" + (f"{name}.name" if name in GROUPS else name) + equals + value
+        normal.append(arg)
+    return normal
+
+
+def _value_of(args: list[str], option: str) -> str | None:
+    for at, arg in enumerate(args):
+        if arg.startswith(f"{option}="):
+            return arg.partition("=")[2]
+        if arg == option and at + 1 < len(args):
+            return args[at + 1]
+    return None
+
+
+def _config_of_run(resume: str) -> Path:
+    path = Path(resume)
+    folder = path if path.is_dir() else path.parent.parent
+    config = folder / "config.yaml"
+    if not path.exists() or not config.is_file():
+        raise FileNotFoundError(
+            f"no run to resume at {resume}; expected a run folder of fastproto-train or a checkpoint"
+        )
+    return config
+
+
+def _one_sentence(message: str, parser: Any) -> str:
+    """jsonargparse's message without its usage text, with the nearest known option for an unknown one."""
+    from difflib import get_close_matches
+
+    message = " ".join(message.split())
+    known = [option for action in parser._actions for option in action.option_strings]
+    for word in message.replace("'", " ").replace('"', " ").replace("=", " ").split():
+        if word.startswith("--") and word not in known:
+            near = get_close_matches(word, known, n=1)
+            return f"unknown option {word}" + (f"; did you mean {near[0]}?" if near else "; see fastproto-train --help")
+    return message
+
+
+# --- fastproto-prototypes --------------------------------------------------------------------------------------------
+
+
+def prototypes(args: Sequence[str] | None = None) -> int:
+    """Entry point of fastproto-prototypes."""
+    parser = argparse.ArgumentParser(
+        prog="fastproto-prototypes",
+        description="Make, measure and draw prototypes: unit vectors spread over the sphere.",
+    )
+    parser.add_argument("--num-classes", type=int, help="how many prototypes")
+    parser.add_argument("--dim", type=int, help="dimension of the space")
+    parser.add_argument("--out", type=Path, help="file to write: .safetensors or .npz")
+    parser.add_argument("--measure", type=Path, metavar="FILE", help="measure this file instead of making prototypes")
+    parser.add_argument("--objective", default="uniform", choices=("uniform", "max_cosine"))
+    parser.add_argument("--t", type=float, default=2.0, help="sharpness of the Gaussian potential (default 2)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-passes", type=int, help="sweeps over all pairs to spend at most")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS")
+    parser.add_argument("--no-cache", action="store_true", help="neither read nor write the cache")
+    parser.add_argument("--picture", type=Path, metavar="PNG", help="where to draw (default: beside --out)")
+    parser.add_argument("--version", action="version", version=fastproto.__version__)
+    options = parser.parse_args(args)
+    return _run(lambda: _prototypes(options))
+
+
+def _prototypes(options: argparse.Namespace) -> None:
+    from fastproto.prototypes import estimate_prototypes, load_prototypes
+
+    if options.out is not None and options.out.suffix not in (".safetensors", ".npz"):
+        raise ValueError(f"--out is {options.out}; expected a name that ends in .safetensors or .npz")
+    if options.measure is not None:
+        found = load_prototypes(options.measure, t=options.t)
+    elif options.num_classes is None or options.dim is None:
+        raise ValueError("nothing to do; expected --num-classes C --dim D [--out FILE], or --measure FILE")
+    else:
+        found = estimate_prototypes(
+            options.num_classes,
+            options.dim,
+            objective=options.objective,
+            t=options.t,
+            seed=options.seed,
+            max_passes=options.max_passes,
+            time_limit=options.time_limit,
+            progress=sys.stderr.isatty(),
+            cache=not options.no_cache,
+        )
+    print(quality_table(found))
+    if options.out is not None:
+        found.save(options.out)
+        print(f"written to          {options.out}")
+    picture = options.picture or (options.out.with_suffix(".png") if options.out is not None else None)
+    if picture is not None:
+        from fastproto.pictures import draw_prototypes
+
+        count, dim = found.vectors.shape
+        title = f"{count} prototypes in {dim} dimensions ({found.method})"
+        draw_prototypes(found.vectors.cpu().numpy(), picture, title=title, bound=found.quality.max_cosine_bound)
+        print(f"drawn in            {picture}")
+
+
+def quality_table(found: Prototypes) -> str:
+    """The quality of prototypes, a line for each figure."""
+    q = found.quality
+    count, dim = found.vectors.shape
+    rows = (
+        ("prototypes", f"{count} in {dim} dimensions, {found.method}, {found.passes} passes"),
+        ("L_uni", f"{q.uniformity:.7f} at t = {q.t:g} (no set has less than {q.uniformity_bound:.7f})"),
+        ("max cosine", f"{q.max_cosine:.6f} (no set has less than {q.max_cosine_bound:.6f})"),
+        ("nearest, mean", f"{q.mean_max_cosine:.6f}"),
+        ("min cosine", f"{q.min_cosine:.6f}"),
+        ("mean angle", f"{q.mean_angle:.4f} degrees"),
+    )
+    return "\n".join(f"{name:<20}{value}" for name, value in rows)
+
+
+# --- fastproto-predict -----------------------------------------------------------------------------------------------
+
+
+def predict(args: Sequence[str] | None = None) -> int:
+    """Entry point of fastproto-predict."""
+    parser = argparse.ArgumentParser(
+        prog="fastproto-predict",
+        description="Print labels and cosines for images, with a checkpoint of fastproto-train.",
+    )
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or a run folder (its best checkpoint)")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    parser.add_argument("-k", type=int, default=1, help="labels for each image (default 1)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--version", action="version", version=fastproto.__version__)
+    options = parser.parse_args(args)
+    return _run(lambda: _predict(options))
+
+
+def _predict(options: argparse.Namespace) -> None:
+    import torch
+
+    from fastproto.training.checkpoints import load_classifier
+
+    classifier = load_classifier(options.checkpoint, options.device)
+    if not 1 <= options.k <= len(classifier.class_names):
+        raise ValueError(f"-k is {options.k}; expected 1..{len(classifier.class_names)}, the number of classes")
+    for path in options.images:
+        with torch.no_grad():
+            features = classifier(_read_image(path, classifier)[None].to(options.device))
+            labels, cosines = classifier.head.predict_with_cosines(features, options.k)
+        found = zip(labels[0].tolist(), cosines[0].tolist(), strict=True)
+        print(path, *(f"{classifier.class_names[label]}\t{cosine:.4f}" for label, cosine in found), sep="\t")
+
+
+def _read_image(path: Path, classifier: Any) -> Any:
+    from PIL import Image, UnidentifiedImageError
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no image {path}; expected a file that Pillow can read")
+    try:
+        with Image.open(path) as image:
+            return classifier.preprocessing.read(image)
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{path} is not a readable image; expected a whole PNG, JPEG or the like") from error

@@ -1,0 +1,201 @@
+"""Everything a run can be told, as dataclasses that import neither torch nor Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any
+
+HEADS = ("prototype", "fixed", "softmax")
+
+
+@dataclass
+class DataConfig:
+    """The images.
+
+    Args:
+        name: digits, glyphs or image-folder.
+        num_classes: how many classes of the set to use (None: the set's own number).
+        root: folder of an image-folder set (root/train/CLASS/*, root/val/CLASS/*).
+        fonts: folder of font files for glyphs (None: those inside matplotlib).
+        image_size: side of the square images in pixels (None: the set's own).
+        batch_size: samples of one step on one device.
+        workers: processes that read images; 0 suits the sets that lie in memory.
+        augment: whether training images are jittered.
+    """
+
+    name: str = "digits"
+    num_classes: int | None = None
+    root: str | None = None
+    fonts: str | None = None
+    image_size: int | None = None
+    batch_size: int = 128
+    workers: int = 0
+    augment: bool = True
+
+
+@dataclass
+class ModelConfig:
+    """The backbone.
+
+    Args:
+        name: mlp, cnn, resnet20, resnet32, resnet56 (also with -conv), or any classification network of torchvision.
+    """
+
+    name: str = "cnn"
+
+
+@dataclass
+class HeadConfig:
+    """What turns features into a loss and predictions.
+
+    Args:
+        name: prototype (the paper's), fixed (the same, first assignment kept) or softmax (a learned linear layer).
+        dim: dimension D of the metric space.
+        prototypes: file of prototypes to use (None: estimated and cached).
+        momentum: alpha of the class means, in [0, 1).
+        loss: eq6, or official for the authors' (1 - cos)^2.
+        means: ema, or official for the authors' class means.
+        reduction: mean or sum over the batch.
+        renewals_per_epoch: how often the assignment is renewed in an epoch; any fraction, 0 for never.
+    """
+
+    name: str = "prototype"
+    dim: int = 5
+    prototypes: str | None = None
+    momentum: float = 0.9
+    loss: str = "eq6"
+    means: str = "ema"
+    reduction: str = "mean"
+    renewals_per_epoch: float = 1.0
+
+
+@dataclass
+class OptimConfig:
+    """How the backbone is trained.
+
+    Args:
+        name: adamw or sgd (Nesterov momentum 0.9).
+        lr: highest learning rate.
+        weight_decay: on weights of two or more dimensions only.
+        epochs: passes over the training set.
+        warmup_epochs: epochs (or a part of one) of linear warm-up.
+        schedule: cosine (to zero), step (a tenth at the milestones) or constant.
+        milestones: parts of the training after which the rate of the step schedule falls.
+        clip_norm: largest norm of the gradient (0: no clipping).
+    """
+
+    name: str = "adamw"
+    lr: float = 3e-3
+    weight_decay: float = 0.05
+    epochs: int = 30
+    warmup_epochs: float = 1.0
+    schedule: str = "cosine"
+    milestones: list[float] = field(default_factory=lambda: [0.4, 0.8])
+    clip_norm: float = 0.0
+
+
+@dataclass
+class TrainConfig:
+    """Train a hyperspherical classifier (Saadabadi et al., CVPR 2024).
+
+    Args:
+        data: the images.
+        model: the backbone.
+        head: the loss and the prototypes.
+        optim: how the backbone is trained.
+        seed: of the weights, the order of the samples, the jitter and the first assignment.
+        accelerator: auto, cpu or gpu.
+        devices: how many devices to train on.
+        num_nodes: how many machines.
+        precision: 32-true, bf16-mixed, 16-mixed or bf16-true.
+        out: run folder (None: runs/NAME, numbered where it exists).
+        name: name of the run (None: that of the data set).
+        resume: run folder or checkpoint to go on from.
+        progress: whether a progress bar is drawn.
+        deterministic: same bits on every run of one machine.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    seed: int = 0
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    precision: str = "32-true"
+    out: str | None = None
+    name: str | None = None
+    resume: str | None = None
+    progress: bool = True
+    deterministic: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """The reverse of ``to_dict``; an unknown key is an error that names the nearest known one."""
+        config: TrainConfig = _from_dict(cls, values, "")
+        return config
+
+    def check(self) -> None:
+        """Raise ValueError, in one sentence, for a value that no run could use."""
+        for key, least in (("data.batch_size", 1), ("data.workers", 0), ("head.dim", 2), ("optim.epochs", 1)):
+            self._require(key, self._get(key) >= least, f"at least {least}")
+        for key in ("devices", "num_nodes"):
+            self._require(key, self._get(key) >= 1, "at least 1")
+        for key in (
+            "optim.lr",
+            "optim.weight_decay",
+            "optim.warmup_epochs",
+            "optim.clip_norm",
+            "head.renewals_per_epoch",
+        ):
+            self._require(key, 0 <= self._get(key) < float("inf"), "a number >= 0")
+        self._require("optim.lr", self.optim.lr > 0, "a number > 0")
+        self._require("head.momentum", 0 <= self.head.momentum < 1, "0 <= momentum < 1")
+        for key, choices in _CHOICES.items():
+            self._require(key, self._get(key) in choices, "one of " + ", ".join(choices))
+        self._require("optim.milestones", all(0 < m < 1 for m in self.optim.milestones), "fractions between 0 and 1")
+
+    def _get(self, key: str) -> Any:
+        value: Any = self
+        for part in key.split("."):
+            value = getattr(value, part)
+        return value
+
+    def _require(self, key: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise ValueError(f"{key} is {self._get(key)!r}; expected {expected}")
+
+
+_CHOICES = {
+    "head.name": HEADS,
+    "head.loss": ("eq6", "official"),
+    "head.means": ("ema", "official"),
+    "head.reduction": ("mean", "sum"),
+    "optim.name": ("adamw", "sgd"),
+    "optim.schedule": ("cosine", "step", "constant"),
+    "accelerator": ("auto", "cpu", "gpu"),
+    "precision": ("32-true", "bf16-mixed", "16-mixed", "bf16-true"),
+}
+
+
+def _from_dict(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    known = {f.name: f for f in fields(cls)}
+    filled = {}
+    for key, value in values.items():
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(prefix + k for k in known)}"
+            raise ValueError(f"unknown configuration key {prefix}{key}; {hint}")
+        factory = known[key].default_factory
+        if is_dataclass(factory):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{prefix}{key} is {value!r}; expected a group of settings such as {prefix}{key}.name")
+            value = _from_dict(factory, value, f"{prefix}{key}.")
+        filled[key] = value
+    return cls(**filled)

@@ -1,0 +1,172 @@
+"""The LightningModule: a backbone and a head."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from fastproto.baselines import SoftmaxHead
+from fastproto.data import DataSplits, Preprocessing
+from fastproto.head import PrototypeHead, exclude_from_broadcast
+from fastproto.models import build_backbone
+from fastproto.prototypes import load_prototypes
+from fastproto.training.config import HeadConfig, OptimConfig, TrainConfig
+
+Head = PrototypeHead | SoftmaxHead
+Batch = tuple[Tensor, Tensor]
+
+
+def build_head(config: HeadConfig, num_classes: int, seed: int) -> Head:
+    if config.name == "softmax":
+        return SoftmaxHead(num_classes, config.dim, reduction=config.reduction)
+    # On the meta device a checkpoint will bring the prototypes: the file they once came from need not exist any more.
+    on_meta = torch.get_default_device().type == "meta"
+    given = None if config.prototypes is None or on_meta else load_prototypes(config.prototypes)
+    return PrototypeHead(
+        num_classes,
+        config.dim,
+        prototypes=given,
+        momentum=config.momentum,
+        loss=config.loss,
+        means=config.means,
+        reduction=config.reduction,
+        seed=seed,
+    )
+
+
+class Classifier(L.LightningModule):
+    """Backbone + head; images arrive as uint8 and are jittered and normalised on the device.
+
+    Every step begins from its own seed, so that a run that goes on from a checkpoint draws the same random numbers as
+    one that never stopped, and nothing about random generators needs to be saved.
+    """
+
+    backbone: nn.Module
+    head: Head
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        class_names: tuple[str, ...],
+        preprocessing: Preprocessing,
+        augmentation: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.class_names, self.preprocessing = config, class_names, preprocessing
+        self.augmentation = augmentation if config.data.augment else None
+        self.counts: list[Tensor] = []
+
+    @classmethod
+    def for_data(cls, config: TrainConfig, data: DataSplits) -> Classifier:
+        return cls(config, data.class_names, data.preprocessing, data.augmentation)
+
+    def configure_model(self) -> None:
+        """Built here, not in the constructor: the process group is up, so rank 0 alone estimates prototypes."""
+        if hasattr(self, "head"):
+            return
+        self.backbone = build_backbone(
+            self.config.model.name,
+            channels=self.preprocessing.channels,
+            image_size=self.preprocessing.image_size,
+            dim=self.config.head.dim,
+        )
+        self.head = build_head(self.config.head, len(self.class_names), self.config.seed)
+        exclude_from_broadcast(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features [B, D] of uint8 images [B, channels, H, W]."""
+        return self._features(images.float() / 255)
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        dtype = next(self.backbone.parameters()).dtype  # bfloat16 where the precision is bf16-true
+        features: Tensor = self.backbone(self.preprocessing.normalise(pixels).to(dtype))
+        return features
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(hash((self.config.seed, self.global_step, self.global_rank)))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, labels = batch
+        pixels = images.float() / 255
+        if self.augmentation is not None:
+            pixels = self.augmentation(pixels)
+        loss: Tensor = self.head(self._features(pixels), labels)
+        self.log(
+            "train/loss",
+            loss.detach(),
+            on_step=False,
+            on_epoch=True,
+            prog_bar=True,
+            batch_size=len(labels),
+            sync_dist=True,
+        )
+        return loss
+
+    # Evaluation: every sample once, whatever the number of ranks; counts are added up over ranks at the end.
+
+    def _count(self, batch: Batch) -> None:
+        images, labels = batch
+        features = self(images)
+        hits = self.head.predict(features, k=min(5, len(self.class_names))) == labels[:, None]
+        loss = self.head(features, labels).double()
+        if self.config.head.reduction == "mean":
+            loss = loss * len(labels)
+        samples = torch.full_like(loss, len(labels))
+        self.counts.append(torch.stack([hits[:, 0].sum().double(), hits.sum().double(), loss, samples]))
+
+    def _share(self) -> tuple[float, float, float]:
+        device = self.device
+        total = torch.stack(self.counts).sum(0) if self.counts else torch.zeros(4, dtype=torch.float64)
+        self.counts = []
+        total = self.trainer.strategy.reduce(total.to(device), reduce_op="sum")
+        top1, top5, loss, samples = total.tolist()
+        return top1 / max(samples, 1), top5 / max(samples, 1), loss / max(samples, 1)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._count(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        top1, top5, loss = self._share()
+        self.log_dict(
+            {"val/accuracy_top1": top1, "val/accuracy_top5": top5, "val/loss": loss}, prog_bar=True, sync_dist=True
+        )
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._count(batch)
+
+    def on_test_epoch_end(self) -> None:
+        top1, top5, loss = self._share()
+        self.log_dict({"test/accuracy_top1": top1, "test/accuracy_top5": top5, "test/loss": loss}, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        optim = self.config.optim
+        steps = int(self.trainer.estimated_stepping_batches)
+        trained = [p for p in self.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": optim.weight_decay},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer: torch.optim.Optimizer
+        if optim.name == "adamw":
+            optimizer = torch.optim.AdamW(groups, lr=optim.lr)
+        else:
+            optimizer = torch.optim.SGD(groups, lr=optim.lr, momentum=0.9, nesterov=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(optim, step, steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def learning_rate_factor(optim: OptimConfig, step: int, steps: int) -> float:
+    """Factor on the highest learning rate at a step of ``steps``."""
+    warmup = optim.warmup_epochs / optim.epochs * steps
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(steps - warmup, 1)
+    if optim.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    if optim.schedule == "step":
+        return float(0.1 ** sum(done >= milestone for milestone in optim.milestones))
+    return 1.0

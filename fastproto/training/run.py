@@ -1,0 +1,267 @@
+"""``fit(config)``: a whole training run, from the data to the pictures."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+import fastproto
+from fastproto.data import DataSplits, collate, load_data
+from fastproto.files import write_whole
+from fastproto.head import PrototypeHead
+from fastproto.training.callbacks import MetricsFile, RenewAssignment, WriteCheckpoints
+from fastproto.training.checkpoints import (
+    WholeFileIO,
+    check_resumable,
+    find_checkpoint,
+    load_classifier,
+    read_checkpoint,
+)
+from fastproto.training.config import TrainConfig
+from fastproto.training.module import Classifier
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a run's things are and how good its chosen checkpoint is."""
+
+    folder: Path
+    checkpoint: Path  # the one chosen on the validation set
+    validation_accuracy: float  # top-1 of that checkpoint, in [0, 1]
+    test_accuracy: float  # top-1 on the test set, looked at once
+    test_accuracy_top5: float
+
+
+class Loaders(L.LightningDataModule):
+    """Loaders whose order depends on the seed and the epoch alone; held-out samples are seen once over all ranks."""
+
+    def __init__(self, config: TrainConfig, data: DataSplits) -> None:
+        super().__init__()
+        self.config, self.data = config, data
+
+    def _loader(self, dataset: Dataset[Any], sampler: Any) -> DataLoader[Any]:
+        workers = self.config.data.workers
+        return DataLoader(
+            dataset,
+            batch_size=self.config.data.batch_size,
+            sampler=sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        trainer = self.trainer
+        assert trainer is not None
+        sampler: DistributedSampler[Any] = DistributedSampler(
+            self.data.train, trainer.world_size, trainer.global_rank, shuffle=True, seed=self.config.seed
+        )
+        return self._loader(self.data.train, sampler)
+
+    def _evaluation(self, dataset: Dataset[Any]) -> DataLoader[Any]:
+        trainer = self.trainer
+        assert trainer is not None
+        return self._loader(dataset, range(trainer.global_rank, len(dataset), trainer.world_size))  # type: ignore[arg-type]
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._evaluation(self.data.validation)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._evaluation(self.data.test)
+
+
+def fit(config: TrainConfig) -> RunResult:
+    """Train, choose a checkpoint on the validation set, test it once, draw the pictures.
+
+    Raises:
+        ValueError, FileNotFoundError, ImportError: one sentence each: a setting that no run could use, data, prototypes
+            or a checkpoint that are missing or do not fit.
+    """
+    config.check()
+    with _quiet():
+        return _fit_quietly(config)
+
+
+def _fit_quietly(config: TrainConfig) -> RunResult:
+    L.seed_everything(config.seed, verbose=False)
+    data = load_data(
+        config.data.name,
+        num_classes=config.data.num_classes,
+        image_size=config.data.image_size,
+        root=config.data.root,
+        fonts=config.data.fonts,
+        seed=config.seed,
+    )
+    module = Classifier.for_data(config, data)
+    resumed, step = None, None
+    if config.resume is not None:
+        resumed = find_checkpoint(config.resume)
+        content = read_checkpoint(resumed)
+        check_resumable(content, module, resumed)
+        step = int(content["global_step"])
+    folder = run_folder(config)
+    module.config = config = replace(config, out=str(folder), resume=None)
+    metrics = MetricsFile(folder / "metrics.csv", step)
+    checkpoints = WriteCheckpoints(folder / "checkpoints")
+    callbacks: list[L.Callback] = [RenewAssignment(config.head.renewals_per_epoch), checkpoints]
+    if config.head.name != "prototype":
+        callbacks = [checkpoints]
+    if config.progress:
+        callbacks.append(TQDMProgressBar(refresh_rate=10))
+    trainer = _trainer(config, folder, metrics, callbacks)
+    loaders = Loaders(config, data)
+    _write_facts(folder, config, trainer)
+    _fit(trainer, module, loaders, resumed)
+    folder = trainer.strategy.broadcast(folder)
+    best = folder / "checkpoints" / "best.ckpt"
+    chosen = read_checkpoint(best)["state_dict"] if trainer.is_global_zero else None
+    module.load_state_dict(trainer.strategy.broadcast(chosen))  # type: ignore[arg-type]  # None off rank 0
+    (tested,) = trainer.test(module, loaders, verbose=False)
+    result = RunResult(folder, best, checkpoints.best[0], tested["test/accuracy_top1"], tested["test/accuracy_top5"])
+    if trainer.is_global_zero:
+        _draw(folder, data, config)
+    trainer.strategy.barrier()
+    return result
+
+
+def _trainer(config: TrainConfig, folder: Path, metrics: MetricsFile, callbacks: list[L.Callback]) -> L.Trainer:
+    return L.Trainer(
+        max_epochs=config.optim.epochs,
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        strategy="ddp" if config.devices * config.num_nodes > 1 else "auto",
+        precision=config.precision,  # type: ignore[arg-type]
+        gradient_clip_val=config.optim.clip_norm or None,
+        logger=metrics,
+        callbacks=callbacks,
+        plugins=[WholeFileIO()],
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_progress_bar=config.progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        deterministic=config.deterministic,
+    )
+
+
+def _fit(trainer: L.Trainer, module: Classifier, loaders: Loaders, resumed: Path | None) -> None:
+    """Lightning answers Ctrl-C with SystemExit and leaves it ignored for good: make it an interruption again."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, loaders, ckpt_path=None if resumed is None else str(resumed), weights_only=True)
+    except SystemExit as stop:
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt(str(trainer.default_root_dir)) from stop
+
+
+def run_folder(config: TrainConfig) -> Path:
+    """The folder of this run: ``out``, the resumed run's, or the first free of runs/NAME, runs/NAME-2, ...
+
+    Rank 0 decides; what the other ranks find here is replaced before they use it.
+    """
+    if config.out is not None:
+        folder = Path(config.out)
+        if config.resume is None and (folder / "metrics.csv").exists() and rank_zero_only(lambda: True)():
+            raise ValueError(f"{folder} already holds a run; name another with --out, or go on with --resume {folder}")
+        return folder
+    if config.resume is not None:
+        return find_checkpoint(config.resume).parent.parent
+    name = config.name or config.data.name
+    if name in ("", ".", "..") or "/" in name:
+        raise ValueError(f"name is {name!r}; expected a plain folder name: use --out for a path")
+    number = 1
+    while True:
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        if not folder.exists():
+            return folder
+        number += 1
+
+
+@rank_zero_only
+def _write_facts(folder: Path, config: TrainConfig, trainer: L.Trainer) -> None:
+    import yaml
+
+    text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
+    write_whole(folder / "config.yaml", lambda file: file.write_text(text))
+    facts = {
+        "fastproto": fastproto.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": L.__version__,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if trainer.strategy.root_device.type == "cuda" else "cpu",
+        "world_size": trainer.world_size,
+        "command": sys.argv,
+    }
+    write_whole(folder / "versions.json", lambda file: file.write_text(json.dumps(facts, indent=2) + "\n"))
+
+
+def _draw(folder: Path, data: DataSplits, config: TrainConfig) -> None:
+    from fastproto import pictures
+
+    classifier = load_classifier(folder / "checkpoints" / "best.ckpt")
+    head, names = classifier.head, data.class_names
+    metrics = folder / "metrics.csv"
+    pictures.draw_curves(metrics, folder / "curves.png")
+    pictures.draw_changed(metrics, folder / "changed.png")
+    if isinstance(head, PrototypeHead):
+        vectors = head.class_means
+        title = "Cosines between class means"
+    else:
+        vectors = head.weight_by_label().detach()
+        title = "Cosines between class weights"
+    pictures.draw_cosines(vectors.numpy(), names, folder / "cosines.png", title=title)
+    if isinstance(head, PrototypeHead) and head.dim == 3:
+        features, labels = _some_features(classifier, data.validation)
+        pictures.draw_sphere(
+            head.weight_by_label().numpy(),
+            names,
+            features.numpy(),
+            labels.numpy(),
+            folder / "sphere.png",
+            title="Prototypes and validation samples",
+        )
+
+
+@torch.no_grad()
+def _some_features(classifier: Classifier, dataset: Dataset[Any], count: int = 1000) -> tuple[Tensor, Tensor]:
+    indices = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).long().tolist()  # type: ignore[arg-type]
+    images, labels = collate([dataset[i] for i in indices])
+    return torch.cat([classifier(part) for part in images.split(128)]), labels
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what Lightning says to developers of training loops; its errors and its progress bar stay."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"lightning\.")
+        warnings.filterwarnings("ignore", "The '.*dataloader' does not have many workers")
+        warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
