@@ -1,15 +1,14 @@
 """Pictures of a run and of prototypes, drawn by matplotlib without a display.
 
-A picture is written under another name in its folder, then renamed: a file is whole or absent. The suffix of `out`
-chooses the format (none: PNG). Only matplotlib's object API is used, and the first picture imports it, not this module:
-its objects are Any here. In metrics.csv accuracies and shares are fractions; a column that is absent is not drawn.
+A picture is written under another name in its folder, then renamed: a file is whole or absent. The suffix of `out` is
+the format (none: PNG). matplotlib's object API alone is used and the first picture imports it, so its objects are Any.
+In metrics.csv accuracies and shares are fractions; what is not there is not drawn.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -47,27 +46,28 @@ def draw_curves(metrics_csv: Path, out: Path) -> None:
             for value in _series(table, "", f"test/accuracy_top{k}", 100)[1][-1:]:
                 accuracy.axhline(value, color=VERMILLION, linestyle=dashes, label=f"test top-{k}: {value:.1f} %")
         for panel, what, unit in ((loss, "Loss", f"{loss.get_yscale()} scale"), (accuracy, "Accuracy", "% of samples")):
-            drawn = f"by {axis}" if panel.lines else "was not logged by this run"
-            _along(panel, axis, f"{what.lower()} ({unit})", f"{what} {drawn}")
+            panel.set(xlabel=axis, ylabel=f"{what.lower()} ({unit})", title=f"{what}: not logged by this run")
+            panel.locator_params(axis="x", integer=True, min_n_ticks=1)
+            panel.grid(alpha=0.3)
             if panel.lines:
+                panel.set_title(f"{what} by {axis}")
                 panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
 
 
 def draw_changed(metrics_csv: Path, out: Path) -> bool:
-    """Draw the share of labels that changed prototype at each renewal (the paper's Figure 4b); False: no renewal.
-
-    By epoch where no epoch has two renewals, else by step. Values above 1 are taken as numbers of labels.
-    """
+    """Draw the share of labels that changed prototype at each renewal (the paper's Figure 4b); False: no renewal."""
     table, column = _read(metrics_csv), "assignment/changed"
     if column not in table:
         return False
-    unit, scale = ("% of labels", 100) if max(table[column].values()) <= 1 else ("labels", 1)
+    unit, scale = ("% of labels", 100) if max(table[column].values()) <= 1 else ("number of labels", 1)
     whole = (axis for axis in ("epoch", "step") if len(_series(table, axis, column)[0]) == len(table[column]))
-    at, changed = _series(table, axis := next(whole, "renewal"), column, scale)
+    at, changed = _series(table, axis := next(whole, "renewal"), column, scale)  # by step if an epoch has several
     with _picture(out, 8, 4.5) as figure:
-        axes = figure.add_subplot(ylim=(0, 1.06 * max(*changed, 1)))
+        axes = figure.add_subplot(xlabel=axis, ylabel=f"changed ({unit})", ylim=(0, 1.06 * max(*changed, 1)))
         axes.plot(at, changed, "-o" if len(at) <= 40 else "-", color=BLUE, markersize=4, clip_on=False)
-        _along(axes, axis, f"changed ({unit})", "Labels whose prototype changed at each renewal of the assignment")
+        axes.set_title("Labels whose prototype changed at each renewal of the assignment")
+        axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+        axes.grid(alpha=0.3)
     return True
 
 
@@ -79,7 +79,7 @@ def draw_cosines(vectors: ArrayLike, names: Sequence[str], out: Path, *, title: 
     """
     unit, note = _unit(vectors, "vectors", names=names)
     side = 7.5 if len(unit) > LABELLED else 4.5 + 0.1 * len(unit)
-    with _picture(out, side + 1, side + 0.4, title + note) as figure:
+    with _picture(out, side + 1, side + 0.1, title + note) as figure:
         axes = figure.add_subplot()
         order = _heat(axes, unit, "classes", 5000, 1.0)
         if len(unit) <= LABELLED:
@@ -105,13 +105,13 @@ def draw_sphere(
         if labels.shape != kind.shape or not np.isin(labels, np.arange(len(unit))).all():
             raise ValueError(f"labels {labels.shape} must give each of {len(kind)} features one of {len(unit)} rows")
         kind = own[labels]
-    texts = [_text(names[i] if names else str(i), 16) for i in range(len(unit) if len(unit) <= LABELLED else 0)]
-    reach, size = 1.25 + 0.05 * max(map(len, texts), default=-2), 70.0 if texts else max(5.0, 2800 / len(unit))
+    texts = [_text(names[i] if names else str(i), 18) for i in range(len(unit) if len(unit) <= LABELLED else 0)]
+    reach, size = 1.25 + 0.05 * max(map(len, texts), default=-2), 70.0 if texts else 70 * (40 / len(unit)) ** 0.5
     turn, dot = np.linspace(-np.pi, np.pi, 181), 4 + 4000 / (400 + len(points))
     rings = [(turn, b) for b in np.radians(range(-60, 90, 30))] + [(a, turn) for a in np.radians(range(0, 180, 30))]
     ball = np.array([[np.cos(a) * np.cos(b), np.sin(a) * np.cos(b), np.sin(b) + 0 * turn] for a, b in rings])
     ahead, right = np.array([0.7595, 0.5318, 0.3746]), np.array([-0.5736, 0.8192, 0.0])  # 35 degrees east, 22 north
-    with _picture(out, 12, 5.2, title + note + lost) as figure:
+    with _picture(out, 12, 0.9 + 7.1 / reach, title + note + lost) as figure:
         for panel, sign in zip(figure.subplots(1, 2), (1, -1), strict=True):
             view = np.stack([sign * right, np.cross(ahead, right), sign * ahead])
             x, y, depth = np.moveaxis(view @ ball, 1, 0)
@@ -124,8 +124,8 @@ def draw_sphere(
                 hue, shape = STYLES[k] if k >= 0 else (GREY, "o")
                 panel.scatter(*dots[near & (kind == k), :2].T, dot, hue, marker=shape, alpha=0.6, lw=0, zorder=3)
                 panel.scatter(*marks[front & (own == k), :2].T, size, hue, marker=shape, edgecolors="black", zorder=4)
-            panel.set(xlim=(-reach, reach), ylim=(-1.2, 1.2), aspect="equal")
-            panel.set_title("seen from one side" if sign > 0 else "seen from the opposite side")
+            where = ("one" if sign > 0 else "the opposite") + " side (hollow: prototypes behind)"
+            panel.set(xlim=(-reach, reach), ylim=(-1.2, 1.2), aspect="equal", title=f"Seen from {where}")
             panel.set_axis_off()
             shown = np.flatnonzero(front)[: len(texts)]
             for side, half in zip((-1, 1), np.array_split(shown[np.argsort(marks[shown, 0])], 2), strict=True):
@@ -159,12 +159,15 @@ def draw_prototypes(vectors: ArrayLike, out: Path, *, title: str, bound: float |
         _heat(right, unit, "prototypes", PIXELS, None)
         left.set(title=f"Cosines of all {pairs:,} pairs", xlabel="cosine of a pair", ylabel="pairs (log scale)")
         if pairs:
-            width = max(20, (used[-1] - used[0]) // min(99, 1 + math.isqrt(pairs)))  # of a bar, in cells
+            width = max(20, (used[-1] - used[0]) // min(99, 1 + int(pairs**0.5)))  # of a bar, in cells
             edges = (np.arange(used[0], used[-1] + width + 1, width) - 0.5) * (2 / cells) - 1
             left.hist(used * (2 / cells) - 1, edges, weights=counts[used], log=True, color=SKY)
             left.axvline(largest, color=VERMILLION, label=f"largest cosine: {largest:.4f}")
             if bound is not None:
                 left.axvline(bound, color="black", linestyle="--", label=f"lower bound on it: {bound:.4f}")
+            pad = max(0, 0.01 - np.ptp(left.get_xlim()) / 2)
+            left.set_xlim(left.get_xlim()[0] - pad, left.get_xlim()[1] + pad)
+            left.locator_params(axis="x", nbins=6)
             left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)
     if unit.shape[1] == 3:
         draw_sphere(unit, None, None, None, out.with_stem(f"{out.stem}-sphere"), title=title)
@@ -194,19 +197,13 @@ def _heat(axes: Any, unit: Array, what: str, most: int, limit: float | None) -> 
     return np.asarray(order)
 
 
-def _along(axes: Any, x: str, y: str, title: str) -> None:
-    axes.set(xlabel=x, ylabel=y, title=title)
-    axes.locator_params(axis="x", integer=True)
-    axes.grid(alpha=0.3)
-
-
 def _read(path: Path) -> Table:
     table: Table = {}
     with path.open(newline="", encoding="utf-8") as file:
         for row, cells in enumerate(csv.DictReader(file)):
             for column, cell in cells.items():
                 with contextlib.suppress(TypeError, ValueError):  # empty, or a row that is still being written
-                    if math.isfinite(float(cell)):
+                    if np.isfinite(float(cell)):
                         table.setdefault(column, {})[row] = float(cell)
     return table
 
@@ -223,12 +220,10 @@ def _series(table: Table, axis: str, column: str, scale: float = 1) -> tuple[lis
 def _picture(out: Path, width: float, height: float, title: str = "") -> Iterator[Any]:
     """Give an empty figure in inches, and when it was filled without an error, put it where `out` says."""
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise ImportError("pictures need matplotlib, which is not installed: pip install 'fastproto[train]'") from error
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(_text(title, 400), wrap=True, parse_math=False)
     yield figure
     out.parent.mkdir(parents=True, exist_ok=True)

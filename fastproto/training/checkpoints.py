@@ -83,7 +83,7 @@ def load_classifier(path: str | os.PathLike[str], device: torch.device | str = "
     """The trained classifier of a checkpoint (or of a run folder: its best), in evaluation mode.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`read_checkpoint`; weights that do not fit the configuration beside them.
+        FileNotFoundError, ValueError: as :func:`read_checkpoint`; weights that do not fit the configuration.
     """
     path = find_checkpoint(path, "best")
     content = read_checkpoint(path)
