@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastproto.checks import (
     check_finite,
@@ -24,6 +23,15 @@ from fastproto.checks import (
 TINY_NORM = 1e-12
 BLOCK = 2048  # rows of one block of a C×C or B×C matrix that is never stored whole: 2048² float32 are 16 MiB
 SELECT_MAX = 16  # above this k a stable sort beats k passes of max
+
+
+def _refuse_double_backward() -> None:
+    """The gradient comes ready-made from the forward pass: differentiated again, it would silently count as constant."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "the losses of fastproto cannot be differentiated twice (create_graph=True was given); "
+            "use fastproto.reference for second derivatives"
+        )
 
 
 def _compute_dtype(tensor: Tensor) -> torch.dtype:
@@ -141,8 +149,8 @@ class _UniformityLoss(torch.autograd.Function):
         return value.to(prototypes.dtype)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None]:
+        _refuse_double_backward()
         (gradient,) = ctx.saved_tensors
         return gradient * grad, None, None, None
 
@@ -227,8 +235,8 @@ class _IpmLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+        _refuse_double_backward()
         (gradient,) = ctx.saved_tensors
         return (gradient * grad[:, None]).to(gradient.dtype), None, None, None, None
 

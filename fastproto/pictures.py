@@ -46,12 +46,11 @@ def draw_curves(metrics_csv: Path, out: Path) -> None:
             for value in _series(table, "", f"test/accuracy_top{k}", 100)[1][-1:]:
                 accuracy.axhline(value, color=VERMILLION, linestyle=dashes, label=f"test top-{k}: {value:.1f} %")
         for panel, what, unit in ((loss, "Loss", f"{loss.get_yscale()} scale"), (accuracy, "Accuracy", "% of samples")):
-            panel.set(xlabel=axis, ylabel=f"{what.lower()} ({unit})", title=f"{what}: not logged by this run")
+            note = "" if panel.lines else " (none logged)"
+            panel.set(xlabel=axis, ylabel=f"{what.lower()} ({unit})", title=f"{what} by {axis}{note}")
             panel.locator_params(axis="x", integer=True, min_n_ticks=1)
             panel.grid(alpha=0.3)
-            if panel.lines:
-                panel.set_title(f"{what} by {axis}")
-                panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
+            panel.legend(handles=panel.lines, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
 
 
 def draw_changed(metrics_csv: Path, out: Path) -> bool:
@@ -80,8 +79,7 @@ def draw_cosines(vectors: ArrayLike, names: Sequence[str], out: Path, *, title: 
     unit, note = _unit(vectors, "vectors", names=names)
     side = 7.5 if len(unit) > LABELLED else 4.5 + 0.1 * len(unit)
     with _picture(out, side + 1, side + 0.1, title + note) as figure:
-        axes = figure.add_subplot()
-        order = _heat(axes, unit, "classes", 5000, 1.0)
+        order = _heat(axes := figure.add_subplot(), unit, "classes", 5000, 1.0)
         if len(unit) <= LABELLED:
             labels = [_text(names[i], 24) for i in order]
             axes.set_xticks(range(len(order)), labels, rotation=90, fontsize=8, parse_math=False)
@@ -105,14 +103,15 @@ def draw_sphere(
         if labels.shape != kind.shape or not np.isin(labels, np.arange(len(unit))).all():
             raise ValueError(f"labels {labels.shape} must give each of {len(kind)} features one of {len(unit)} rows")
         kind = own[labels]
-    texts = [_text(names[i] if names else str(i), 18) for i in range(len(unit) if len(unit) <= LABELLED else 0)]
-    reach, size = 1.25 + 0.05 * max(map(len, texts), default=-2), 70.0 if texts else 70 * (40 / len(unit)) ** 0.5
     turn, dot = np.linspace(-np.pi, np.pi, 181), 4 + 4000 / (400 + len(points))
     rings = [(turn, b) for b in np.radians(range(-60, 90, 30))] + [(a, turn) for a in np.radians(range(0, 180, 30))]
     ball = np.array([[np.cos(a) * np.cos(b), np.sin(a) * np.cos(b), np.sin(b) + 0 * turn] for a, b in rings])
     ahead, right = np.array([0.7595, 0.5318, 0.3746]), np.array([-0.5736, 0.8192, 0.0])  # 35 degrees east, 22 north
-    with _picture(out, 12, 0.9 + 7.1 / reach, title + note + lost) as figure:
-        for panel, sign in zip(figure.subplots(1, 2), (1, -1), strict=True):
+    with _picture(out, 12, 5, title + note + lost) as figure:
+        texts = [_text(names[i] if names else str(i), 18) for i in range(len(unit) if len(unit) <= LABELLED else 0)]
+        reach, size = 1.25 + 0.05 * max(map(len, texts), default=-2), 70 * min(1, 40 / len(unit)) ** 0.5
+        figure.set_figheight(0.9 + 7.1 / reach)
+        for panel, sign, side in zip(figure.subplots(1, 2), (1, -1), ("one", "the opposite"), strict=True):
             view = np.stack([sign * right, np.cross(ahead, right), sign * ahead])
             x, y, depth = np.moveaxis(view @ ball, 1, 0)
             panel.fill(np.cos(turn), np.sin(turn), facecolor="#f4f4f4", edgecolor="#b0b0b0")
@@ -124,16 +123,15 @@ def draw_sphere(
                 hue, shape = STYLES[k] if k >= 0 else (GREY, "o")
                 panel.scatter(*dots[near & (kind == k), :2].T, dot, hue, marker=shape, alpha=0.6, lw=0, zorder=3)
                 panel.scatter(*marks[front & (own == k), :2].T, size, hue, marker=shape, edgecolors="black", zorder=4)
-            where = ("one" if sign > 0 else "the opposite") + " side (hollow: prototypes behind)"
-            panel.set(xlim=(-reach, reach), ylim=(-1.2, 1.2), aspect="equal", title=f"Seen from {where}")
+            panel.set(xlim=(-reach, reach), ylim=(-1.2, 1.2), title=f"Seen from {side} side (hollow: behind)", aspect=1)
             panel.set_axis_off()
             shown = np.flatnonzero(front)[: len(texts)]
-            for side, half in zip((-1, 1), np.array_split(shown[np.argsort(marks[shown, 0])], 2), strict=True):
+            for edge, half in zip((-1, 1), np.array_split(shown[np.argsort(marks[shown, 0])], 2), strict=True):
                 half, steps = half[np.argsort(marks[half, 1])], 0.11 * np.arange(len(half))
                 slots = np.maximum.accumulate(marks[half, 1] - steps) + steps  # beside the point, or above the last
                 for i, slot in zip(half, np.minimum(slots, 1.1 - steps[::-1]), strict=True):
                     panel.annotate(
-                        texts[i], marks[i, :2], (1.12 * side, slot), ha="right" if side < 0 else "left", va="center",
+                        texts[i], marks[i, :2], (1.12 * edge, slot), ha="right" if edge < 0 else "left", va="center",
                         fontsize=8, parse_math=False, arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6},
                     )  # fmt: skip
 
@@ -141,33 +139,31 @@ def draw_sphere(
 def draw_prototypes(vectors: ArrayLike, out: Path, *, title: str, bound: float | None) -> None:
     """Draw the histogram of all pairwise cosines of vectors [C, D], beside their matrix with similar rows together.
 
-    bound: a lower bound on the largest cosine of any C vectors in D dimensions, marked beside the largest one found.
-    The matrix has at most 1000 evenly spaced rows, and colours up to the largest |cosine| off its diagonal. In three
-    dimensions the sphere is drawn too, in a second file whose name ends in `-sphere`.
+    bound: a lower bound on the largest cosine of C vectors in D dimensions. The matrix has at most 1000 evenly spaced
+    rows, in colours up to the largest |cosine| off its diagonal. For D = 3 a second file, `<stem>-sphere`, is drawn.
     """
     unit, note = _unit(vectors, "vectors")
-    cells, block, largest = 200_000, max(1, 4_000_000 // len(unit)), -1.0
-    counts = np.zeros(cells + 1, np.int64)
-    for start in range(0, len(unit), block):
-        tile = unit[start : start + block] @ unit[start:].T  # the pairs i < j of these rows: a triangle, a rectangle
-        for cosines in (tile[np.triu_indices(len(tile), 1)], tile[:, len(tile) :].ravel()):
-            largest = max(largest, float(cosines.max(initial=-1)))
-            counts += np.bincount(np.clip((cosines + 1) * (cells / 2), 0, cells).astype(np.intp), minlength=cells + 1)
-    pairs, used = int(counts.sum()), np.flatnonzero(counts)
     with _picture(out, 12, 5.6, title + note) as figure:
+        cells, block, largest = 200_000, max(1, 4_000_000 // len(unit)), -1.0
+        counts = np.zeros(cells + 1, np.int64)
+        for start in range(0, len(unit), block):
+            tile = unit[start : start + block] @ unit[start:].T  # the pairs i < j of these rows: a triangle, a rectangle
+            for cosines in (tile[np.triu_indices(len(tile), 1)], tile[:, len(tile) :].ravel()):
+                largest = max(largest, float(cosines.max(initial=-1)))
+                counts += np.bincount(np.clip((cosines + 1) * (cells / 2), 0, cells).astype(np.intp), minlength=cells + 1)
+        pairs, used = int(counts.sum()), np.flatnonzero(counts)
         left, right = figure.subplots(1, 2)
         _heat(right, unit, "prototypes", PIXELS, None)
         left.set(title=f"Cosines of all {pairs:,} pairs", xlabel="cosine of a pair", ylabel="pairs (log scale)")
         if pairs:
-            width = max(20, (used[-1] - used[0]) // min(99, 1 + int(pairs**0.5)))  # of a bar, in cells
-            edges = (np.arange(used[0], used[-1] + width + 1, width) - 0.5) * (2 / cells) - 1
+            width = max(100, (used[-1] - used[0]) // min(99, 1 + int(pairs**0.5)))  # of a bar, in cells
+            edges = np.clip(np.arange(used[0] - width // 2, used[-1] + width + 1, width), 0, cells) * (2 / cells) - 1
             left.hist(used * (2 / cells) - 1, edges, weights=counts[used], log=True, color=SKY)
             left.axvline(largest, color=VERMILLION, label=f"largest cosine: {largest:.4f}")
             if bound is not None:
                 left.axvline(bound, color="black", linestyle="--", label=f"lower bound on it: {bound:.4f}")
-            pad = max(0, 0.01 - np.ptp(left.get_xlim()) / 2)
-            left.set_xlim(left.get_xlim()[0] - pad, left.get_xlim()[1] + pad)
             left.locator_params(axis="x", nbins=6)
+            left.set_ylim(0.5)  # a single pair is seen
             left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)
     if unit.shape[1] == 3:
         draw_sphere(unit, None, None, None, out.with_stem(f"{out.stem}-sphere"), title=title)
@@ -189,9 +185,6 @@ def _heat(axes: Any, unit: Array, what: str, most: int, limit: float | None) -> 
     shown = axes.imshow(image, cmap="RdBu_r", vmin=-scale, vmax=scale, extent=(-0.5, count - 0.5, count - 0.5, -0.5))
     label = "cosine" if step == 1 else f"cosine, mean of {step} x {step} pairs"
     axes.figure.colorbar(shown, ax=axes, shrink=0.8, label=label, extend="max" if scale < 1 else "neither")
-    for (i, j), value in np.ndenumerate(image if count <= 12 else image[:0]):
-        ink = "white" if abs(value) > 0.6 * scale else "black"
-        axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=ink)
     number = f"{len(unit):,}" if count == len(unit) else f"{count:,} of {len(unit):,}"
     axes.set(title=f"Cosines of {number} {what}", xlabel=f"{what}, similar ones side by side", ylabel=what)
     return np.asarray(order)

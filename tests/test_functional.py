@@ -1,0 +1,323 @@
+"""The public functions against the float64 reference, and their errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor
+from torch.autograd import gradcheck
+
+from fastproto import functional as F
+from fastproto import reference
+
+from .helpers import SHAPES, assert_as_accurate_as, unit_rows
+
+
+def batch(b: int, c: int, d: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return torch.randn(b, d) * 3, torch.randint(0, c, (b,)), unit_rows(c, d), torch.randperm(c)
+
+
+# --- Gaussian potential, L_uni
+
+
+@pytest.mark.parametrize(("m", "c", "d"), SHAPES)
+@pytest.mark.parametrize("t", [0.5, 2.0, 128.0])
+def test_gaussian_potential(m: int, c: int, d: int, t: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(F, "BLOCK", 7)  # several ragged blocks even at test sizes
+    others = unit_rows(c, d)
+    self_index = torch.randperm(c)[:m] if m <= c else None
+    points = others[self_index] if self_index is not None else unit_rows(m, d)
+    weights = torch.rand(c)
+    ours = F.gaussian_potential(points, others, t=t, self_index=self_index, weights=weights)
+    torchs = reference.gaussian_potential(points, others, t, self_index, weights)
+    truth = reference.gaussian_potential(points.double(), others.double(), t, self_index, weights.double())
+    for our, plain, true in zip(ours, torchs, truth, strict=True):
+        assert_as_accurate_as(our, plain, true)
+
+
+def test_gaussian_potential_of_all_leaves_out_the_self_pairs() -> None:
+    w = unit_rows(50, 4, torch.float64)
+    potential, pull = F.gaussian_potential(w, t=128.0)
+    true = reference.gaussian_potential(w, w, 128.0, torch.arange(50))
+    torch.testing.assert_close(potential, true[0])
+    torch.testing.assert_close(pull, true[1])
+
+
+@pytest.mark.parametrize("form", ["pairs", "eq5"])
+@pytest.mark.parametrize("subset", [None, [3], [0, 5, 2], list(range(11))])
+def test_uniformity_loss(form: str, subset: list[int] | None) -> None:
+    rows = None if subset is None else torch.tensor(subset)
+    w = torch.randn(11, 4, dtype=torch.float64, requires_grad=True)
+    ours = F.uniformity_loss(w, t=3.0, subset=rows, form=form)
+    true = reference.uniformity_loss(w, 3.0, rows, form)
+    torch.testing.assert_close(ours, true)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, w)[0] for loss in (ours, true)))
+    assert gradcheck(lambda w: F.uniformity_loss(w, t=3.0, subset=rows, form=form), w)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 20), st.integers(2, 9), st.integers(0, 2**31))
+def test_uniformity_loss_does_not_see_rotations(c: int, d: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    w = torch.randn(c, d, generator=generator, dtype=torch.float64)
+    turn = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))[0]
+    torch.testing.assert_close(F.uniformity_loss(w @ turn), F.uniformity_loss(w))
+
+
+def test_coincident_prototypes_have_a_finite_gradient() -> None:
+    w = torch.ones(4, 3, requires_grad=True)
+    loss = F.uniformity_loss(w, t=50.0)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.0, abs=1e-4)
+    assert w.grad is not None and torch.isfinite(w.grad).all()
+
+
+# --- Eq. 6
+
+
+@pytest.mark.parametrize(("b", "c", "d"), [*SHAPES, (0, 4, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("loss", ["eq6", "official"])
+def test_ipm_loss(b: int, c: int, d: int, dtype: torch.dtype, loss: str) -> None:
+    features, labels, prototypes, assignment = batch(b, c, d)
+    features = features.to(dtype).requires_grad_()
+    weight, cotangent = torch.rand(b), torch.randn(b)
+    scale = 2.0 if loss == "official" else 1.0
+
+    ours = F.ipm_loss(features, labels, prototypes, assignment, weight=weight, reduction="none", loss=loss)
+    (our_gradient,) = torch.autograd.grad(ours, features, cotangent)
+    assert ours.dtype == torch.float32 and our_gradient.dtype == dtype
+
+    def plain(x: Tensor, w: Tensor, omega: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.detach().requires_grad_()
+        value = scale * reference.ipm_loss(x, labels, w, assignment, omega)
+        return value.detach(), torch.autograd.grad(value, x, v)[0]
+
+    torchs = plain(features.float(), prototypes, weight, cotangent)
+    truth = plain(features.double(), prototypes.double(), weight.double(), cotangent.double())
+    assert_as_accurate_as(ours.detach(), torchs[0], truth[0])
+    assert_as_accurate_as(our_gradient, torchs[1].to(dtype), truth[1], crumb=2 * torch.finfo(dtype).eps)
+
+
+def test_ipm_loss_gradcheck_and_reductions() -> None:
+    features, labels, prototypes, assignment = batch(6, 9, 4)
+    x = features.double().requires_grad_()
+    weight = torch.rand(6, dtype=torch.float64)
+    for reduction in ("mean", "sum", "none"):
+        assert gradcheck(
+            lambda x, r=reduction: F.ipm_loss(x, labels, prototypes, assignment, weight=weight, reduction=r), x
+        )
+    per_sample = F.ipm_loss(x, labels, prototypes, assignment, weight=weight, reduction="none")
+    torch.testing.assert_close(F.ipm_loss(x, labels, prototypes, assignment, weight=weight), per_sample.sum() / 6)
+
+
+def test_ipm_loss_of_rows_without_direction() -> None:
+    _, labels, prototypes, assignment = batch(3, 4, 5)
+    x = torch.tensor([[0.0] * 5, [1e-13] * 5, [1.0] * 5], requires_grad=True)
+    loss = F.ipm_loss(x, labels, prototypes, assignment, reduction="none")
+    loss.sum().backward()
+    assert loss[:2].tolist() == [0.5, 0.5]
+    assert x.grad is not None and x.grad[:2].eq(0).all() and x.grad[2].abs().sum() > 0
+
+
+def test_ipm_loss_of_strided_rows() -> None:
+    features, labels, prototypes, assignment = batch(6, 9, 4)
+    wide = torch.randn(6, 8)
+    wide[:, ::2] = features
+    ours = F.ipm_loss(wide[:, ::2], labels, prototypes, assignment)
+    torch.testing.assert_close(ours, F.ipm_loss(features, labels, prototypes, assignment), rtol=0, atol=0)
+
+
+def test_double_backward_is_refused() -> None:
+    features, labels, prototypes, assignment = batch(4, 5, 3)
+    x = features.requires_grad_()
+    with pytest.raises(RuntimeError, match="differentiated twice"):
+        torch.autograd.grad(F.ipm_loss(x, labels, prototypes, assignment), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiated twice"):
+        torch.autograd.grad(F.uniformity_loss(x), x, create_graph=True)
+
+
+def test_registered_operators() -> None:
+    features, labels, prototypes, assignment = batch(6, 9, 4)
+    torch.library.opcheck(torch.ops.fastproto.ipm_loss.default, (features, labels, prototypes, assignment, False))
+    torch.library.opcheck(torch.ops.fastproto.update_class_means_.default, (torch.zeros(9, 4), features, labels, 0.9))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_equals_eager() -> None:
+    features, labels, prototypes, assignment = batch(16, 9, 4)
+
+    def step(x: Tensor, means: Tensor) -> Tensor:
+        loss = F.ipm_loss(x * 2, labels, prototypes, assignment)
+        F.update_class_means_(means, x, labels, 0.9)
+        return loss
+
+    results: list[Any] = []
+    for function in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
+        x, means = features.clone().requires_grad_(), torch.zeros(9, 4)
+        loss = function(x, means)
+        loss.backward()
+        results.append((loss.detach(), x.grad, means))
+    for eager, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=0, atol=0)
+
+
+# --- class means
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 40),
+    st.integers(2, 12),
+    st.integers(2, 9),
+    st.sampled_from([0.0, 0.5, 0.9, 0.99]),
+    st.integers(0, 999),
+)
+def test_class_means_equal_the_loop(b: int, c: int, d: int, momentum: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    means, features = torch.randn(c, d, generator=generator), torch.randn(b, d, generator=generator)
+    labels = torch.randint(0, c, (b,), generator=generator)
+    labels[: b // 2] = 0  # a long tail: one class in half the batch
+    ours = F.update_class_means(means, features, labels, momentum)
+    loop = reference.update_class_means(means, features, labels, momentum)
+    truth = reference.update_class_means(means.double(), features.double(), labels, momentum)
+    assert_as_accurate_as(ours, loop, truth, crumb=1e-7)
+
+
+def test_class_means_in_place_touch_only_the_classes_present() -> None:
+    means = torch.randn(100, 8)
+    before = means.clone()
+    F.update_class_means_(means, torch.randn(5, 8), torch.tensor([3, 3, 90, 3, 7]), 0.9)
+    touched = [3, 7, 90]
+    kept = [i for i in range(100) if i not in touched]
+    assert torch.equal(means[kept], before[kept])
+    assert (means[touched] != before[touched]).any(1).all()
+
+
+def test_five_runs_same_bits() -> None:
+    features, labels, prototypes, assignment = batch(200, 31, 17)
+    means = torch.randn(31, 17)
+
+    def everything() -> list[Tensor]:
+        x = features.clone().requires_grad_()
+        w = torch.randn(31, 17, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        loss = F.ipm_loss(x, labels, prototypes, assignment) + F.uniformity_loss(w)
+        loss.backward()
+        assert x.grad is not None and w.grad is not None
+        return [loss.detach(), x.grad, w.grad, F.update_class_means(means, features, labels, 0.9)]
+
+    first = everything()
+    for _ in range(4):
+        assert all(torch.equal(a, b) for a, b in zip(first, everything(), strict=True))
+
+
+# --- nearest prototypes
+
+
+@pytest.mark.parametrize(("b", "c", "d"), [*SHAPES, (0, 4, 3)])
+@pytest.mark.parametrize("k", [1, 2, 20])
+def test_nearest_prototypes(b: int, c: int, d: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(F, "BLOCK", 7)
+    k = min(k, c)
+    features, prototypes = torch.randn(b, d, dtype=torch.float64), unit_rows(c, d, torch.float64)
+    cosines, indices = F.nearest_prototypes(features, prototypes, k)
+    expected = reference.normalise(features) @ prototypes.T
+    value, index = expected.sort(dim=1, descending=True, stable=True)
+    torch.testing.assert_close(cosines, value[:, :k])
+    assert torch.equal(indices, index[:, :k])
+
+
+@pytest.mark.parametrize("k", [1, 3, 17])
+def test_equal_cosines_come_in_order_of_index(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(F, "BLOCK", 4)
+    prototypes = torch.eye(3).repeat(6, 1)  # rows 0, 3, 6, ... are the same
+    _, indices = F.nearest_prototypes(torch.tensor([[1.0, 0.0, 0.0]]), prototypes, k)
+    order = [*range(0, 18, 3), *(i for i in range(18) if i % 3)]
+    assert indices[0].tolist() == order[:k]
+
+
+# --- bad input: each error names what was given
+
+
+def good() -> dict[str, Any]:
+    features, labels, prototypes, assignment = batch(4, 6, 3)
+    return {"features": features, "labels": labels, "prototypes": prototypes, "assignment": assignment}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"labels": torch.tensor([0, 1, 2, 6])}, ValueError, "labels run from 0 to 6; expected 0..5"),
+        ({"labels": torch.tensor([0, -1, 2, 3])}, ValueError, "labels run from -1 to 3"),
+        ({"labels": torch.tensor([0.0, 1, 2, 3])}, TypeError, "torch.float32; expected an int64"),
+        ({"labels": torch.tensor([0, 1, 2])}, ValueError, r"shape \[3\]; expected \[4\]"),
+        ({"features": torch.randn(4, 5)}, ValueError, "expected the same D"),
+        ({"features": torch.randn(4)}, ValueError, "at least 0 rows"),
+        ({"features": torch.zeros(4, 3, dtype=torch.int64)}, TypeError, "convert it"),
+        ({"features": torch.tensor([[1.0, 2, 3]] * 2 + [[1, float("nan"), 3]] * 2)}, ValueError, "first in row 2"),
+        ({"features": torch.tensor([[1.0, 2, 3]] * 3 + [[1, float("inf"), 3]])}, ValueError, "first in row 3"),
+        ({"prototypes": unit_rows(6, 3).requires_grad_()}, ValueError, "detach"),
+        ({"assignment": torch.arange(5)}, ValueError, r"expected \[6\]"),
+        ({"weight": torch.ones(3)}, ValueError, r"shape \[3\]"),
+        ({"reduction": "average"}, ValueError, "'average'"),
+        ({"loss": "eq7"}, ValueError, "'eq7'"),
+    ],
+)
+def test_ipm_loss_errors(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        F.ipm_loss(**(good() | change))
+
+
+def test_class_means_errors_leave_the_means_alone() -> None:
+    means = torch.randn(6, 3)
+    before = means.clone()
+    features, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 3])
+    for bad, error in (
+        ({"labels": torch.tensor([0, 1, 2, 9])}, ValueError),
+        ({"features": torch.full((4, 3), float("nan"))}, ValueError),
+        ({"momentum": 1.0}, ValueError),
+        ({"momentum": -0.1}, ValueError),
+        ({"features": torch.randn(4, 2)}, ValueError),
+        ({"means": means.half()}, TypeError),
+    ):
+        arguments: dict[str, Any] = {"means": means, "features": features, "labels": labels, "momentum": 0.9}
+        with pytest.raises(error):
+            F.update_class_means_(**(arguments | bad))
+    assert torch.equal(means, before)
+
+
+def test_nearest_prototypes_errors() -> None:
+    features, prototypes = torch.randn(4, 3), unit_rows(6, 3)
+    for arguments, message in (
+        ((features, prototypes, 7), "1..6"),
+        ((features, prototypes, 0), "1..6"),
+        ((features, prototypes * 2, 1), "unit rows"),
+        ((torch.full((4, 3), float("nan")), prototypes, 1), "NaN"),
+        ((torch.randn(4, 2), prototypes, 1), "same D"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            F.nearest_prototypes(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"t": 0.0}, "sharpness"),
+        ({"t": float("nan")}, "sharpness"),
+        ({"form": "mean"}, "'pairs' or 'eq5'"),
+        ({"subset": torch.tensor([1, 1])}, "distinct"),
+        ({"subset": torch.tensor([6])}, "0..5"),
+        ({"subset": torch.tensor([], dtype=torch.int64)}, "at least one"),
+        ({"prototypes": torch.randn(1, 3)}, "at least 2 rows"),
+        ({"prototypes": torch.randn(3, 1)}, "D >= 2"),
+        ({"prototypes": torch.tensor([[0.0, 0], [1, 0]])}, "row 0 is zero"),
+        ({"prototypes": torch.tensor([[float("inf"), 0], [1, 0]])}, "NaN or inf"),
+    ],
+)
+def test_uniformity_loss_errors(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        F.uniformity_loss(**({"prototypes": unit_rows(6, 3)} | arguments))
