@@ -26,7 +26,7 @@ SELECT_MAX = 16  # above this k a stable sort beats k passes of max
 
 
 def _refuse_double_backward() -> None:
-    """The gradient comes ready-made from the forward pass: differentiated again, it would silently count as constant."""
+    """The gradient comes ready-made from the forward pass: differentiated again, it would silently be a constant."""
     if torch.is_grad_enabled():
         raise RuntimeError(
             "the losses of fastproto cannot be differentiated twice (create_graph=True was given); "

@@ -1,8 +1,7 @@
 """Pictures of a run and of prototypes, drawn by matplotlib without a display.
 
-A picture is written under another name in its folder, then renamed: a file is whole or absent. The suffix of `out` is
-the format (none: PNG). matplotlib's object API alone is used and the first picture imports it, so its objects are Any.
-In metrics.csv accuracies and shares are fractions; what is not there is not drawn.
+A file is written under another name, then renamed: whole or absent; its suffix is its format (none: PNG). The first
+picture imports matplotlib, whose objects are Any here. Accuracies and shares in metrics.csv are fractions.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ STYLES = [(hue, shape) for shape in "o^sDvPX" for hue in (VERMILLION, BLUE, ORAN
 def draw_curves(metrics_csv: Path, out: Path) -> None:
     """Draw loss and accuracy by epoch, of an epoch logged twice (a resumed run) the last; test is a horizontal mark."""
     table = _read(metrics_csv)
-    axis = "epoch" if "epoch" in table else "step"
+    axis = next(name for name in ("epoch", "step", "row") if name in table)
     with _picture(out, 11, 5) as figure:
         loss, accuracy = figure.subplots(1, 2)
         for panel, column, name, colour, line in (
@@ -43,11 +42,10 @@ def draw_curves(metrics_csv: Path, out: Path) -> None:
                 if panel is loss and max(values) > 20 * min(values) > 0:
                     loss.set_yscale("log")
         for k, dashes in ((1, "-."), (5, ":")):
-            for value in _series(table, "", f"test/accuracy_top{k}", 100)[1][-1:]:
+            for value in _series(table, "row", f"test/accuracy_top{k}", 100)[1][-1:]:
                 accuracy.axhline(value, color=VERMILLION, linestyle=dashes, label=f"test top-{k}: {value:.1f} %")
         for panel, what, unit in ((loss, "Loss", f"{loss.get_yscale()} scale"), (accuracy, "Accuracy", "% of samples")):
-            note = "" if panel.lines else " (none logged)"
-            panel.set(xlabel=axis, ylabel=f"{what.lower()} ({unit})", title=f"{what} by {axis}{note}")
+            panel.set(xlabel=axis, ylabel=f"{what} ({unit})", title=f"{what} by {axis}" + ": none" * (not panel.lines))
             panel.locator_params(axis="x", integer=True, min_n_ticks=1)
             panel.grid(alpha=0.3)
             panel.legend(handles=panel.lines, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
@@ -59,8 +57,8 @@ def draw_changed(metrics_csv: Path, out: Path) -> bool:
     if column not in table:
         return False
     unit, scale = ("% of labels", 100) if max(table[column].values()) <= 1 else ("number of labels", 1)
-    whole = (axis for axis in ("epoch", "step") if len(_series(table, axis, column)[0]) == len(table[column]))
-    at, changed = _series(table, axis := next(whole, "renewal"), column, scale)  # by step if an epoch has several
+    whole = (axis for axis in ("epoch", "step", "row") if len(_series(table, axis, column)[0]) == len(table[column]))
+    at, changed = _series(table, axis := next(whole), column, scale)  # by step if an epoch has several
     with _picture(out, 8, 4.5) as figure:
         axes = figure.add_subplot(xlabel=axis, ylabel=f"changed ({unit})", ylim=(0, 1.06 * max(*changed, 1)))
         axes.plot(at, changed, "-o" if len(at) <= 40 else "-", color=BLUE, markersize=4, clip_on=False)
@@ -108,11 +106,12 @@ def draw_sphere(
     ball = np.array([[np.cos(a) * np.cos(b), np.sin(a) * np.cos(b), np.sin(b) + 0 * turn] for a, b in rings])
     ahead, right = np.array([0.7595, 0.5318, 0.3746]), np.array([-0.5736, 0.8192, 0.0])  # 35 degrees east, 22 north
     with _picture(out, 12, 5, title + note + lost) as figure:
-        texts = [_text(names[i] if names else str(i), 18) for i in range(len(unit) if len(unit) <= LABELLED else 0)]
+        called = names if names is not None else [str(row) for row in range(len(unit))]
+        texts = [_text(name, 18) for name in called] if len(unit) <= LABELLED else []
         reach, size = 1.25 + 0.05 * max(map(len, texts), default=-2), 70 * min(1, 40 / len(unit)) ** 0.5
         figure.set_figheight(0.9 + 7.1 / reach)
         for panel, sign, side in zip(figure.subplots(1, 2), (1, -1), ("one", "the opposite"), strict=True):
-            view = np.stack([sign * right, np.cross(ahead, right), sign * ahead])
+            view = np.stack([sign * right, np.cross(ahead, right), sign * ahead])  # what points right, up, at us
             x, y, depth = np.moveaxis(view @ ball, 1, 0)
             panel.fill(np.cos(turn), np.sin(turn), facecolor="#f4f4f4", edgecolor="#b0b0b0")
             panel.plot(np.where(depth >= 0, x, np.nan).T, y.T, color="#c4c4c4", linewidth=0.6)
@@ -130,10 +129,9 @@ def draw_sphere(
                 half, steps = half[np.argsort(marks[half, 1])], 0.11 * np.arange(len(half))
                 slots = np.maximum.accumulate(marks[half, 1] - steps) + steps  # beside the point, or above the last
                 for i, slot in zip(half, np.minimum(slots, 1.1 - steps[::-1]), strict=True):
-                    panel.annotate(
-                        texts[i], marks[i, :2], (1.12 * edge, slot), ha="right" if edge < 0 else "left", va="center",
-                        fontsize=8, parse_math=False, arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6},
-                    )  # fmt: skip
+                    panel.plot([marks[i, 0], 1.1 * edge], [marks[i, 1], slot], color=GREY, linewidth=0.6)
+                    style = {"ha": "right" if edge < 0 else "left", "va": "center", "fontsize": 8}
+                    panel.text(1.13 * edge, slot, texts[i], parse_math=False, **style)
 
 
 def draw_prototypes(vectors: ArrayLike, out: Path, *, title: str, bound: float | None) -> None:
@@ -147,10 +145,10 @@ def draw_prototypes(vectors: ArrayLike, out: Path, *, title: str, bound: float |
         cells, block, largest = 200_000, max(1, 4_000_000 // len(unit)), -1.0
         counts = np.zeros(cells + 1, np.int64)
         for start in range(0, len(unit), block):
-            tile = unit[start : start + block] @ unit[start:].T  # the pairs i < j of these rows: a triangle, a rectangle
-            for cosines in (tile[np.triu_indices(len(tile), 1)], tile[:, len(tile) :].ravel()):
-                largest = max(largest, float(cosines.max(initial=-1)))
-                counts += np.bincount(np.clip((cosines + 1) * (cells / 2), 0, cells).astype(np.intp), minlength=cells + 1)
+            tile = unit[start : start + block] @ unit[start:].T  # its pairs i < j: a triangle and a rectangle
+            for part in (tile[np.triu_indices(len(tile), 1)], tile[:, len(tile) :].ravel()):
+                largest = max(largest, float(part.max(initial=-1)))
+                counts += np.bincount(np.clip((part + 1) * (cells / 2), 0, cells).astype(np.intp), minlength=cells + 1)
         pairs, used = int(counts.sum()), np.flatnonzero(counts)
         left, right = figure.subplots(1, 2)
         _heat(right, unit, "prototypes", PIXELS, None)
@@ -162,8 +160,8 @@ def draw_prototypes(vectors: ArrayLike, out: Path, *, title: str, bound: float |
             left.axvline(largest, color=VERMILLION, label=f"largest cosine: {largest:.4f}")
             if bound is not None:
                 left.axvline(bound, color="black", linestyle="--", label=f"lower bound on it: {bound:.4f}")
-            left.locator_params(axis="x", nbins=6)
             left.set_ylim(0.5)  # a single pair is seen
+            left.locator_params(axis="x", nbins=6)
             left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)
     if unit.shape[1] == 3:
         draw_sphere(unit, None, None, None, out.with_stem(f"{out.stem}-sphere"), title=title)
@@ -171,8 +169,8 @@ def draw_prototypes(vectors: ArrayLike, out: Path, *, title: str, bound: float |
 
 def _heat(axes: Any, unit: Array, what: str, most: int, limit: float | None) -> Array:
     """Draw the cosines of at most `most` rows in an order of similarity, returned; limit None: the largest |cosine|."""
-    from scipy.cluster.hierarchy import leaves_list, linkage  # type: ignore[import-untyped, unused-ignore]
-    from scipy.spatial.distance import squareform  # type: ignore[import-untyped, unused-ignore]
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
 
     step = -(-min(len(unit), most) // PIXELS)
     count = min(len(unit), most) // step * step  # whole pixels
@@ -191,9 +189,10 @@ def _heat(axes: Any, unit: Array, what: str, most: int, limit: float | None) -> 
 
 
 def _read(path: Path) -> Table:
-    table: Table = {}
+    table: Table = {"row": {}}
     with path.open(newline="", encoding="utf-8") as file:
         for row, cells in enumerate(csv.DictReader(file)):
+            table["row"][row] = row
             for column, cell in cells.items():
                 with contextlib.suppress(TypeError, ValueError):  # empty, or a row that is still being written
                     if np.isfinite(float(cell)):
@@ -202,9 +201,8 @@ def _read(path: Path) -> Table:
 
 
 def _series(table: Table, axis: str, column: str, scale: float = 1) -> tuple[list[float], list[float]]:
-    """Return where along `axis` (no such column: the row) and what was logged, in order, the last value at a place."""
-    values = table.get(column, {})
-    places = table.get(axis) or {row: float(row) for row in values}
+    """Return where along `axis` and what was logged, in order, at one place the last."""
+    places, values = table.get(axis, {}), table.get(column, {})
     last = {places[row]: scale * value for row, value in values.items() if row in places}
     return sorted(last), [last[place] for place in sorted(last)]
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from .augment import AffineJitter
 from .optional import require
 from .preprocessing import Preprocessing
-from .splits import DataSplits, Item, hold_out
+from .splits import DataSplits, Item, LabelledImages, hold_out
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Result = TypeVar("Result")
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 SMALL = 64
@@ -21,7 +26,7 @@ SPLIT_SEED = 2024
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class ImageFiles(Dataset[Item]):
+class ImageFiles(LabelledImages):
     """Picture files and labels int64 [N]; a file is decoded when its item is asked for.
 
     Raises ValueError, naming the file, when it cannot be decoded.
@@ -30,18 +35,8 @@ class ImageFiles(Dataset[Item]):
     def __init__(self, paths: Sequence[Path], labels: Tensor, preprocessing: Preprocessing) -> None:
         self.paths, self.labels, self.preprocessing = list(paths), labels, preprocessing
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
     def __getitem__(self, index: int) -> Item:
-        pil = require("PIL.Image", "the data set 'image-folder'", "pillow")
-        try:
-            with pil.open(self.paths[index]) as image:
-                return self.preprocessing.read(image), self.labels[index]
-        except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
-            raise ValueError(
-                f"the image {self.paths[index]} cannot be read ({error}): replace the file or delete it"
-            ) from error
+        return _opened(self.paths[index], self.preprocessing.read), self.labels[index]
 
 
 def load_folder(root: str | None, num_classes: int | None = None, image_size: int | None = None) -> DataSplits:
@@ -58,15 +53,20 @@ def load_folder(root: str | None, num_classes: int | None = None, image_size: in
     """
     top = _existing(root)
     train_root = top / "train" if (top / "train").is_dir() else top
-    classes = _class_folders(train_root, num_classes)
-    paths, labels = _pictures(train_root, classes, every_class=True)
-    size = image_size or _natural_size(paths, labels)
-    preprocessing = Preprocessing(size, 3, MEAN, STD)
+    names = _class_folders(train_root)
+    if num_classes is not None and num_classes > len(names):
+        raise ValueError(
+            f"num_classes={num_classes}, but {train_root} has {len(names)} class folders: give 2 to {len(names)}"
+        )
+    classes = names[:num_classes]
+    paths, labels = _pictures(train_root, classes)
+    preprocessing = Preprocessing(image_size or _natural_size(paths, labels), 3, MEAN, STD)
 
     parts = [(paths, labels)]
-    if train_root != top:
-        folders = [top / name for name in ("val", "test") if (top / name).is_dir()]
-        parts += [_pictures(folder, classes) for folder in folders]
+    for held_out in ("val", "test") if train_root != top else ():
+        if (top / held_out).is_dir():
+            _check_known(top / held_out, names)
+            parts.append(_pictures(top / held_out, classes, some_may_be_empty=True))
     if len(parts) == 1:
         parts = _split(*parts[0], classes, 0.15)
     if len(parts) == 2:
@@ -94,31 +94,36 @@ def _existing(root: str | None) -> Path:
     return path
 
 
-def _class_folders(root: Path, num_classes: int | None) -> list[str]:
-    names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _class_folders(root: Path) -> list[str]:
+    names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(names) < 2:
         raise ValueError(f"the folder {root} has {len(names)} class folders: give a folder with at least 2")
-    if num_classes is not None and not 2 <= num_classes <= len(names):
+    return names
+
+
+def _check_known(root: Path, names: list[str]) -> None:
+    unknown = sorted(set(_class_folders(root)) - set(names))
+    if unknown:
         raise ValueError(
-            f"num_classes={num_classes}, but {root} has {len(names)} class folders: give 2 to {len(names)}"
+            f"the folder {root / unknown[0]} is no class of the training folder: "
+            "use the same names of class folders in train, val and test"
         )
-    return names[:num_classes]
 
 
-def _pictures(root: Path, classes: list[str], every_class: bool = False) -> tuple[list[Path], Tensor]:
+def _pictures(root: Path, classes: list[str], some_may_be_empty: bool = False) -> tuple[list[Path], Tensor]:
     """All picture files below ``root/<class>``, sorted, with their labels."""
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
         found = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
-        if every_class and not found:
+        if not found and not some_may_be_empty:
             raise ValueError(
-                f"the folder {root / name} has no pictures ({', '.join(sorted(SUFFIXES))}): add some or remove it"
+                f"the folder {root / name} has no pictures ({' '.join(sorted(SUFFIXES))}): add some or remove it"
             )
         paths += found
         labels += [label] * len(found)
     if not paths:
-        raise ValueError(f"the folder {root} has no pictures in folders named like those of the training classes")
+        raise ValueError(f"the folder {root} has no pictures ({' '.join(sorted(SUFFIXES))}): add some or remove it")
     return paths, torch.tensor(labels)
 
 
@@ -134,16 +139,18 @@ def _split(paths: list[Path], labels: Tensor, classes: list[str], fraction: floa
 
 def _natural_size(paths: list[Path], labels: Tensor) -> int:
     """The first picture of every class speaks for its class: opening all of a large set would take minutes."""
-    pil = require("PIL.Image", "the data set 'image-folder'", "pillow")
     firsts = (labels.diff(prepend=labels.new_tensor([-1])) != 0).nonzero().flatten().tolist()
-    sizes: list[tuple[int, int]] = []
-    for path in (paths[i] for i in firsts):
-        try:
-            with pil.open(path) as image:
-                sizes.append(image.size)
-        except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
-            raise ValueError(f"the image {path} cannot be read ({error}): replace the file or delete it") from error
+    sizes = [_opened(paths[i], lambda image: image.size) for i in firsts]
     return min(sizes[0]) if max(map(max, sizes)) <= SMALL else 224
+
+
+def _opened(path: Path, use: Callable[[Image.Image], Result]) -> Result:
+    pil = require("PIL.Image", "the data set 'image-folder'", "pillow")
+    try:
+        with pil.open(path) as image:
+            return use(image)
+    except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
+        raise ValueError(f"the image {path} cannot be read ({error}): replace the file or delete it") from error
 
 
 def _readable_names(table: Path, classes: list[str]) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from .optional import require
 
-SUFFIXES = frozenset({".ttf", ".otf", ".ttc", ".otc"})
+COLLECTIONS = frozenset({".ttc", ".otc"})
+SUFFIXES = frozenset({".ttf", ".otf"}) | COLLECTIONS
 OUTLINES = ("glyf", "CFF ", "CFF2")
 # Controls, formats, spaces, private use, surrogates, unassigned: nothing to see, or no agreed look.
 INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp", "Co", "Cs", "Cn"})
@@ -93,12 +94,12 @@ def faces_in(folder: str) -> list[Face]:
 def _faces_of(path: Path) -> list[Face]:
     tools = require("fontTools.ttLib", "the data set 'glyphs'", "matplotlib")
     try:
-        if path.suffix.lower() in {".ttc", ".otc"}:
-            with tools.TTCollection(path, lazy=True) as collection:
-                found = [_face(path, index, font) for index, font in enumerate(collection.fonts)]
-        else:
-            with tools.TTFont(path, lazy=True) as font:
-                found = [_face(path, 0, font)]
+        with path.open("rb") as file:  # fontTools leaves a file that it opened and rejected open
+            if path.suffix.lower() in COLLECTIONS:
+                fonts = tools.TTCollection(file, lazy=True).fonts
+            else:
+                fonts = [tools.TTFont(file, lazy=True)]
+            found = [_face(path, index, font) for index, font in enumerate(fonts)]
     except Exception as error:  # fontTools raises struct.error, KeyError, AssertionError, ... on damaged files
         raise _unreadable(path, error) from error
     return [face for face in found if face.characters]

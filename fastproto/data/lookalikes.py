@@ -15,7 +15,8 @@ SIZE = 32
 # |a - b|^2 / max(|a|^2, |b|^2). A capital and its accented form are about 0.03 to 0.1 apart, two drawings of one shape
 # (hyphens, or Latin, Greek and Cyrillic A) 0 to 0.01.
 THRESHOLD = 0.02
-CHUNK = 1024
+# Characters looked at in one step: as many as are still wanted and some that may fall out, within bounded memory.
+CHUNK, SPARE = 1024, 64
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,10 @@ def choose_characters(faces: Sequence[Face], train: Sequence[Face], test: Sequen
     kept = {face: _Kept() for face in faces}
     codes: list[int] = []
     ranked = _by_preference(faces, train, test)
-    for start in range(0, len(ranked), CHUNK):
-        chunk = ranked[start : start + CHUNK]
+    start = 0
+    while start < len(ranked) and len(codes) < limit:
+        chunk = ranked[start : start + min(CHUNK, limit - len(codes) + SPARE)]
+        start += len(chunk)
         shown = {face: _show(face, chunk) for face in faces}
         new = _in_any(train, shown) & (_in_any(test, shown) if test else True)
         alike = torch.zeros(len(chunk), len(codes) + len(chunk), dtype=torch.bool)
@@ -62,8 +65,6 @@ def choose_characters(faces: Sequence[Face], train: Sequence[Face], test: Sequen
         codes += [chunk[i] for i in picked]
         for face, (pictures, present) in shown.items():
             kept[face].extend(pictures[picked], present[picked])
-        if len(codes) == limit:
-            break
     return Alphabet(codes, {face: kept[face].present for face in faces})
 
 

@@ -15,6 +15,15 @@ Item = tuple[Tensor, Tensor]
 """uint8 image [channels, H, W] and int64 label []; batched: [B, channels, H, W] and [B]."""
 
 
+class LabelledImages(Dataset[Item]):
+    """A data set that knows its labels, int64 [N], without reading a picture."""
+
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
 @dataclass(frozen=True)
 class DataSplits:
     """A data set ready for training.
@@ -24,15 +33,15 @@ class DataSplits:
     ``preprocessing.normalise``.
     """
 
-    train: Dataset[Item]
-    validation: Dataset[Item]
-    test: Dataset[Item]
+    train: LabelledImages
+    validation: LabelledImages
+    test: LabelledImages
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     augmentation: nn.Module | None = None
 
 
-class ImagesInMemory(Dataset[Item]):
+class ImagesInMemory(LabelledImages):
     """Pictures uint8 [N, channels, H, W] with labels int64 [N]."""
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
@@ -41,9 +50,6 @@ class ImagesInMemory(Dataset[Item]):
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
             raise ValueError(f"labels are {labels.dtype} {list(labels.shape)}: give int64 [{len(images)}]")
         self.images, self.labels = images, labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
     def __getitem__(self, index: int) -> Item:
         return self.images[index], self.labels[index]

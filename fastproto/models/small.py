@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from torch import Tensor, nn
 
 SMALLEST_MAP = 4
@@ -27,26 +25,33 @@ class MLP(nn.Module):
 
 
 class CNN(nn.Module):
-    """Stages of two convolutions and a halving, until the map is 4 to 7 pixels wide; then one linear layer.
+    """3x3 convolutions that halve the map until it is 4 to 8 pixels wide, then one hidden layer.
 
-    The map is flattened, not averaged: an accent above is not a cedilla below. [B, channels, H, W] -> [B, dim].
+    [B, channels, image_size, image_size] -> [B, dim].
+
+    The map is flattened, not averaged: an accent above is not a cedilla below. The hidden layer is what lets the
+    last one reach prototypes that were placed without regard to the classes: without it a prototype loss stays far
+    behind softmax. Halving begins at the first convolution, since the full picture would take most of the time.
     """
 
-    def __init__(self, channels: int, image_size: int, dim: int, width: int = 32) -> None:
+    def __init__(self, channels: int, image_size: int, dim: int, width: int = 24, hidden: int = 512) -> None:
         super().__init__()
-        stages: OrderedDict[str, nn.Module] = OrderedDict()
-        size, before = image_size, channels
-        while size >= 2 * SMALLEST_MAP or not stages:
-            after = width * min(2 ** len(stages), 4)
-            stages[f"stage{len(stages) + 1}"] = nn.Sequential(
-                *_convolution(before, after), *_convolution(after, after), nn.MaxPool2d(2)
-            )
-            size, before = size // 2, after
-        self.stages = nn.Sequential(stages)
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(before * size**2, dim))
+        halvings = (image_size // SMALLEST_MAP).bit_length() - 1
+        strides = [2] * (halvings - 1) + [1, 2] if halvings else [1, 1]
+        widths = [channels, *(width * min(2**depth, 4) for depth in range(len(strides)))]
+        layers = [
+            layer
+            for before, after, stride in zip(widths, widths[1:], strides, strict=False)
+            for layer in _convolution(before, after, stride)
+        ]
+        size = image_size
+        for stride in strides:
+            size = -(-size // stride)
+        self.convolutions = nn.Sequential(*layers, nn.Flatten())
+        self.dense = nn.Sequential(*_dense(widths[-1] * size**2, hidden), nn.Linear(hidden, dim))
 
     def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.head(self.stages(images))
+        features: Tensor = self.dense(self.convolutions(images))
         return features
 
 
@@ -54,5 +59,9 @@ def _dense(before: int, after: int) -> tuple[nn.Module, ...]:
     return nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU(inplace=True)
 
 
-def _convolution(before: int, after: int) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)
+def _convolution(before: int, after: int, stride: int) -> tuple[nn.Module, ...]:
+    return (
+        nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(after),
+        nn.ReLU(inplace=True),
+    )

@@ -1,0 +1,233 @@
+"""Whole runs of the trainer on the handwritten digits, small and quick."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+import yaml
+
+from fastproto.training import TrainConfig, fit, run
+from fastproto.training.callbacks import RenewAssignment, WriteCheckpoints
+from fastproto.training.checkpoints import KEY, load_classifier, read_checkpoint
+from fastproto.training.module import learning_rate_factor
+
+PLAIN = ("config.yaml", "curves.png", "cosines.png", "metrics.csv", "versions.json")
+
+
+def quick(out: Path, **changes: Any) -> TrainConfig:
+    """Two epochs of an MLP: a second or two."""
+    config = TrainConfig(out=str(out), progress=False, accelerator="cpu")
+    config.model.name, config.optim.epochs = "mlp", 2
+    for key, value in changes.items():
+        *groups, last = key.split("__")
+        target: Any = config
+        for group in groups:
+            target = getattr(target, group)
+        setattr(target, last, value)
+    return config
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if v != "" and "seconds" not in k} for row in csv.DictReader(file)]
+
+
+def column(folder: Path, name: str) -> list[float]:
+    return [float(row[name]) for row in rows(folder) if name in row]
+
+
+def test_a_run_and_its_folder(tmp_path: Path) -> None:
+    result = fit(quick(tmp_path / "run"))
+    assert result.test_accuracy > 0.7  # two epochs; chance is 0.1
+    for name in PLAIN:
+        assert (result.folder / name).stat().st_size > 0
+    assert column(result.folder, "test/accuracy_top1") == [pytest.approx(result.test_accuracy)]
+    assert "test/accuracy_top1" in rows(result.folder)[-1]
+    assert max(column(result.folder, "val/accuracy_top1")) == pytest.approx(result.validation_accuracy)
+    assert column(result.folder, "train/loss")[-1] < column(result.folder, "train/loss")[0]
+    assert column(result.folder, "assignment/certified") == [1.0]
+    resolved = TrainConfig.from_dict(yaml.safe_load((result.folder / "config.yaml").read_text()))
+    assert resolved == quick(tmp_path / "run")
+    with pytest.raises(ValueError, match="already holds a run"):
+        fit(quick(tmp_path / "run"))
+
+
+def test_the_saved_assignment_is_the_validated_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    validated: list[torch.Tensor] = []
+
+    class Watch(WriteCheckpoints):
+        def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+            validated.append(module.head.assignment.clone())  # type: ignore[union-attr,operator]
+
+    monkeypatch.setattr(run, "WriteCheckpoints", Watch)
+    # A slow backbone and a fast average: the assignment must really change for this test to mean anything.
+    config = quick(tmp_path, head__renewals_per_epoch=3.0, head__dim=3, head__momentum=0.0, optim__epochs=3)
+    fit(config)
+    saved = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    assert torch.equal(saved["state_dict"]["head.assignment"], validated[-1])
+    assert any(column(tmp_path, "assignment/changed"))
+    assert saved[KEY]["class_names"] == [str(digit) for digit in range(10)]
+    classifier = load_classifier(tmp_path / "checkpoints" / "last.ckpt")
+    assert torch.equal(classifier.head.assignment, validated[-1])  # type: ignore[union-attr]
+
+
+class Stop(Exception):
+    """The machine goes down."""
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_resumed_equals_uninterrupted(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes: dict[str, Any] = {"model__name": model, "optim__epochs": 3, "head__renewals_per_epoch": 1.7}
+    fit(quick(tmp_path / "whole", **changes))
+
+    class Dies(RenewAssignment):
+        def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+            if trainer.global_step == 17:  # in the middle of the second epoch
+                raise Stop
+            super().on_train_batch_start(trainer, module, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "RenewAssignment", Dies)
+        with pytest.raises(Stop):
+            fit(quick(tmp_path / "halves", **changes))
+    config = quick(tmp_path / "halves", **changes)
+    fit(replace(config, resume=str(tmp_path / "halves")))
+    assert rows(tmp_path / "halves") == rows(tmp_path / "whole")
+    states = [
+        read_checkpoint(tmp_path / part / "checkpoints" / "last.ckpt")["state_dict"] for part in ("whole", "halves")
+    ]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.37, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("steps", [7, 10])
+def test_renewals_fall_evenly(rate: float, steps: int) -> None:
+    renew = RenewAssignment(rate)
+    due = [step for step in range(100 * steps) if renew._due(step, steps)]
+    assert 0 not in due
+    assert abs(len(due) - rate * 100) <= 1 + rate
+    gaps = {b - a for a, b in itertools.pairwise(due)}
+    assert not gaps or max(gaps) - min(gaps) <= 1
+    if rate == 1.0:
+        assert due == list(range(steps, 100 * steps, steps))
+
+
+@pytest.mark.parametrize("head", ["fixed", "softmax"])
+def test_other_heads(head: str, tmp_path: Path) -> None:
+    result = fit(quick(tmp_path / head, head__name=head))
+    assert result.test_accuracy > 0.7
+    assert column(result.folder, "assignment/changed") == []
+    assert not (result.folder / "changed.png").exists()
+
+
+def test_the_sphere_is_drawn_in_three_dimensions(tmp_path: Path) -> None:
+    result = fit(quick(tmp_path, head__dim=3))
+    assert (result.folder / "sphere.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_low_precision(precision: str, tmp_path: Path) -> None:
+    result = fit(quick(tmp_path, precision=precision))
+    assert result.test_accuracy > 0.7
+    state = read_checkpoint(result.checkpoint)["state_dict"]
+    assert state["head.class_means"].dtype == state["head.prototypes"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(("name", "schedule"), [("sgd", "step"), ("sgd", "constant"), ("adamw", "cosine")])
+def test_optimisers_and_schedules(name: str, schedule: str, tmp_path: Path) -> None:
+    lr = 0.3 if name == "sgd" else 3e-3
+    result = fit(quick(tmp_path, optim__name=name, optim__schedule=schedule, optim__lr=lr, optim__clip_norm=5.0))
+    assert result.test_accuracy > 0.4
+    factors = [learning_rate_factor(quick(tmp_path, optim__schedule=schedule).optim, step, 100) for step in range(100)]
+    assert factors[50] == 1 if schedule == "constant" else factors[-1] <= 0.1
+    assert all(a < b for a, b in itertools.pairwise(factors[:50]))  # one of two epochs warms up
+
+
+def test_two_processes_from_the_command_line(tmp_path: Path) -> None:
+    # The console script, as Lightning starts the other processes with the same command line.
+    command = [str(Path(sys.executable).with_name("fastproto-train")), "--devices", "2", "--accelerator", "cpu"]
+    command += ["--optim.epochs", "2", "--model", "mlp", "--progress", "false"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert [folder.name for folder in (tmp_path / "runs").iterdir()] == ["digits"]
+    assert done.stdout.count("test accuracy") == 1
+    assert column(tmp_path / "runs" / "digits", "test/accuracy_top1")[0] > 0.6
+    for name in PLAIN:
+        assert (tmp_path / "runs" / "digits" / name).exists()
+
+
+def test_checkpoints_are_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(content: Any, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="disk full"):
+        fit(quick(tmp_path))
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_checkpoints_that_are_refused(tmp_path: Path) -> None:
+    folder = fit(quick(tmp_path / "run")).folder
+    last = folder / "checkpoints" / "last.ckpt"
+    cut = tmp_path / "cut.ckpt"
+    cut.write_bytes(last.read_bytes()[:5000])
+    torch.save({"weights": torch.eye(2)}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match="truncated"):
+        fit(quick(tmp_path / "new", resume=str(cut)))
+    with pytest.raises(ValueError, match="truncated"):
+        load_classifier(cut)
+    with pytest.raises(ValueError, match="not written by fastproto-train"):
+        load_classifier(tmp_path / "other.ckpt")
+    with pytest.raises(FileNotFoundError, match="no run folder"):
+        fit(quick(tmp_path / "new", resume=str(tmp_path / "nowhere")))
+    with pytest.raises(ValueError, match=r"5 dimensions .* this run has 7"):
+        fit(quick(tmp_path / "new", resume=str(last), head__dim=7))
+    with pytest.raises(ValueError, match="10 classes and this run has 20"):
+        fit(quick(tmp_path / "new", resume=str(last), data__name="glyphs", data__num_classes=20))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__name": "mnist"}, "unknown data set 'mnist'"),
+        ({"model__name": "resnet21"}, "resnet"),
+        ({"data__name": "image-folder", "data__root": "/no/such/folder"}, "/no/such/folder"),
+        ({"head__prototypes": "/no/such/file.npz"}, "no prototype file"),
+        ({"head__dim": 1}, "head.dim is 1; expected at least 2"),
+        ({"optim__epochs": 0}, "optim.epochs is 0"),
+        ({"optim__lr": float("nan")}, "optim.lr"),
+        ({"head__name": "arcface"}, "one of prototype, fixed, softmax"),
+    ],
+)
+def test_settings_that_no_run_can_use(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        fit(quick(tmp_path / "run", **changes))
+
+
+def test_run_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run.run_folder(TrainConfig()) == Path("runs/digits")
+    (tmp_path / "runs" / "digits").mkdir(parents=True)
+    assert run.run_folder(TrainConfig()) == Path("runs/digits-2")
+    assert run.run_folder(TrainConfig(name="mine")) == Path("runs/mine")
+    with pytest.raises(ValueError, match="plain folder name"):
+        run.run_folder(TrainConfig(name="../up"))
+
+
+def test_unknown_configuration_keys() -> None:
+    with pytest.raises(ValueError, match=r"unknown configuration key optim\.learning_rate"):
+        TrainConfig.from_dict({"optim": {"learning_rate": 1.0}})
+    with pytest.raises(ValueError, match=r"did you mean head\.momentum"):
+        TrainConfig.from_dict({"head": {"momentun": 0.5}})
+    with pytest.raises(ValueError, match="expected a group"):
+        TrainConfig.from_dict({"head": 3})
