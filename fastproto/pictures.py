@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def draw_sphere(
             dots, marks = points @ view.T, unit @ view.T
             near, front = (dots[:, 2] >= 0) & points.any(1), (marks[:, 2] >= 0) & unit.any(1)
             panel.scatter(*marks[~front & unit.any(1), :2].T, size / 2, "none", edgecolors="#999999")
-            for k in np.unique([*own, *kind]):
+            for k in np.unique(np.r_[own, kind]):
                 hue, shape = STYLES[k] if k >= 0 else (GREY, "o")
                 panel.scatter(*dots[near & (kind == k), :2].T, dot, hue, marker=shape, alpha=0.6, lw=0, zorder=3)
                 panel.scatter(*marks[front & (own == k), :2].T, size, hue, marker=shape, edgecolors="black", zorder=4)
@@ -215,7 +216,7 @@ def _picture(out: Path, width: float, height: float, title: str = "") -> Iterato
     except ModuleNotFoundError as error:
         raise ImportError("pictures need matplotlib, which is not installed: pip install 'fastproto[train]'") from error
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    figure.suptitle(_text(title, 400), wrap=True, parse_math=False)
+    figure.suptitle(textwrap.fill(_text(title, 400), int(9.5 * width)), parse_math=False)
     yield figure
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")

@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
 import pytest
 import torch
+from fontTools.ttLib import TTCollection, TTFont
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -32,6 +34,15 @@ from fastproto.data.splits import hold_out
 
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 ARCHIVE = Path(__file__).parents[2] / "shared" / "data" / "imagenet200-32px.tar.gz"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tensors here are tiny: on a busy machine threads wait for each other longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def in_memory(splits: DataSplits) -> list[ImagesInMemory]:
@@ -388,6 +399,22 @@ def test_a_single_face_is_tested_on_jittered_pictures(tmp_path: Path) -> None:
     assert (len(train), len(validation), len(test)) == (30, 120, 120)
     assert not torch.equal(validation.images, test.images)
     assert same(splits, load_data("glyphs", num_classes=30, fonts=folder))
+
+
+def test_collections_give_all_their_faces(tmp_path: Path) -> None:
+    names = ("DejaVuSansDisplay", "DejaVuSerifDisplay")
+    collection = TTCollection()
+    collection.fonts = [TTFont(FONTS / f"{name}.ttf") for name in names]
+    collection.save(tmp_path / "both.ttc")
+    together = faces_in(str(tmp_path))  # before the next line adds a folder below this one
+    apart = faces_in(font_folder(tmp_path / "apart", *names))
+    for font in collection.fonts:
+        font.close()
+    assert [(face.path.name, face.index) for face in together] == [("both.ttc", 0), ("both.ttc", 1)]
+    for inside, alone in zip(together, apart, strict=True):
+        codes = sorted(alone.characters)[:5]
+        assert (inside.family, inside.characters) == (alone.family, alone.characters)
+        assert torch.equal(inside.render(codes, 24), alone.render(codes, 24))
 
 
 def test_more_characters_than_there_are_says_how_many(tmp_path: Path) -> None:

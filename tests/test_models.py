@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -13,6 +14,15 @@ from fastproto.models import backbone_names, build_backbone
 from fastproto.models.resnet import CifarResNet, PaddedShortcut
 
 OWN = ["mlp", "cnn", "resnet20", "resnet32", "resnet56", "resnet20-conv", "resnet32-conv", "resnet56-conv"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tensors here are tiny: on a busy machine threads wait for each other longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def parameters(network: nn.Module) -> int:
@@ -96,12 +106,11 @@ def test_convolutional_network_fits_its_depth_to_the_picture() -> None:
     assert depths == [2, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.parametrize(("name", "image_size"), [("resnet18", 32), ("shufflenet_v2_x0_5", 32)])
-def test_torchvision_reads_grey_and_colour(name: str, image_size: int) -> None:
-    for channels in (1, 3):
-        network = build_backbone(name, channels=channels, image_size=image_size, dim=12)
-        assert network.training
-        assert network(torch.rand(2, channels, image_size, image_size)).shape == (2, 12)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_torchvision_reads_grey_and_colour(channels: int) -> None:
+    network = build_backbone("resnet18", channels=channels, image_size=32, dim=12)
+    assert network.training
+    assert network(torch.rand(2, channels, 32, 32)).shape == (2, 12)
 
 
 def test_torchvision_network_with_two_outputs_gives_one() -> None:

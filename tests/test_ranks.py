@@ -73,6 +73,7 @@ def worker(rank: int, world: int, port: int, folder: str, reduction: str, means:
         model.head.reassign()
     except ValueError as error:
         Path(folder, f"error{rank}").write_text(str(error))
+    dist.barrier()
     dist.destroy_process_group()
 
 

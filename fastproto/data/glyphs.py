@@ -45,10 +45,11 @@ def load_glyphs(num_classes: int | None = None, image_size: int | None = None, f
     wanted, size = num_classes or DEFAULT_CLASSES, image_size or DEFAULT_SIZE
     roles = share_faces(bundled_faces() if fonts is None else faces_in(fonts))
     alphabet = choose_characters([*roles.train, *roles.validation, *roles.test], roles.train, roles.test, wanted)
-    if len(alphabet.codes) < wanted:
+    available = len(alphabet.codes)
+    if available < wanted:
         raise ValueError(
-            f"num_classes={wanted}, but the fonts have {len(alphabet.codes)} characters that look different and are "
-            f"in both the training and the test faces: give at most {len(alphabet.codes)}, or more fonts"
+            f"num_classes={wanted}, but the fonts have {available} characters that look different and are both "
+            f"trained on and tested: give at most {available}, or more fonts"
         )
     augmentation = AffineJitter(rotation=5, scale=0.12, shear=8, translation=0.05)
     train = render_faces(roles.train, alphabet, size)
