@@ -19,9 +19,8 @@ def load_data(
     image_size: int | None = None,
     root: str | None = None,
     fonts: str | None = None,
-    seed: int = 0,
 ) -> DataSplits:
-    """Load a data set with its three splits.
+    """Load a data set with its three splits, which are the same on every call so that runs can be compared.
 
     Args:
         name: ``"digits"`` (8x8 handwriting of scikit-learn), ``"glyphs"`` (printed characters, tested on a font family
@@ -30,7 +29,6 @@ def load_data(
         image_size: height and width in pixels, at least 8; None: 8, 32, or what suits the folder.
         root: the folder of ``"image-folder"``.
         fonts: a folder of font files for ``"glyphs"``, instead of the fonts that come with matplotlib.
-        seed: of the training run. The splits do not depend on it, so that runs of different seeds can be compared.
 
     Raises:
         ValueError: an unknown name, or an argument that the data set cannot honour.

@@ -30,7 +30,7 @@ class DataConfig:
     root: str | None = None
     fonts: str | None = None
     image_size: int | None = None
-    batch_size: int = 128
+    batch_size: int = 64
     workers: int = 0
     augment: bool = True
 
@@ -87,7 +87,7 @@ class OptimConfig:
     """
 
     name: str = "adamw"
-    lr: float = 3e-3
+    lr: float = 1e-2
     weight_decay: float = 0.05
     epochs: int = 30
     warmup_epochs: float = 1.0

@@ -107,7 +107,6 @@ def _fit_quietly(config: TrainConfig) -> RunResult:
         image_size=config.data.image_size,
         root=config.data.root,
         fonts=config.data.fonts,
-        seed=config.seed,
     )
     module = Classifier.for_data(config, data)
     resumed, step = None, None
