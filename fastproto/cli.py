@@ -198,7 +198,8 @@ def _prototypes(options: argparse.Namespace) -> None:
         count, dim = found.vectors.shape
         title = f"{count} prototypes in {dim} dimensions ({found.method})"
         draw_prototypes(found.vectors.cpu().numpy(), picture, title=title, bound=found.quality.max_cosine_bound)
-        print(f"drawn in            {picture}")
+        sphere = f" and {picture.with_stem(picture.stem + '-sphere')}" if dim == 3 else ""
+        print(f"drawn in            {picture}{sphere}")
 
 
 def quality_table(found: Prototypes) -> str:

@@ -91,7 +91,7 @@ def test_resumed_equals_uninterrupted(model: str, tmp_path: Path, monkeypatch: p
 
     class Dies(RenewAssignment):
         def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
-            if trainer.global_step == 17:  # in the middle of the second epoch
+            if trainer.global_step == 25:  # in the middle of the second epoch
                 raise Stop
             super().on_train_batch_start(trainer, module, batch, batch_idx)
 

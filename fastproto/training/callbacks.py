@@ -93,6 +93,7 @@ class MetricsFile(Logger):
         super().__init__()
         self.path = path
         self.rows: list[dict[str, Any]] = []
+        self.columns: list[str] = []  # of the file as it stands
         self.started = time.perf_counter()
         if keep_before_step is not None and path.is_file():
             with path.open(newline="") as file:
@@ -116,17 +117,17 @@ class MetricsFile(Logger):
         metrics = dict(metrics)
         epoch = metrics.pop("epoch", None)
         row: dict[str, Any] = {"epoch": "" if epoch is None else int(epoch), "step": step}
-        self.rows.append(row | metrics | {"seconds": round(time.perf_counter() - self.started, 3)})
-        self.write()
+        row |= metrics | {"seconds": round(time.perf_counter() - self.started, 3)}
+        self.rows.append(row)
+        if self.columns and set(row) <= set(self.columns):
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self.columns, restval="").writerow(row)
+            return
+        self.columns = list(dict.fromkeys(key for known in self.rows for key in known))
+        write_whole(self.path, self._write)
 
-    @rank_zero_only
-    def write(self) -> None:
-        columns = list(dict.fromkeys(key for row in self.rows for key in row))
-
-        def write(path: Path) -> None:
-            with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, columns, restval="")
-                writer.writeheader()
-                writer.writerows(self.rows)
-
-        write_whole(self.path, write)
+    def _write(self, path: Path) -> None:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
