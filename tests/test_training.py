@@ -214,6 +214,14 @@ def test_settings_that_no_run_can_use(changes: dict[str, Any], message: str, tmp
         fit(quick(tmp_path / "run", **changes))
 
 
+@pytest.mark.parametrize(
+    ("c", "d", "said"), [(6, 5, "simplex"), (7, 5, "opposite"), (10, 5, "opposite"), (11, 5, None)]
+)
+def test_geometry_note(c: int, d: int, said: str | None) -> None:
+    note = run.geometry_note(c, d)
+    assert note is None if said is None else said in (note or "")
+
+
 def test_run_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert run.run_folder(TrainConfig()) == Path("runs/digits")

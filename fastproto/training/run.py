@@ -126,6 +126,9 @@ def _fit_quietly(config: TrainConfig) -> RunResult:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
     trainer = _trainer(config, folder, metrics, callbacks)
     loaders = Loaders(config, data)
+    note = geometry_note(len(data.class_names), config.head.dim)
+    if config.head.name == "prototype" and note:
+        rank_zero_only(print)(note, file=sys.stderr)
     _write_facts(folder, config, trainer)
     _fit(trainer, module, loaders, resumed)
     folder = trainer.strategy.broadcast(folder)
@@ -170,6 +173,21 @@ def _fit(trainer: L.Trainer, module: Classifier, loaders: Loaders, resumed: Path
     except SystemExit as stop:
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt(str(trainer.default_root_dir)) from stop
+
+
+def geometry_note(num_classes: int, dim: int) -> str | None:
+    """One line for a (C, D) whose prototypes leave an assignment little or nothing to express."""
+    if num_classes <= dim + 1:
+        return (
+            f"note: {num_classes} classes in {dim} dimensions are a simplex, all pairs equally far apart: "
+            "an assignment expresses nothing there"
+        )
+    if num_classes <= 2 * dim:
+        return (
+            f"note: with {num_classes} classes in {dim} dimensions an assignment only chooses opposite classes; "
+            f"more structure needs a dimension below {num_classes / 2:g}"
+        )
+    return None
 
 
 def run_folder(config: TrainConfig) -> Path:
