@@ -87,7 +87,7 @@ def load_prototypes(
         raise FileNotFoundError(f"no prototype file {path}; make one with fastproto-prototypes --out {path}")
     try:
         vectors, method, passes, seconds = _read(path)
-    except ValueError:
+    except _WrongContentError:
         raise
     except Exception as error:  # each format's library has errors of its own for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -102,6 +102,10 @@ def load_prototypes(
     return make(vectors, t, method, passes=passes, seconds=seconds, device=device)
 
 
+class _WrongContentError(ValueError):
+    """A file that could be read, and holds something else; apart from what the libraries raise themselves."""
+
+
 def _read(path: Path) -> tuple[Tensor, str, int, float]:
     """Vectors, method, passes and seconds."""
     if path.suffix == ".safetensors":
@@ -109,14 +113,14 @@ def _read(path: Path) -> tuple[Tensor, str, int, float]:
 
         with safe_open(path, framework="pt") as file:
             if "vectors" not in file.keys():  # noqa: SIM118 - not a dict
-                raise ValueError(f"{path} holds {sorted(file.keys())}; expected a tensor named 'vectors'")
+                raise _WrongContentError(f"{path} holds {sorted(file.keys())}; expected a tensor named 'vectors'")
             facts = file.metadata() or {}
             numbers = int(facts.get("passes", 0)), float(facts.get("seconds", 0))
             return file.get_tensor("vectors"), facts.get("method", "file"), *numbers
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             if "vectors" not in arrays:
-                raise ValueError(f"{path} holds {sorted(arrays)}; expected an array named 'vectors'")
+                raise _WrongContentError(f"{path} holds {sorted(arrays)}; expected an array named 'vectors'")
             method = str(arrays["method"]) if "method" in arrays else "file"
             numbers = int(arrays.get("passes", 0)), float(arrays.get("seconds", 0))
             return torch.from_numpy(arrays["vectors"]), method, *numbers
@@ -125,9 +129,9 @@ def _read(path: Path) -> tuple[Tensor, str, int, float]:
     if path.suffix in (".pth", ".pt"):
         content = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(content, dict) or not isinstance(content.get("w"), Tensor) or content["w"].ndim != 2:
-            raise ValueError(f"{path} holds no matrix 'w'; expected the authors' {{'w': [D, C]}}")
+            raise _WrongContentError(f"{path} holds no matrix 'w'; expected the authors' {{'w': [D, C]}}")
         return content["w"].detach().T.contiguous(), "file", 0, 0.0
-    raise ValueError(f"cannot read prototypes from {path}; expected a name that ends in {', '.join(SUFFIXES)}")
+    raise _WrongContentError(f"cannot read prototypes from {path}; expected a name that ends in {', '.join(SUFFIXES)}")
 
 
 def check_shape(prototypes: Prototypes | Tensor, num_classes: int, dim: int) -> Tensor:

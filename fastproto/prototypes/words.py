@@ -45,10 +45,9 @@ def load_word_vectors(
     if not path.is_file():
         raise FileNotFoundError(f"no file of word vectors at {path}; expected text or .npz: check the path")
     wanted = [_key(name) for name in class_names]
-    if len(wanted) < 2 or len(set(wanted)) < len(wanted):
-        raise ValueError(
-            f"class_names has {len(set(wanted))} distinct of {len(wanted)} names; expected 2 or more, once"
-        )
+    distinct = len(set(wanted))
+    if distinct < max(2, len(wanted)):
+        raise ValueError(f"class_names has {distinct} distinct of {len(wanted)} names; expected at least 2, each once")
     needed = set(wanted) | {word for name in wanted for word in name.split()}
     found: dict[str, Vector] = {}
     for name, vector in _npz(path) if path.suffix == ".npz" else _text(path, needed):
