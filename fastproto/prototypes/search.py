@@ -126,16 +126,16 @@ def search_max_cosine(
         level = max_cosine_bound(num_classes, dim) + HOPELESS
         if code_cosine(num_classes, dim) <= level or num_classes**2 * dim > WIDE:
             return found[0][1:]
+    size = num_classes**2 * dim
     # The way up decides in which arrangement a search ends, and shows by 32t: the best two alone go on.
     middle = []
-    for k in range(max(1, min(STARTS, ANNEALED // (num_classes**2 * dim)))):
+    for k in range(max(1, min(STARTS, ANNEALED // size))):
         points = random_start(num_classes, dim, seed + START_STRIDE * k, device)
-        first, factor = WAYS_UP[k % len(WAYS_UP)]
+        first, factor = WAYS_UP[k % len(WAYS_UP)] if size <= SMALL else (1.0, 2.0)
         points = anneal(points, first * t, 32 * t, factor, effort)
         middle.append((max_cosine(points), points))
         if effort.over():
             break
-    size = num_classes**2 * dim
     last = 2048 * t if size <= SMALL else 256 * t if size <= WIDE else 64 * t
     for reached, points in sorted(middle, key=lambda pair: pair[0])[:2]:
         if not effort.over():
@@ -151,8 +151,9 @@ def anneal(points: Tensor, first: float, last: float, factor: float, effort: Eff
     ``L_uni / 2t + 1`` tends to the max cosine; each descent ends when it gains less than 1e-6 of that in 20 passes.
     """
     t, best, lowest = first, points, math.inf
+    passes = PASSES // 2 if len(points) ** 2 * points.shape[1] <= WIDE else PASSES // 8
     while t <= last * 1.001 and not effort.over():
-        points, _ = minimise(points, t, effort, passes=PASSES // 2, tolerance=2e-6 * t)
+        points, _ = minimise(points, t, effort, passes=passes, tolerance=2e-6 * t)
         reached = max_cosine(points)
         if reached < lowest:
             best, lowest = points, reached
