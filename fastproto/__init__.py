@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         update_class_means,
         update_class_means_,
     )
-    from fastproto.head import PrototypeHead
+    from fastproto.head import PrototypeHead, exclude_from_broadcast
     from fastproto.prototypes import Prototypes, Quality, estimate_prototypes, load_prototypes, measure_prototypes
 
 _HOME = {
@@ -32,6 +32,7 @@ _HOME = {
     "align": "assignment",
     "assign": "assignment",
     "estimate_prototypes": "prototypes",
+    "exclude_from_broadcast": "head",
     "gaussian_potential": "functional",
     "ipm_loss": "functional",
     "load_prototypes": "prototypes",
@@ -53,6 +54,7 @@ __all__ = [
     "align",
     "assign",
     "estimate_prototypes",
+    "exclude_from_broadcast",
     "gaussian_potential",
     "ipm_loss",
     "load_prototypes",

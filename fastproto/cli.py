@@ -1,6 +1,7 @@
 """The commands fastproto-train, fastproto-prototypes and fastproto-predict; nothing heavy is imported before its use.
 
-Exit codes: 0 done, 1 something unexpected, 2 bad input (one sentence on standard error), 130 interrupted.
+Exit codes: 0 done, 1 something unexpected, 2 bad input (one sentence on standard error; the whole traceback where
+FASTPROTO_TRACEBACK is set), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -27,16 +28,25 @@ def _run(command: Callable[[], None]) -> int:
         command()
     except KeyboardInterrupt as stop:
         folder = str(stop)
-        print(f"\ninterrupted; go on with --resume {folder}" if folder else "\ninterrupted", file=sys.stderr)
+        resumable = folder and (Path(folder) / "checkpoints" / "last.ckpt").exists()
+        print(f"\ninterrupted; go on with --resume {folder}" if resumable else "\ninterrupted", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, FileNotFoundError, ImportError, PermissionError, IsADirectoryError) as error:
-        if os.environ.get("FASTPROTO_TRACEBACK"):
-            raise
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        if os.environ.get("FASTPROTO_TRACEBACK"):
+            raise
+        print("error: " + _message(error), file=sys.stderr)
+        return 2
     return 0
+
+
+def _message(error: Exception) -> str:
+    """One line; of an error in a data loader's process the message alone, without torch's traceback around it."""
+    text = str(error).strip()
+    if "Original Traceback" in text:
+        text = text.splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split())
 
 
 # --- fastproto-train -------------------------------------------------------------------------------------------------
@@ -152,13 +162,23 @@ def prototypes(args: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--num-classes", type=int, help="how many prototypes")
     parser.add_argument("--dim", type=int, help="dimension of the space")
-    parser.add_argument("--out", type=Path, help="file to write: .safetensors or .npz")
+    parser.add_argument("--out", type=Path, help="file to write: .safetensors, .npz, .pth (authors') or .npy (HPN's)")
     parser.add_argument("--measure", type=Path, metavar="FILE", help="measure this file instead of making prototypes")
+    parser.add_argument(
+        "--words", type=Path, metavar="FILE", help="word vectors (text or .npz) as prototypes: see --names"
+    )
+    parser.add_argument("--names", type=Path, metavar="FILE", help="class names for --words, one a line")
     parser.add_argument("--objective", default="uniform", choices=("uniform", "max_cosine"))
+    parser.add_argument("--method", default="auto", choices=("auto", "lbfgs", "binary_code", "sgd"))
     parser.add_argument("--t", type=float, default=2.0, help="sharpness of the Gaussian potential (default 2)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-passes", type=int, help="sweeps over all pairs to spend at most")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS")
+    parser.add_argument("--form", default="eq5", choices=("eq5", "within_batch"), help="of --method sgd")
+    parser.add_argument("--subset-size", type=int, metavar="ROWS", help="of --method sgd: rows moved in a step")
+    parser.add_argument("--lr", type=float, default=0.1, help="of --method sgd (default 0.1)")
+    parser.add_argument("--iterations", type=int, default=1000, help="of --method sgd (default 1000)")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--no-cache", action="store_true", help="neither read nor write the cache")
     parser.add_argument("--picture", type=Path, metavar="PNG", help="where to draw (default: beside --out)")
     parser.add_argument("--version", action="version", version=fastproto.__version__)
@@ -167,25 +187,37 @@ def prototypes(args: Sequence[str] | None = None) -> int:
 
 
 def _prototypes(options: argparse.Namespace) -> None:
-    from fastproto.prototypes import estimate_prototypes, load_prototypes
+    from fastproto.prototypes import estimate_prototypes, load_prototypes, load_word_vectors
+    from fastproto.prototypes.files import SUFFIXES
 
-    if options.out is not None and options.out.suffix not in (".safetensors", ".npz"):
-        raise ValueError(f"--out is {options.out}; expected a name that ends in .safetensors or .npz")
+    if options.out is not None and options.out.suffix not in SUFFIXES:
+        raise ValueError(f"--out is {options.out}; expected a name that ends in {', '.join(SUFFIXES)}")
     if options.measure is not None:
         found = load_prototypes(options.measure, t=options.t)
+    elif options.words is not None:
+        if options.names is None or not options.names.is_file():
+            raise ValueError(f"--names is {options.names}; expected a text file with a class name in each line")
+        names = [name.strip() for name in options.names.read_text(encoding="utf-8").splitlines() if name.strip()]
+        found = load_word_vectors(options.words, names, t=options.t)
     elif options.num_classes is None or options.dim is None:
-        raise ValueError("nothing to do; expected --num-classes C --dim D [--out FILE], or --measure FILE")
+        raise ValueError("nothing to do; expected --num-classes C --dim D [--out FILE], --measure FILE or --words FILE")
     else:
         found = estimate_prototypes(
             options.num_classes,
             options.dim,
             objective=options.objective,
             t=options.t,
+            method=options.method,
             seed=options.seed,
+            device=options.device,
             max_passes=options.max_passes,
             time_limit=options.time_limit,
             progress=sys.stderr.isatty(),
             cache=not options.no_cache,
+            form=options.form,
+            subset_size=options.subset_size,
+            lr=options.lr,
+            iterations=options.iterations,
         )
     print(quality_table(found))
     if options.out is not None:
@@ -207,7 +239,7 @@ def quality_table(found: Prototypes) -> str:
     q = found.quality
     count, dim = found.vectors.shape
     rows = (
-        ("prototypes", f"{count} in {dim} dimensions, {found.method}, {found.passes} passes"),
+        ("prototypes", f"{count} in {dim} dimensions, {found.method}, {found.passes} passes, {found.seconds:.1f} s"),
         ("L_uni", f"{q.uniformity:.7f} at t = {q.t:g} (no set has less than {q.uniformity_bound:.7f})"),
         ("max cosine", f"{q.max_cosine:.6f} (no set has less than {q.max_cosine_bound:.6f})"),
         ("nearest, mean", f"{q.mean_max_cosine:.6f}"),
@@ -240,6 +272,10 @@ def _predict(options: argparse.Namespace) -> None:
 
     from fastproto.training.checkpoints import load_classifier
 
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device is {options.device}, which is not there; expected cpu, or cuda on a GPU") from error
     classifier = load_classifier(options.checkpoint, options.device)
     if not 1 <= options.k <= len(classifier.class_names):
         raise ValueError(f"-k is {options.k}; expected 1..{len(classifier.class_names)}, the number of classes")

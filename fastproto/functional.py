@@ -21,7 +21,9 @@ from fastproto.checks import (
 )
 
 TINY_NORM = 1e-12
+FLOAT32_SHARPNESS = 20.0
 BLOCK = 2048  # rows of one block of a C×C or B×C matrix that is never stored whole: 2048² float32 are 16 MiB
+PRECISIONS = ("highest", "high", "medium")
 SELECT_MAX = 16  # above this k a stable sort beats k passes of max
 
 
@@ -62,6 +64,7 @@ def gaussian_potential(
     t: float = 2.0,
     self_index: Tensor | None = None,
     weights: Tensor | None = None,
+    precision: str = "highest",
 ) -> tuple[Tensor, Tensor]:
     """Potential and pull of unit vectors on unit vectors, in memory O((M + C)·D): no M×C matrix is stored.
 
@@ -73,20 +76,27 @@ def gaussian_potential(
         t: sharpness of the Gaussian potential, > 0.
         self_index: int64 [M], the row of ``others`` that is the point itself and is left out.
         weights: [C], a factor for each row of ``others``.
+        precision: the least that is asked of the matrix products: ``highest`` (IEEE float32), ``high`` (error of the
+            tangent gradient <= 1e-3) or ``medium`` (<= 1e-2). Today all three compute in float32.
 
     Returns:
         potential Σ_j g_ij [M] and pull Σ_j g_ij w_j [M, D].
 
     Raises:
-        TypeError, ValueError: another dtype or shape, t <= 0, self_index out of range.
+        TypeError, ValueError: another dtype or shape, rows that are not unit, t <= 0, self_index out of range.
 
     Source: Eq. 3 of Saadabadi et al., CVPR 2024 (the potential of Wang & Isola, 2020).
     """
-    check_matrix("points", points)
     _check_sharpness(t)
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
     if others is None:
         others, self_index = points, torch.arange(len(points), device=points.device)
-    check_matrix("others", others)
+    for name, tensor in (("points", points), ("others", others)):
+        check_matrix(name, tensor)
+        if tensor.dtype not in (torch.float32, torch.float64) or tensor.dtype != points.dtype:
+            raise TypeError(f"{name} are {tensor.dtype}; expected both float32 or both float64: convert with .float()")
+        check_unit_rows(name, tensor)
     if others.shape[1] != points.shape[1]:
         raise ValueError(f"points are {shape_of(points)} and others {shape_of(others)}; expected the same D")
     if self_index is not None:
@@ -96,6 +106,13 @@ def gaussian_potential(
         raise ValueError(
             f"weights have shape {shape_of(weights)}; expected [{len(others)}], one for each row of others"
         )
+    with torch.no_grad(), torch.autocast(points.device.type, enabled=False):
+        return _blocked_potential(points, others, t, self_index, weights)
+
+
+def _blocked_potential(
+    points: Tensor, others: Tensor, t: float, self_index: Tensor | None, weights: Tensor | None
+) -> tuple[Tensor, Tensor]:
     potential = points.new_zeros(len(points))
     pull = torch.zeros_like(points)
     for start in range(0, len(points), BLOCK):
@@ -121,12 +138,16 @@ def _check_sharpness(t: float) -> None:
 
 class _UniformityLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, prototypes: Tensor, t: float, subset: Tensor | None, form: str) -> Tensor:
-        norm = torch.linalg.vector_norm(prototypes, dim=1, keepdim=True)
-        w = prototypes / norm
+    def forward(ctx: Any, prototypes: Tensor, t: float, subset: Tensor | None, form: str, precision: str) -> Tensor:
+        # exp(-4t), the least g can be, leaves float32 at t = 22
+        exact = prototypes.double() if t > FLOAT32_SHARPNESS else prototypes
+        norm = torch.linalg.vector_norm(exact, dim=1, keepdim=True)
+        w = exact / norm
         rows = torch.arange(len(w), device=w.device) if subset is None else subset
-        potential, pull = gaussian_potential(w[rows], w, t=t, self_index=rows)
+        potential, pull = gaussian_potential(w[rows], w, t=t, self_index=rows, precision=precision)
         total = potential.double().sum()
+        if float(total) == 0.0:
+            raise ValueError(f"t is {t}, so sharp that every pair underflows; expected at most about 170: lower t")
         pairs = len(rows) * (len(w) - 1)
         mean = total / pairs
         if ctx.needs_input_grad[0]:
@@ -138,24 +159,33 @@ class _UniformityLoss(torch.autograd.Function):
                 )
                 inside = position >= 0
                 gradient = torch.empty_like(w)
-                gradient[inside] = gaussian_potential(w[inside], w[rows], t=t, self_index=position[inside])[1]
+                gradient[inside] = gaussian_potential(
+                    w[inside], w[rows], t=t, self_index=position[inside], precision=precision
+                )[1]
                 if not bool(inside.all()):
-                    gradient[~inside] = gaussian_potential(w[~inside], w[rows], t=t)[1]
+                    gradient[~inside] = gaussian_potential(w[~inside], w[rows], t=t, precision=precision)[1]
                 gradient[rows] += pull
             scale = 2 * t / total if form == "pairs" else 2 * t / (len(rows) + total)
             gradient -= (gradient * w).sum(1, keepdim=True) * w
-            ctx.save_for_backward(gradient * (scale / norm).to(w.dtype))
+            ctx.save_for_backward((gradient * (scale / norm)).to(prototypes.dtype))
         value = torch.log(mean) if form == "pairs" else torch.log1p((len(w) - 1) * mean)
         return value.to(prototypes.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         _refuse_double_backward()
         (gradient,) = ctx.saved_tensors
-        return gradient * grad, None, None, None
+        return gradient * grad, None, None, None, None
 
 
-def uniformity_loss(prototypes: Tensor, *, t: float = 2.0, subset: Tensor | None = None, form: str = "pairs") -> Tensor:
+def uniformity_loss(
+    prototypes: Tensor,
+    *,
+    t: float = 2.0,
+    subset: Tensor | None = None,
+    form: str = "pairs",
+    precision: str = "highest",
+) -> Tensor:
     """L_uni of the directions of the rows: how evenly they are spread on the sphere (lower is better).
 
     ``pairs`` is ``torch.pdist(F.normalize(w)).square().mul(-t).exp().mean().log()``; ``eq5`` keeps the self-pairs
@@ -166,6 +196,7 @@ def uniformity_loss(prototypes: Tensor, *, t: float = 2.0, subset: Tensor | None
         t: sharpness, > 0.
         subset: int64 [ĉ] distinct rows; the mean is then over their ĉ(C-1) pairs with all rows, gradient to *all* rows.
         form: ``pairs`` or ``eq5``.
+        precision: as for :func:`gaussian_potential`.
 
     Returns:
         scalar of the dtype of ``prototypes``.
@@ -194,7 +225,7 @@ def uniformity_loss(prototypes: Tensor, *, t: float = 2.0, subset: Tensor | None
             raise ValueError(
                 f"subset names {len(subset)} rows with repeats or none; expected distinct rows, at least one"
             )
-    result: Tensor = _UniformityLoss.apply(prototypes, t, subset, form)
+    result: Tensor = _UniformityLoss.apply(prototypes, t, subset, form, precision)
     return result
 
 
@@ -207,8 +238,11 @@ def _ipm_forward(
 ) -> tuple[Tensor, Tensor]:
     """Loss per sample [B] and its gradient with respect to that sample's features [B, D] (dtype of the features)."""
     check_label_range("labels", labels, len(prototypes))
+    rows = assignment[labels]
+    check_label_range("rows of the assignment", rows, len(prototypes))
     z, inverse = _normalise(features)
-    w = prototypes[assignment[labels]]
+    w = prototypes[rows]
+    check_unit_rows("prototypes of the batch", w)
     residual = (z * w).sum(1, keepdim=True) - 1
     half = 1.0 if official else 0.5
     gradient = (w - (residual + 1) * z) * (2 * half * residual * inverse)
@@ -258,8 +292,9 @@ def ipm_loss(
     Args:
         features: [B, D] float32, bfloat16, float16 or float64; a row with norm <= 1e-12 has loss ½ and zero gradient.
         labels: int64 [B] in 0..C-1.
-        prototypes: unit rows [C, D], without gradient.
-        assignment: int64 [C], a permutation: label y is represented by row ``assignment[y]``.
+        prototypes: unit rows [C, D], without gradient; the rows that the batch uses are checked.
+        assignment: int64 [C], a permutation: label y is represented by row ``assignment[y]``. That no row is named
+            twice is for :class:`fastproto.PrototypeHead` to keep: looking would cost C each step.
         weight: [B], a factor for each sample.
         reduction: ``mean`` (Σ ω L / B), ``sum`` or ``none``.
         loss: ``eq6``, or ``official`` for the (1 - cos)² of the authors' published code (twice Eq. 6).
@@ -282,8 +317,10 @@ def ipm_loss(
             "make the backbone's output as wide as the prototypes"
         )
     check_labels("assignment", assignment, len(prototypes))
-    if weight is not None and weight.shape != labels.shape:
-        raise ValueError(f"weight has shape {shape_of(weight)}; expected {shape_of(labels)}, one for each sample")
+    if weight is not None:
+        if weight.shape != labels.shape:
+            raise ValueError(f"weight has shape {shape_of(weight)}; expected {shape_of(labels)}, one for each sample")
+        check_finite("weight", weight[:, None])
     if reduction not in ("mean", "sum", "none") or loss not in ("eq6", "official"):
         raise ValueError(
             f"reduction is {reduction!r} and loss {loss!r}; expected 'mean', 'sum' or 'none' and 'eq6' or 'official'"
@@ -398,8 +435,12 @@ def nearest_prototypes(features: Tensor, prototypes: Tensor, k: int = 1) -> tupl
         )
     if not 1 <= k <= len(prototypes):
         raise ValueError(f"k is {k}; expected 1..{len(prototypes)}, the number of prototypes")
-    z = _normalise(features)[0]
-    w = prototypes.to(z.dtype)
+    with torch.autocast(features.device.type, enabled=False):
+        return _streaming_top(_normalise(features)[0], prototypes, k)
+
+
+def _streaming_top(z: Tensor, w: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    w = w.to(z.dtype)
     cosines, indices = z.new_empty(len(z), k), torch.empty(len(z), k, dtype=torch.int64, device=z.device)
     for start in range(0, len(z), BLOCK):
         rows = slice(start, start + BLOCK)

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastproto.assignment import Alignment, Assignment, align, assign
-from fastproto.checks import check_labels, check_permutation
+from fastproto.checks import check_finite, check_permutation, check_unit_rows
 from fastproto.functional import TINY_NORM, ipm_loss, nearest_prototypes, update_class_means_
 from fastproto.prototypes import Prototypes, check_shape, estimate_prototypes
 
@@ -100,10 +100,9 @@ class PrototypeHead(nn.Module):
             return torch.empty(self.num_classes, self.dim, dtype=torch.float32)
         if not in_process_group():
             return estimate_prototypes(self.num_classes, self.dim, seed=seed).vectors
-        vectors = torch.empty(self.num_classes, self.dim, dtype=torch.float32, device=_group_device())
-        if dist.get_rank() == 0:
-            vectors.copy_(estimate_prototypes(self.num_classes, self.dim, seed=seed).vectors)
-        dist.broadcast(vectors, src=0)
+        vectors: Tensor = _from_rank_0(
+            lambda: estimate_prototypes(self.num_classes, self.dim, seed=seed).vectors, device
+        )
         return vectors
 
     def forward(
@@ -131,24 +130,32 @@ class PrototypeHead(nn.Module):
         """
         if (labels2 is None) != (lam is None):
             raise ValueError("labels2 and lam go together; expected both for mixup, or neither")
-        loss = self._per_sample(features, labels, weight)
-        counted = labels
-        if labels2 is not None and lam is not None:
-            loss = lam * loss + (1 - lam) * self._per_sample(features, labels2, weight)
-            counted = torch.where(torch.as_tensor(lam, device=labels.device) >= 0.5, labels, labels2)
         grouped = in_process_group() and self.training
+        counts: list[int] = []
+        try:
+            loss = self._per_sample(features, labels, weight)
+            counted = labels
+            if labels2 is not None and lam is not None:
+                loss = lam * loss + (1 - lam) * self._per_sample(features, labels2, weight)
+                counted = torch.where(torch.as_tensor(lam, device=labels.device) >= 0.5, labels, labels2)
+        except (TypeError, ValueError):
+            if grouped:  # the other ranks must hear of it, or they wait for this one until the group's time is over
+                _all_counts(-1, features.device)
+            raise
+        if grouped:
+            counts = _all_counts(len(labels), features.device)
         # A checkpointed forward runs again inside backward: the means have already counted this batch.
         recomputing = not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
         if self.training and update_means and not recomputing:
             with torch.no_grad():
-                self._move_means(*(_gather(features, counted) if grouped else (features.detach(), counted)))
+                self._move_means(*(_gather(features, counted, counts) if grouped else (features.detach(), counted)))
         if self.reduction == "none":
             return loss
         total = loss.sum()
         if grouped:
             total = total * dist.get_world_size()
         if self.reduction == "mean":
-            return total / max(_global_count(labels) if grouped else len(labels), 1)
+            return total / max(sum(counts) if grouped else len(labels), 1)
         return total
 
     def _per_sample(self, features: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
@@ -162,20 +169,20 @@ class PrototypeHead(nn.Module):
         if self.means == "ema":
             update_class_means_(self.class_means, features, labels, self.momentum)
         else:
-            last = torch.zeros(self.num_classes, dtype=torch.int64, device=labels.device)
-            last = last.scatter_reduce(0, labels, torch.arange(len(labels), device=labels.device), "amax")
-            classes = labels.unique()
-            z = nn.functional.normalize(features[last[classes]].float(), dim=1)
+            classes, position = labels.unique(return_inverse=True)
+            order = torch.arange(len(labels), device=labels.device)
+            last = torch.zeros_like(classes).scatter_reduce(0, position, order, "amax")
+            z = nn.functional.normalize(features[last].float(), dim=1)
             row = OFFICIAL_MOMENTUM * self.class_means[classes] + (1 - OFFICIAL_MOMENTUM) * z
             self.class_means[classes] = nn.functional.normalize(row, dim=1)
         self.updates += 1
 
     def logits(self, features: Tensor) -> Tensor:
         """Cosines [B, C] of each sample with the prototype of each *label*: column y is label y. Differentiable."""
-        z = nn.functional.normalize(
-            features.to(torch.promote_types(features.dtype, torch.float32)), dim=1, eps=TINY_NORM
-        )
-        return z @ self.weight_by_label().to(z.dtype).T
+        with torch.autocast(features.device.type, enabled=False):
+            x = features.to(torch.promote_types(features.dtype, torch.float32))
+            z = nn.functional.normalize(x, dim=1, eps=TINY_NORM)
+            return z @ self.weight_by_label().to(z.dtype).T
 
     def predict(self, features: Tensor, k: int = 1) -> Tensor:
         """The k most likely labels [B, k] int64, best first, without a B×C matrix."""
@@ -199,7 +206,8 @@ class PrototypeHead(nn.Module):
         if not in_process_group():
             found = assign(self.class_means, self.prototypes, previous=previous)
         else:
-            found = _from_rank_0(lambda: assign(self.class_means, self.prototypes, previous=previous), self.assignment)
+            device = self.assignment.device
+            found = _from_rank_0(lambda: assign(self.class_means, self.prototypes, previous=previous), device)
         self._adopt(found)
         return found
 
@@ -210,7 +218,7 @@ class PrototypeHead(nn.Module):
         def solve() -> Alignment:
             return align(self.class_means, self.prototypes, starts=starts, seed=seed)
 
-        found = solve() if not in_process_group() else _from_rank_0(solve, self.assignment)
+        found = solve() if not in_process_group() else _from_rank_0(solve, self.assignment.device)
         found = replace(found, assignment=_count_changed(found.assignment, self.assignment))
         self.prototypes.copy_(nn.functional.normalize(self.prototypes @ found.rotation, dim=1))
         self._adopt(found.assignment)
@@ -247,14 +255,28 @@ class PrototypeHead(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        """A state that is no head's is refused before anything is changed; float buffers are read as float32."""
         errors: list[str] = args[-1]
-        assignment = state_dict.get(f"{prefix}assignment")
-        if assignment is not None and assignment.shape == (self.num_classes,) and assignment.device.type != "meta":
-            try:
-                check_permutation(f"{prefix}assignment", assignment, self.num_classes)
-            except ValueError as error:
-                errors.append(str(error))
+        found = {name: state_dict[prefix + name] for name in STATE if prefix + name in state_dict}
+        try:
+            for name, value in found.items():
+                own = getattr(self, name)
+                if value.shape != own.shape:
+                    continue  # torch itself reports the size mismatch
+                if value.dtype != own.dtype and value.is_floating_point():
+                    state_dict[prefix + name] = value.to(own.dtype)
+                if value.device.type == "meta":
+                    continue
+                if name == "prototypes":
+                    check_unit_rows(prefix + name, value)
+                elif name == "assignment":
+                    check_permutation(prefix + name, value, self.num_classes)
+                elif name != "updates":
+                    check_finite(prefix + name, value[:, None])
+        except ValueError as error:
+            errors.append(str(error))
+            return
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, dim={self.dim}, loss={self.loss!r}, means={self.means!r}"
@@ -275,28 +297,25 @@ def exclude_from_broadcast(model: nn.Module) -> None:
 # --- ranks -----------------------------------------------------------------------------------------------------------
 
 
-def _group_device() -> torch.device:
-    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+def _all_counts(count: int, device: torch.device) -> list[int]:
+    """The batch size of every rank; -1 says that a rank was given a bad batch, and is an error on all of them."""
+    counts = [torch.zeros((), dtype=torch.int64, device=device) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, torch.tensor(count, device=device))
+    sizes = [int(size) for size in counts]
+    if count >= 0 and min(sizes) < 0:
+        raise ValueError(
+            f"rank {sizes.index(-1)} was given a bad batch; expected good ones on all ranks: see its error"
+        )
+    return sizes
 
 
-def _global_count(labels: Tensor) -> Tensor:
-    count = torch.tensor(len(labels), device=labels.device)
-    dist.all_reduce(count)
-    return count.clamp_min(1)
-
-
-def _gather(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _gather(features: Tensor, labels: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor]:
     """The samples of all ranks in rank order; ragged batches are padded to be sent and cut again."""
-    check_labels("labels", labels, len(features))
-    world = dist.get_world_size()
-    counts = [torch.zeros((), dtype=torch.int64, device=labels.device) for _ in range(world)]
-    dist.all_gather(counts, torch.tensor(len(labels), device=labels.device))
-    sizes = [int(count) for count in counts]
     longest = max(sizes)
     x = features.new_zeros(longest, features.shape[1])
     y = labels.new_zeros(longest)
     x[: len(features)], y[: len(labels)] = features.detach(), labels
-    all_x, all_y = [torch.empty_like(x) for _ in range(world)], [torch.empty_like(y) for _ in range(world)]
+    all_x, all_y = [torch.empty_like(x) for _ in sizes], [torch.empty_like(y) for _ in sizes]
     dist.all_gather(all_x, x)
     dist.all_gather(all_y, y)
     return (
@@ -305,7 +324,7 @@ def _gather(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def _from_rank_0(compute: Callable[[], Any], like: Tensor) -> Any:
+def _from_rank_0(compute: Callable[[], Any], device: torch.device) -> Any:
     """Rank 0's result on every rank; an error there is raised everywhere, so that no rank waits for ever."""
     box: list[Any] = [None]
     if dist.get_rank() == 0:
@@ -316,10 +335,12 @@ def _from_rank_0(compute: Callable[[], Any], like: Tensor) -> Any:
     dist.broadcast_object_list(box, src=0)
     if isinstance(box[0], Exception):
         raise box[0]
-    return _to(box[0], like.device)
+    return _to(box[0], device)
 
 
-def _to(found: Assignment | Alignment, device: torch.device) -> Assignment | Alignment:
+def _to(found: Tensor | Assignment | Alignment, device: torch.device) -> Tensor | Assignment | Alignment:
+    if isinstance(found, Tensor):
+        return found.to(device)
     if isinstance(found, Alignment):
         inner = _to(found.assignment, device)
         assert isinstance(inner, Assignment)

@@ -48,12 +48,17 @@ def uniformity_loss(prototypes: Tensor, t: float = 2.0, subset: Tensor | None = 
 
 
 def ipm_loss(
-    features: Tensor, labels: Tensor, prototypes: Tensor, assignment: Tensor, weight: Tensor | None = None
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    assignment: Tensor,
+    weight: Tensor | None = None,
+    loss: str = "eq6",
 ) -> Tensor:
-    """Eq. 6 per sample, ½ (z·w_{A[y]} - 1)² [B], times the sample's weight."""
+    """Eq. 6 per sample, ½ (z·w_{A[y]} - 1)² [B], or without the ½ (``official``), times the sample's weight."""
     cosine = (normalise(features) * prototypes[assignment[labels]]).sum(1)
-    loss = 0.5 * (cosine - 1) ** 2
-    return loss if weight is None else loss * weight
+    value = (0.5 if loss == "eq6" else 1.0) * (cosine - 1) ** 2
+    return value if weight is None else value * weight
 
 
 def ipm_gradient(features: Tensor, labels: Tensor, prototypes: Tensor, assignment: Tensor) -> Tensor:
@@ -69,6 +74,15 @@ def update_class_means(means: Tensor, features: Tensor, labels: Tensor, momentum
     means = means.clone()
     for z, label in zip(normalise(features).to(means.dtype), labels.tolist(), strict=True):
         means[label] = momentum * means[label] + (1 - momentum) * z
+    return means
+
+
+def update_official_means(means: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+    """The authors' published update: q_y ← (1.9 q_y + 0.1 z)/‖·‖ with the last sample of each class in the batch."""
+    means, z = means.clone(), normalise(features).to(means.dtype)
+    for label in labels.unique().tolist():
+        last = int((labels == label).nonzero()[-1])
+        means[label] = normalise((1.9 * means[label] + 0.1 * z[last])[None])[0]
     return means
 
 

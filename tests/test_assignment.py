@@ -160,6 +160,7 @@ def test_a_time_limit_gives_an_honest_gap(monkeypatch: pytest.MonkeyPatch) -> No
         (torch.randn(3, 2), torch.full((3, 2), float("inf")), {}, "prototypes holds NaN or inf"),
         (torch.randn(3, 2), torch.randn(3, 2), {"method": "greedy"}, "'greedy'"),
         (torch.randn(0, 2), torch.randn(0, 2), {}, "at least 1 rows"),
+        (torch.randn(3, 2), torch.randn(3, 2), {"tolerance": float("nan")}, "tolerance is nan"),
     ],
 )
 def test_assign_errors(means: Tensor, prototypes: Tensor, options: dict[str, Any], message: str) -> None:

@@ -49,6 +49,8 @@ def test_train_resume_and_predict(
         (["runs/digits", "nothing.png"], "no image nothing.png"),
         (["runs/digits", files[0], "-k", "11"], "1..10"),
         (["runs/none", files[0]], "no run folder or checkpoint"),
+        (["runs/digits", files[0], "--device", "cuda:99"], "--device is cuda:99"),
+        (["runs/digits", files[0], "--device", "foo"], "--device is foo"),
     ):
         assert predict(arguments) == 2
         error = capsys.readouterr().err
@@ -80,6 +82,9 @@ def test_print_config_is_a_configuration(tmp_path: Path, capsys: pytest.CaptureF
         (["--optim.lr", "fast"], "optim.lr"),
         (["--head.momentum", "1.5"], "head.momentum is 1.5; expected 0 <= momentum < 1"),
         (["--data", "mnist"], "unknown data set 'mnist'"),
+        (["--seed", "-1"], "seed is -1; expected 0 <= seed < 2^32"),
+        (["--out", "/dev/null/run"], "/dev/null/run"),
+        (["--accelerator", "gpu", "--devices", "99"], "99 devices and this machine has"),
         (["--resume", "nowhere"], "no run to resume at nowhere"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
     ],

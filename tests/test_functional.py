@@ -68,6 +68,36 @@ def test_uniformity_loss_does_not_see_rotations(c: int, d: int, seed: int) -> No
     torch.testing.assert_close(F.uniformity_loss(w @ turn), F.uniformity_loss(w))
 
 
+@pytest.mark.parametrize("t", [30.0, 60.0, 128.0])
+def test_uniformity_loss_of_sharp_potentials(t: float) -> None:
+    w = torch.eye(4, requires_grad=True)
+    loss = F.uniformity_loss(w, t=t)
+    loss.backward()
+    assert loss.item() == pytest.approx(-2 * t)  # all pairs at distance² 2
+    assert w.grad is not None and torch.isfinite(w.grad).all()
+    with pytest.raises(ValueError, match="lower t"):
+        F.uniformity_loss(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), t=300.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"points": 2 * unit_rows(3, 4)}, ValueError, "expected unit rows"),
+        ({"points": torch.full((3, 4), float("nan"))}, ValueError, "NaN"),
+        ({"points": unit_rows(3, 4).half()}, TypeError, "float16"),
+        ({"others": unit_rows(5, 4).double()}, TypeError, "both float32 or both float64"),
+        ({"others": unit_rows(5, 3)}, ValueError, "same D"),
+        ({"precision": "low"}, ValueError, "'low'"),
+        ({"t": -1.0}, ValueError, "sharpness"),
+        ({"weights": torch.ones(3)}, ValueError, r"expected \[5\]"),
+        ({"self_index": torch.tensor([0, 1, 5])}, ValueError, "0..4"),
+    ],
+)
+def test_gaussian_potential_errors(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        F.gaussian_potential(**({"points": unit_rows(3, 4), "others": unit_rows(5, 4)} | arguments))
+
+
 def test_coincident_prototypes_have_a_finite_gradient() -> None:
     w = torch.ones(4, 3, requires_grad=True)
     loss = F.uniformity_loss(w, t=50.0)
@@ -262,6 +292,11 @@ def good() -> dict[str, Any]:
         ({"features": torch.tensor([[1.0, 2, 3]] * 3 + [[1, float("inf"), 3]])}, ValueError, "first in row 3"),
         ({"prototypes": unit_rows(6, 3).requires_grad_()}, ValueError, "detach"),
         ({"assignment": torch.arange(5)}, ValueError, r"expected \[6\]"),
+        ({"assignment": torch.full((6,), 99)}, ValueError, "expected 0..5"),
+        ({"assignment": torch.full((6,), -1)}, ValueError, "expected 0..5"),
+        ({"prototypes": 3 * unit_rows(6, 3)}, ValueError, "expected unit rows"),
+        ({"prototypes": torch.full((6, 3), float("nan"))}, ValueError, "NaN"),
+        ({"weight": torch.tensor([1.0, float("nan"), 1, 1])}, ValueError, "weight holds NaN"),
         ({"weight": torch.ones(3)}, ValueError, r"shape \[3\]"),
         ({"reduction": "average"}, ValueError, "'average'"),
         ({"loss": "eq7"}, ValueError, "'eq7'"),

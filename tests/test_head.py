@@ -74,11 +74,9 @@ def test_official_variant() -> None:
     loss = head(x, y)
     cosines = (reference.normalise(x) * head.prototypes[head.assignment[y]]).sum(1)
     torch.testing.assert_close(loss, (1 - cosines).square().mean())
-    z = reference.normalise(x)
-    expected = before.clone()
-    for label, sample in ((5, 1), (2, 2)):  # of two samples of class 5 the last counts
-        expected[label] = nn.functional.normalize(1.9 * before[label] + 0.1 * z[sample], dim=0)
-    torch.testing.assert_close(head.class_means, expected)
+    torch.testing.assert_close(head.class_means, reference.update_official_means(before, x, y))
+    z = reference.normalise(x)  # of two samples of class 5 the last counts
+    torch.testing.assert_close(head.class_means[5], nn.functional.normalize(1.9 * before[5] + 0.1 * z[1], dim=0))
 
 
 def test_reassign_follows_the_means() -> None:
@@ -157,10 +155,31 @@ def test_state_dict_round_trip() -> None:
 def test_a_broken_state_dict_is_refused() -> None:
     state = make().state_dict()
     state["assignment"] = torch.zeros(12, dtype=torch.int64)
+    head = make()
+    before = {name: value.clone() for name, value in head.state_dict().items()}
     with pytest.raises(RuntimeError, match="more than once"):
-        make().load_state_dict(state)
+        head.load_state_dict(state)
+    for name, value in (("prototypes", 5 * unit_rows(12, 4)), ("class_means", torch.full((12, 4), float("nan")))):
+        with pytest.raises(RuntimeError, match=name):
+            head.load_state_dict(before | {name: value})
+    assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())
     with pytest.raises(RuntimeError, match="size mismatch"):
         make(11).load_state_dict(state)
+
+
+def test_half_precision_states_are_read_as_float32() -> None:
+    state = {k: v.half() if v.is_floating_point() else v for k, v in make().state_dict().items()}
+    for assign in (False, True):
+        head = make()
+        head.load_state_dict(state, assign=assign)
+        assert head.prototypes.dtype == head.class_means.dtype == head.prices.dtype == torch.float32
+
+
+def test_autocast_leaves_predictions_alone() -> None:
+    head, x = make(200, 8), torch.randn(100, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = head.predict(x, k=3), head.logits(x)
+    assert torch.equal(within[0], head.predict(x, k=3)) and torch.equal(within[1], head.logits(x))
 
 
 def test_meta_device_estimates_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

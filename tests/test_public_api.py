@@ -13,12 +13,13 @@ from fastproto.training import fit
 
 SIGNATURES = {
     prototypes.estimate_prototypes: (
-        "num_classes dim * objective t method seed device max_passes time_limit progress cache"
+        "num_classes dim * objective t method seed device max_passes time_limit progress cache "
+        "precision form subset_size lr iterations trace"
     ),
     prototypes.measure_prototypes: "vectors t",
     prototypes.load_prototypes: "path * t device",
-    functional.gaussian_potential: "points others * t self_index weights",
-    functional.uniformity_loss: "prototypes * t subset form",
+    functional.gaussian_potential: "points others * t self_index weights precision",
+    functional.uniformity_loss: "prototypes * t subset form precision",
     functional.ipm_loss: "features labels prototypes assignment * weight reduction loss",
     functional.update_class_means_: "means features labels momentum",
     functional.update_class_means: "means features labels momentum",

@@ -73,6 +73,12 @@ def worker(rank: int, world: int, port: int, folder: str, reduction: str, means:
         model.head.reassign()
     except ValueError as error:
         Path(folder, f"error{rank}").write_text(str(error))
+    # A bad batch on one rank is an error on all, not a wait for ever.
+    x, y, weight = rank_batch(0, rank, False)
+    try:
+        model.head(model.backbone(x), y + (C if rank == 0 else 0), weight)
+    except ValueError as error:
+        Path(folder, f"bad{rank}").write_text(str(error))
     dist.barrier()
     dist.destroy_process_group()
 
@@ -108,4 +114,6 @@ def test_ranks_equal_one_process(world: int, reduction: str, means: str, tmp_pat
         assert across == pytest.approx(alone["losses"][step], rel=1e-5)
     estimated = [torch.load(tmp_path / f"w{rank}.pt", weights_only=True) for rank in range(world)]
     assert all(torch.equal(w, estimated[0]) for w in estimated)
+    assert "labels run from" in (tmp_path / "bad0").read_text()
+    assert all("rank 0 was given a bad batch" in (tmp_path / f"bad{rank}").read_text() for rank in range(1, world))
     assert all("NaN" in (tmp_path / f"error{rank}").read_text() for rank in range(world))

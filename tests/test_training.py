@@ -14,9 +14,11 @@ import lightning as L
 import pytest
 import torch
 import yaml
+from PIL import Image
 
+from fastproto.cli import train
 from fastproto.training import TrainConfig, fit, run
-from fastproto.training.callbacks import RenewAssignment, WriteCheckpoints
+from fastproto.training.callbacks import MetricsFile, RenewAssignment, WriteCheckpoints
 from fastproto.training.checkpoints import KEY, load_classifier, read_checkpoint
 from fastproto.training.module import learning_rate_factor
 
@@ -106,6 +108,42 @@ def test_resumed_equals_uninterrupted(model: str, tmp_path: Path, monkeypatch: p
         read_checkpoint(tmp_path / part / "checkpoints" / "last.ckpt")["state_dict"] for part in ("whole", "halves")
     ]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_resume_into_another_folder(tmp_path: Path) -> None:
+    first = fit(quick(tmp_path / "a"))
+    last = str(first.folder / "checkpoints" / "last.ckpt")
+    # Nothing is left to train: the best checkpoint so far must have come along.
+    again = fit(quick(tmp_path / "b", resume=last))
+    assert again.test_accuracy == first.test_accuracy
+    assert again.checkpoint == tmp_path / "b" / "checkpoints" / "best.ckpt"
+
+
+def test_a_metrics_file_cut_short_by_a_crash(tmp_path: Path) -> None:
+    whole = "epoch,step,train/loss\n0,9,0.5\n1,19,0.25\n"
+    for length in range(len(whole) + 1):
+        file = tmp_path / "metrics.csv"
+        file.write_text(whole[:length])
+        kept = MetricsFile(file, keep_before_step=100).rows
+        assert [row["step"] for row in kept] == ["9", "19"][: max(whole[:length].count("\n") - 1, 0)]
+
+
+def test_an_unreadable_image_in_a_worker_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part in ("train", "val"):
+        for name in "ab":
+            (tmp_path / part / name).mkdir(parents=True)
+            for index in range(12):
+                Image.new("RGB", (16, 16), "red" if name == "a" else "blue").save(
+                    tmp_path / part / name / f"{index}.png"
+                )
+    for file in (tmp_path / "train" / "a").iterdir():
+        file.write_bytes(file.read_bytes()[:40])
+    (tmp_path / "train" / "a" / "0.png").write_bytes((tmp_path / "val" / "a" / "0.png").read_bytes())
+    arguments = ["--data", "image-folder", "--data.root", str(tmp_path), "--data.workers", "1", "--model", "mlp"]
+    assert train([*arguments, "--head.dim", "2", "--out", str(tmp_path / "run"), "--progress", "false"]) == 2
+    error = capsys.readouterr().err
+    sentence = next(line for line in error.splitlines() if line.startswith("error: "))
+    assert ".png" in sentence and "Traceback" not in error
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.37, 1.0, 2.0, 3.0])

@@ -16,7 +16,8 @@ class Assignment:
     """A permutation with its certificate.
 
     ``gap`` is Σ_i max_j(s_ij - p_j) + Σ_j p_j - Σ_i s_{i,A(i)} >= 0 in the units of the scores: no permutation is
-    better than ``objective + gap``. ``certified`` says that gap + rounding floor <= tolerance · C · std(s).
+    better than ``objective + gap``. ``certified`` says that gap + rounding floor <= tolerance · C · std(s), or that
+    the gap is within the rounding floor.
     """
 
     permutation: Tensor  # [C] int64: row i is matched with column permutation[i]

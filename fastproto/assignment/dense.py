@@ -38,7 +38,8 @@ def assign(
         prototypes: W [C, D], float32 or float64.
         previous: an earlier result; if its prices still prove its permutation optimal, it is returned after one pass.
         method: ``auto`` or ``dense`` (today both are the dense solver, after the look at ``previous``).
-        tolerance: how large the gap may be, relative to C · std(s), for the result to count as certified.
+        tolerance: how large the gap may be, relative to C · std(s), for the result to count as certified; a gap within
+            the rounding floor always does.
         time_limit: seconds. A dense solver cannot be stopped; once the time is over, prices are no longer improved, and
             the gap that is returned is the honest, larger one.
 
@@ -51,6 +52,8 @@ def assign(
     Source: Eq. 8-9 of Saadabadi et al., CVPR 2024; linear programming duality.
     """
     started = time.perf_counter()
+    if not 0 <= tolerance < float("inf"):
+        raise ValueError(f"tolerance is {tolerance}; expected a number >= 0, such as 1e-6")
     check_matrix("class_means", class_means)
     check_matrix("prototypes", prototypes)
     if class_means.shape != prototypes.shape:
@@ -63,7 +66,7 @@ def assign(
     norm = torch.linalg.vector_norm(q, dim=1, keepdim=True)
     q = torch.where(norm > TINY_NORM, q / norm.clamp_min(TINY_NORM), 0.0)
     mean_q, mean_w = q.mean(0), w.mean(0)
-    spread = score_spread(q - mean_q, w - mean_w)
+    spread = score_spread(q, w)
     magnitude = float(torch.linalg.vector_norm(w, dim=1).max()) * q.shape[1]
 
     def matrix() -> tuple[Array, Tensor]:

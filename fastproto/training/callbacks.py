@@ -80,7 +80,8 @@ class WriteCheckpoints(L.Callback):
         return {"best": list(self.best)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = tuple(state_dict["best"])
+        if (self.folder / "best.ckpt").exists():
+            self.best = tuple(state_dict["best"])
 
 
 class MetricsFile(Logger):
@@ -96,8 +97,9 @@ class MetricsFile(Logger):
         self.columns: list[str] = []  # of the file as it stands
         self.started = time.perf_counter()
         if keep_before_step is not None and path.is_file():
-            with path.open(newline="") as file:
-                rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+            # A crash may have cut the last line short: only lines that end count.
+            whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(whole)]
             self.rows = [row for row in rows if int(row["step"]) < keep_before_step]
 
     @property

@@ -155,6 +155,7 @@ class TrainConfig:
             "head.renewals_per_epoch",
         ):
             self._require(key, 0 <= self._get(key) < float("inf"), "a number >= 0")
+        self._require("seed", 0 <= self.seed < 2**32, "0 <= seed < 2^32")
         self._require("optim.lr", self.optim.lr > 0, "a number > 0")
         self._require("head.momentum", 0 <= self.head.momentum < 1, "0 <= momentum < 1")
         for key, choices in _CHOICES.items():

@@ -23,8 +23,11 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 import fastproto
 from fastproto.data import DataSplits, collate, load_data
+from fastproto.data.optional import require
 from fastproto.files import write_whole
 from fastproto.head import PrototypeHead
+from fastproto.models import build_backbone
+from fastproto.prototypes import check_shape, load_prototypes
 from fastproto.training.callbacks import MetricsFile, RenewAssignment, WriteCheckpoints
 from fastproto.training.checkpoints import (
     WholeFileIO,
@@ -109,6 +112,7 @@ def _fit_quietly(config: TrainConfig) -> RunResult:
         fonts=config.data.fonts,
     )
     module = Classifier.for_data(config, data)
+    _check_parts(config, data)
     resumed, step = None, None
     if config.resume is not None:
         resumed = find_checkpoint(config.resume)
@@ -119,6 +123,8 @@ def _fit_quietly(config: TrainConfig) -> RunResult:
     module.config = config = replace(config, out=str(folder), resume=None)
     metrics = MetricsFile(folder / "metrics.csv", step)
     checkpoints = WriteCheckpoints(folder / "checkpoints")
+    if resumed is not None:
+        _bring_best(resumed, folder)
     callbacks: list[L.Callback] = [RenewAssignment(config.head.renewals_per_epoch), checkpoints]
     if config.head.name != "prototype":
         callbacks = [checkpoints]
@@ -175,6 +181,33 @@ def _fit(trainer: L.Trainer, module: Classifier, loaders: Loaders, resumed: Path
         raise KeyboardInterrupt(str(trainer.default_root_dir)) from stop
 
 
+def _check_parts(config: TrainConfig, data: DataSplits) -> None:
+    """Find out that a backbone or a prototype file does not fit before there is a run folder."""
+    require("matplotlib", "the pictures of a run")
+    if config.accelerator == "gpu" and torch.cuda.device_count() < config.devices:
+        raise ValueError(
+            f"accelerator is gpu with {config.devices} devices and this machine has {torch.cuda.device_count()} GPUs; "
+            "expected no more devices than there are: use --accelerator cpu or fewer --devices"
+        )
+    with torch.device("meta"):
+        build_backbone(
+            config.model.name,
+            channels=data.preprocessing.channels,
+            image_size=data.preprocessing.image_size,
+            dim=config.head.dim,
+        )
+    if config.head.prototypes is not None and config.head.name != "softmax":
+        check_shape(load_prototypes(config.head.prototypes), len(data.class_names), config.head.dim)
+
+
+@rank_zero_only
+def _bring_best(resumed: Path, folder: Path) -> None:
+    """The best checkpoint so far comes along where a run goes on in another folder."""
+    best, here = resumed.parent / "best.ckpt", folder / "checkpoints" / "best.ckpt"
+    if best.is_file() and not here.exists():
+        write_whole(here, lambda file: file.write_bytes(best.read_bytes()))
+
+
 def geometry_note(num_classes: int, dim: int) -> str | None:
     """One line for a (C, D) whose prototypes leave an assignment little or nothing to express."""
     if num_classes <= dim + 1:
@@ -208,9 +241,12 @@ def run_folder(config: TrainConfig) -> Path:
     number = 1
     while True:
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        if not folder.exists():
+        try:
+            rank_zero_only(folder.mkdir)(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
             return folder
-        number += 1
 
 
 @rank_zero_only

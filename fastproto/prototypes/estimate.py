@@ -1,0 +1,153 @@
+"""Prototypes for (C, D): a closed form where there is one, else a search, kept on disk for the next time."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from fastproto.prototypes.closed_forms import closed_form
+from fastproto.prototypes.codes import binary_code
+from fastproto.prototypes.files import Prototypes, load_prototypes, make
+from fastproto.prototypes.optimise import Effort
+from fastproto.prototypes.quality import check_sharpness
+from fastproto.prototypes.search import random_start, search_max_cosine, search_uniform
+from fastproto.prototypes.sgd import check_sgd, sgd
+
+OBJECTIVES = ("uniform", "max_cosine")
+METHODS = ("auto", "lbfgs", "binary_code", "sgd")
+PRECISIONS = ("highest", "high", "medium")
+RECIPE = 2  # part of the cache's key: raise it when the same arguments begin to give other prototypes
+
+
+def estimate_prototypes(
+    num_classes: int,
+    dim: int,
+    *,
+    objective: str = "uniform",
+    t: float = 2.0,
+    method: str = "auto",
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    max_passes: int | None = None,
+    time_limit: float | None = None,
+    progress: bool = False,
+    cache: bool = True,
+    precision: str = "highest",
+    form: str = "eq5",
+    subset_size: int | None = None,
+    lr: float = 0.1,
+    iterations: int = 1000,
+    trace: list[tuple[float, float, float]] | None = None,
+) -> Prototypes:
+    """C unit vectors spread evenly over the sphere in D dimensions: a closed form where there is one, else a search.
+
+    Ctrl-C ends a search with the best so far, and a line on standard error.
+
+    Args:
+        num_classes: C >= 2.
+        dim: D >= 2.
+        objective: ``uniform`` minimises L_uni at ``t``; ``max_cosine`` the cosine of the closest pair.
+        t: sharpness of the Gaussian potential, > 0; for ``max_cosine`` the first of a rising series.
+        method: ``auto``; ``lbfgs`` searches even where there is a closed form; ``binary_code`` takes ±1 words (D a
+            power of two); ``sgd`` is the paper's own descent, for comparison.
+        seed: of the random starts (closed forms and codes need none).
+        device: where the work is done and the vectors end up; None is the CPU.
+        max_passes: how many sweeps over all pairs to spend at most, altogether; None leaves it to the search.
+        time_limit: seconds; the best so far is returned, and not cached.
+        progress: print a line on standard error.
+        cache: keep and reuse the result in ``$XDG_CACHE_HOME/fastproto`` (or ``~/.cache/fastproto``).
+        precision: of the matrix products a search begins with; it always finishes at ``highest``.
+        form, subset_size, lr, iterations: of ``sgd`` alone, see :func:`fastproto.prototypes.sgd.sgd`.
+        trace: a list that is given (passes spent, t, L_uni) after each evaluation of a search; nothing is then read
+            from the cache.
+
+    Returns:
+        Prototypes with their measured quality, the passes and the seconds spent.
+
+    Raises:
+        TypeError, ValueError: C < 2, D < 2, t <= 0, an unknown objective, method, precision or form, no code of that
+            size, limits below 1.
+
+    Source: Eq. 4-5 of Saadabadi et al., CVPR 2024.
+    """
+    _check(num_classes, dim, objective, t, method, max_passes, time_limit, precision)
+    check_sgd(num_classes, form, subset_size, lr, iterations)
+    began = time.perf_counter()
+    known = closed_form(num_classes, dim, objective, t) if method == "auto" else None
+    if method == "binary_code":
+        known = binary_code(num_classes, dim), "binary_code"
+    if known is not None:
+        return make(known[0], t, known[1], seconds=time.perf_counter() - began, device=device)
+    options = (form, subset_size, lr, iterations) if method == "sgd" else (precision,)
+    key = (num_classes, dim, t, objective, method, options, seed, max_passes, RECIPE)
+    file = cache_folder() / f"{num_classes}x{dim}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.safetensors"
+    if cache and trace is None and file.exists():
+        try:
+            return load_prototypes(file, t=t, device=device)
+        except ValueError:
+            pass  # not ours or damaged: it is made again and replaced
+    deadline = None if time_limit is None else began + time_limit
+    effort = Effort(max_passes, deadline, progress, trace=[] if trace is None else trace)
+    name = "sgd" if method == "sgd" else "lbfgs"
+    if method == "sgd":
+        start = random_start(num_classes, dim, seed, device)
+        vectors = sgd(
+            start, t, effort, form=form, subset_size=subset_size, lr=lr, iterations=iterations, seed=seed
+        )  # fmt: skip
+    elif objective == "uniform":
+        vectors = search_uniform(num_classes, dim, t, seed, effort, device=device, precision=precision)
+    else:
+        codes = method == "auto"
+        vectors, name = search_max_cosine(num_classes, dim, t, seed, effort, device=device, codes=codes)
+    effort.finish()
+    seconds = time.perf_counter() - began
+    found = make(vectors, t, name, passes=effort.spent, seconds=seconds, device=device)
+    if effort.interrupted:
+        print(
+            f"fastproto: interrupted after {found.passes} passes; going on with the best prototypes so far",
+            file=sys.stderr,
+        )
+    elif cache and time_limit is None:
+        try:
+            found.save(file)
+        except OSError as error:
+            print(f"fastproto: could not write the prototype cache {file} ({error}); going on without", file=sys.stderr)
+    return found
+
+
+def _check(
+    num_classes: int,
+    dim: int,
+    objective: str,
+    t: float,
+    method: str,
+    max_passes: int | None,
+    time_limit: float | None,
+    precision: str,
+) -> None:
+    if not isinstance(num_classes, int) or not isinstance(dim, int):
+        raise TypeError(f"num_classes is {num_classes!r} and dim {dim!r}; expected two integers")
+    if num_classes < 2 or dim < 2:
+        raise ValueError(f"num_classes is {num_classes} and dim {dim}; expected both to be at least 2")
+    check_sharpness(t)
+    if objective not in OBJECTIVES or method not in METHODS:
+        raise ValueError(
+            f"objective {objective!r} with method {method!r}; expected one of {OBJECTIVES} and of {METHODS}"
+        )
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; expected one of {PRECISIONS}")
+    if max_passes is not None and max_passes < 1:
+        raise ValueError(f"max_passes is {max_passes}; expected at least 1")
+    if time_limit is not None and not 0 < time_limit < math.inf:
+        raise ValueError(f"time_limit is {time_limit}; expected seconds > 0, or None for no limit")
+
+
+def cache_folder() -> Path:
+    """Where estimates are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastproto"

@@ -1,0 +1,149 @@
+"""Prototypes as an object, and the files they are kept in. Nothing in a file is ever executed (no pickled code)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastproto.checks import check_matrix, check_unit_rows, shape_of
+from fastproto.files import write_whole
+from fastproto.prototypes.quality import Quality, measure_prototypes, unit_rows
+
+SUFFIXES = (".safetensors", ".npz", ".pth", ".npy")
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """Unit vectors with their quality and how they were made."""
+
+    vectors: Tensor  # [C, D] float32, unit rows
+    quality: Quality
+    method: str  # "polygon", "simplex", "cross_polytope", ..., "lbfgs", "binary_code", "sgd", "word_vectors", "file"
+    passes: int  # sweeps over all pairs that were spent
+    seconds: float = 0.0  # that it took to make them
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a file, whole or not at all; the suffix chooses the format.
+
+        ``.safetensors`` holds vectors, quality and method; ``.npz`` vectors, method, passes and seconds; ``.pth`` is
+        the authors' format (``{'w': [D, C]}``) and ``.npy`` that of Hyperspherical Prototype Networks ([C, D]).
+
+        Raises:
+            ValueError: another suffix.
+        """
+        path = Path(path)
+        vectors = self.vectors.detach().cpu().contiguous()
+        if path.suffix == ".safetensors":
+            from safetensors.torch import save
+
+            facts = {"method": self.method, "passes": str(self.passes), "seconds": repr(self.seconds)}
+            facts |= {key: repr(value) for key, value in asdict(self.quality).items()}
+            data = save({"vectors": vectors}, metadata=facts)
+            write_whole(path, lambda file: file.write_bytes(data))
+        elif path.suffix == ".npz":
+            facts_ = {"method": np.array(self.method), "passes": np.array(self.passes)}
+            arrays = {"vectors": vectors.numpy(), "seconds": np.array(self.seconds), **facts_}
+            write_whole(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+        elif path.suffix == ".pth":
+            write_whole(path, lambda file: torch.save({"w": vectors.T.contiguous()}, file))
+        elif path.suffix == ".npy":
+            write_whole(path, lambda file: np.save(file, vectors.numpy()))
+        else:
+            raise ValueError(f"cannot write prototypes to {path}; expected a name that ends in {', '.join(SUFFIXES)}")
+
+
+def make(
+    vectors: Tensor,
+    t: float,
+    method: str,
+    *,
+    passes: float = 0,
+    seconds: float = 0.0,
+    device: torch.device | str | None = None,
+) -> Prototypes:
+    """Prototypes of unit rows in any width, measured as they are in float32."""
+    vectors = vectors.detach().to(device or "cpu", torch.float32)
+    return Prototypes(vectors, measure_prototypes(vectors, t), method, int(np.ceil(passes)), seconds)
+
+
+def load_prototypes(
+    path: str | os.PathLike[str], *, t: float = 2.0, device: torch.device | str | None = None
+) -> Prototypes:
+    """Read ``.safetensors`` or ``.npz`` of ours, the authors' ``.pth`` (``{'w': [D, C]}``) or HPN's ``.npy`` ([C, D]).
+
+    The rows of foreign files are normalised. Nothing in a file is ever executed (no pickled code).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: an unknown suffix, a damaged file, one that holds something else, NaN, zero rows.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no prototype file {path}; make one with fastproto-prototypes --out {path}")
+    try:
+        vectors, method, passes, seconds = _read(path)
+    except _WrongContentError:
+        raise
+    except Exception as error:  # each format's library has errors of its own for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} could not be read as prototypes ({reason}); expected a whole {path.suffix} file: make it again"
+        ) from error
+    check_matrix(str(path), vectors, min_rows=2)
+    vectors = vectors.float()
+    if path.suffix in (".pth", ".pt", ".npy"):
+        vectors = unit_rows(str(path), vectors)
+    check_unit_rows(str(path), vectors)
+    return make(vectors, t, method, passes=passes, seconds=seconds, device=device)
+
+
+class _WrongContentError(ValueError):
+    """A file that could be read, and holds something else; apart from what the libraries raise themselves."""
+
+
+def _read(path: Path) -> tuple[Tensor, str, int, float]:
+    """Vectors, method, passes and seconds."""
+    if path.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            if "vectors" not in file.keys():  # noqa: SIM118 - not a dict
+                raise _WrongContentError(f"{path} holds {sorted(file.keys())}; expected a tensor named 'vectors'")
+            facts = file.metadata() or {}
+            numbers = int(facts.get("passes", 0)), float(facts.get("seconds", 0))
+            return file.get_tensor("vectors"), facts.get("method", "file"), *numbers
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            if "vectors" not in arrays:
+                raise _WrongContentError(f"{path} holds {sorted(arrays)}; expected an array named 'vectors'")
+            method = str(arrays["method"]) if "method" in arrays else "file"
+            numbers = int(arrays.get("passes", 0)), float(arrays.get("seconds", 0))
+            return torch.from_numpy(arrays["vectors"]), method, *numbers
+    if path.suffix == ".npy":
+        return torch.from_numpy(np.load(path, allow_pickle=False)), "file", 0, 0.0
+    if path.suffix in (".pth", ".pt"):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict) or not isinstance(content.get("w"), Tensor) or content["w"].ndim != 2:
+            raise _WrongContentError(f"{path} holds no matrix 'w'; expected the authors' {{'w': [D, C]}}")
+        return content["w"].detach().T.contiguous(), "file", 0, 0.0
+    raise _WrongContentError(f"cannot read prototypes from {path}; expected a name that ends in {', '.join(SUFFIXES)}")
+
+
+def check_shape(prototypes: Prototypes | Tensor, num_classes: int, dim: int) -> Tensor:
+    """The vectors, if they are C unit rows of D numbers."""
+    vectors = prototypes.vectors if isinstance(prototypes, Prototypes) else prototypes
+    check_matrix("prototypes", vectors, min_rows=2)
+    if vectors.shape != (num_classes, dim):
+        raise ValueError(
+            f"prototypes are {shape_of(vectors)}; expected [{num_classes}, {dim}] for {num_classes} classes in "
+            f"{dim} dimensions: pass matching ones, or None to estimate them"
+        )
+    if vectors.requires_grad:
+        raise ValueError("prototypes require grad; expected fixed prototypes: pass prototypes.detach()")
+    check_unit_rows("prototypes", vectors)
+    return vectors

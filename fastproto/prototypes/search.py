@@ -1,0 +1,172 @@
+"""Which starts to descend from, and how sharp to make the potential: what is spent on (C, D) without a closed form."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fastproto.functional import BLOCK, gaussian_potential
+from fastproto.prototypes.bounds import max_cosine_bound, uniformity_bound
+from fastproto.prototypes.codes import binary_code, code_capacity, code_cosine
+from fastproto.prototypes.optimise import Effort, minimise
+
+PASSES = 400  # at most for one descent
+SMALL = 8_000_000  # numbers C²·D that are looked at again and again in a second
+WIDE = 200_000_000  # C²·D up to which all is done in float64
+STARTS = 12  # at most
+START_STRIDE = 1_000_003  # between the seeds of one search, so that neighbouring seeds share no start
+HOPELESS = 0.04  # a descent stays at least this far above the bound on the max cosine once C >= 4D (seen, not proved)
+ANNEALED = 2_500_000  # as SMALL, for annealing: it is slower and more often right
+# Where annealing begins, as a multiple of t, and by which factor it goes on. The slow way from t finds arrangements
+# that the others miss where C is a few times D; in few dimensions the others find better packings.
+WAYS_UP = ((1.0, math.sqrt(2)), (16.0, 4.0), (1.0, math.sqrt(2)), (4.0, 4.0))
+MOVED = 0.05  # share of the points, those of highest potential, that a hop puts elsewhere
+
+
+def random_start(num_classes: int, dim: int, seed: int, device: torch.device | str | None = None) -> Tensor:
+    """Independent uniform directions [C, D] in the width that descents of this size use; the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.randn(num_classes, dim, generator=generator, dtype=torch.float32, device="cpu").double()
+    points = torch.nn.functional.normalize(points, dim=1)
+    return points.to(device or "cpu", torch.float64 if num_classes**2 * dim <= WIDE else torch.float32)
+
+
+def search_uniform(
+    num_classes: int,
+    dim: int,
+    t: float,
+    seed: int,
+    effort: Effort,
+    *,
+    device: torch.device | str | None = None,
+    precision: str = "highest",
+) -> Tensor:
+    """The lowest L_uni of a few descents; where C is small, then of hops from the best two.
+
+    Local minima differ by about 1 % of what a descent gains; only many tries find the lowest.
+    """
+    tries = number_of_starts(num_classes, dim)
+    found: list[tuple[float, Tensor]] = []
+    tolerance = 0.0
+    for k in range(tries):
+        points = random_start(num_classes, dim, seed + START_STRIDE * k, device)
+        if k == 0:
+            gain = _random_value(num_classes, dim, t) - uniformity_bound(num_classes, dim, t)
+            tolerance = (1e-4 if num_classes**2 * dim <= WIDE else 1e-3) * gain
+        if precision != "highest":
+            points, _ = minimise(points, t, effort, passes=PASSES, tolerance=10 * tolerance, precision=precision)
+        points, value = minimise(points, t, effort, passes=PASSES, tolerance=(2 if tries > 1 else 1) * tolerance)
+        found.append((value, points))
+        if effort.over():
+            break
+    found.sort(key=lambda pair: pair[0])
+    if tries == 1 or effort.over():
+        return found[0][1]
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(tries):
+        for k in range(2):
+            points = _hop(found[k][1], t, generator)
+            points, value = minimise(points, t, effort, passes=PASSES, tolerance=2 * tolerance)
+            if value < found[k][0]:
+                found[k] = value, points
+            if effort.over():
+                return min(found, key=lambda pair: pair[0])[1]
+    return minimise(min(found, key=lambda pair: pair[0])[1], t, effort, passes=PASSES, tolerance=0.1 * tolerance)[0]
+
+
+def number_of_starts(num_classes: int, dim: int) -> int:
+    return max(1, min(STARTS, SMALL // (num_classes**2 * dim)))
+
+
+def _random_value(num_classes: int, dim: int, t: float) -> float:
+    """L_uni of independent uniform directions, on average over pairs: log of the mean of exp(-2t(1 - cos))."""
+    from scipy.special import ive  # the modified Bessel function, scaled by exp(-x)
+
+    order, x = dim / 2 - 1, 2 * t
+    scaled = float(ive(order, x))
+    if scaled <= 0:  # underflow in many dimensions: cosines are normal with variance 1/D
+        return -2 * t + 2 * t * t / dim
+    return math.lgamma(dim / 2) + order * math.log(2 / x) + math.log(scaled)
+
+
+def _hop(points: Tensor, t: float, generator: torch.Generator) -> Tensor:
+    """The points with the highest potential put at random places."""
+    count, dim = points.shape
+    crowded = gaussian_potential(points, t=t)[0].topk(max(2, round(MOVED * count))).indices
+    fresh = torch.randn(len(crowded), dim, generator=generator, dtype=torch.float32, device="cpu").to(points)
+    points = points.clone()
+    points[crowded] = torch.nn.functional.normalize(fresh, dim=1)
+    return points
+
+
+# --- max cosine ------------------------------------------------------------------------------------------------------
+
+
+def search_max_cosine(
+    num_classes: int,
+    dim: int,
+    t: float,
+    seed: int,
+    effort: Effort,
+    *,
+    device: torch.device | str | None = None,
+    codes: bool = True,
+) -> tuple[Tensor, str]:
+    """The smallest max cosine of annealed descents and, where there is one, a binary code; and what made it.
+
+    A code is taken as it is: descent from it at any sharpness was seen to lower its max cosine by nothing. It is taken
+    without a look at descents where those would need minutes.
+    """
+    found: list[tuple[float, Tensor, str]] = []
+    if codes and 4 * dim <= num_classes <= code_capacity(dim):
+        start = binary_code(num_classes, dim).to(random_start(2, dim, 0, device))
+        found.append((max_cosine(start), start, "binary_code"))
+        level = max_cosine_bound(num_classes, dim) + HOPELESS
+        if code_cosine(num_classes, dim) <= level or num_classes**2 * dim > WIDE:
+            return found[0][1:]
+    size = num_classes**2 * dim
+    # The way up decides in which arrangement a search ends, and shows by 32t: the best two alone go on.
+    middle = []
+    for k in range(max(1, min(STARTS, ANNEALED // size))):
+        points = random_start(num_classes, dim, seed + START_STRIDE * k, device)
+        first, factor = WAYS_UP[k % len(WAYS_UP)] if size <= SMALL else (1.0, 2.0)
+        points = anneal(points, first * t, 32 * t, factor, effort)
+        middle.append((max_cosine(points), points))
+        if effort.over():
+            break
+    last = 2048 * t if size <= SMALL else 256 * t if size <= WIDE else 64 * t
+    for reached, points in sorted(middle, key=lambda pair: pair[0])[:2]:
+        if not effort.over():
+            points = anneal(points, 64 * t, last, 2.0, effort)
+            reached = max_cosine(points)
+        found.append((reached, points, "lbfgs"))
+    return min(found, key=lambda triple: triple[0])[1:]
+
+
+def anneal(points: Tensor, first: float, last: float, factor: float, effort: Effort) -> Tensor:
+    """Descents at ever larger t: the sharper the potential, the more it is about the closest pairs alone.
+
+    ``L_uni / 2t + 1`` tends to the max cosine; each descent ends when it gains less than 1e-6 of that in 20 passes.
+    """
+    t, best, lowest = first, points, math.inf
+    passes = PASSES // 2 if len(points) ** 2 * points.shape[1] <= WIDE else PASSES // 8
+    while t <= last * 1.001 and not effort.over():
+        points, _ = minimise(points, t, effort, passes=passes, tolerance=2e-6 * t)
+        reached = max_cosine(points)
+        if reached < lowest:
+            best, lowest = points, reached
+        t *= factor
+    return best
+
+
+def max_cosine(points: Tensor) -> float:
+    highest = -1.0
+    for start in range(0, len(points), BLOCK):
+        for column in range(start, len(points), BLOCK):
+            cosines = points[start : start + BLOCK] @ points[column : column + BLOCK].T
+            if column == start:
+                cosines.fill_diagonal_(-1.0)
+            highest = max(highest, float(cosines.max()))
+    return highest
