@@ -190,6 +190,67 @@ def test_optimisers_and_schedules(name: str, schedule: str, tmp_path: Path) -> N
     assert all(a < b for a, b in itertools.pairwise(factors[:50]))  # one of two epochs warms up
 
 
+RANKS = """
+import sys
+import lightning, torch
+from fastproto.training import TrainConfig, run, module
+
+torch.set_num_threads(1)
+devices, out = int(sys.argv[1]), sys.argv[2]
+
+
+def linear(*args, dim, **settings):  # no batch normalisation: its statistics are each rank's own
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, dim, bias=False))
+
+
+module.build_backbone = linear
+
+
+class OneAfterAnother(run.DistributedSampler):
+    # One process sees what two ranks see at each step, the first rank's batch before the second's.
+    def __iter__(self):
+        ranks = [list(run_sampler(self.dataset, 2, rank, seed=self.seed, epoch=self.epoch)) for rank in range(2)]
+        for start in range(0, len(ranks[0]), 32):
+            for rank in ranks:
+                yield from rank[start : start + 32]
+
+    def __len__(self):
+        return 2 * -(-len(self.dataset) // 2)
+
+
+def run_sampler(dataset, world, rank, seed, epoch, base=run.DistributedSampler):
+    sampler = base(dataset, world, rank, shuffle=True, seed=seed)
+    sampler.set_epoch(epoch)
+    return sampler
+
+
+config = TrainConfig(out=out, progress=False, accelerator="cpu", devices=devices)
+config.data.augment, config.data.batch_size = False, 64 // devices
+config.optim.epochs, config.optim.name, config.optim.lr, config.head.renewals_per_epoch = 2, "sgd", 0.5, 4.0
+config.head.dim, config.head.momentum = 3, 0.0
+if devices == 1:
+    run.DistributedSampler = OneAfterAnother
+run.fit(config)
+"""
+
+
+def test_two_ranks_train_as_one_process(tmp_path: Path) -> None:
+    script = tmp_path / "ranks.py"
+    script.write_text(RANKS)
+    for devices in (1, 2):
+        command = [sys.executable, str(script), str(devices), str(tmp_path / str(devices))]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    one, two = tmp_path / "1", tmp_path / "2"
+    assert any(column(one, "assignment/changed"))
+    for name in ("train/loss", "val/loss", "val/accuracy_top1", "assignment/changed", "test/accuracy_top1"):
+        assert column(two, name) == pytest.approx(column(one, name), rel=1e-4), name
+    states = [read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"] for folder in (one, two)]
+    assert torch.equal(states[1]["head.assignment"], states[0]["head.assignment"])
+    for name in ("backbone.1.weight", "head.class_means"):
+        torch.testing.assert_close(states[1][name], states[0][name], rtol=1e-4, atol=1e-5)
+
+
 def test_two_processes_from_the_command_line(tmp_path: Path) -> None:
     # The console script, as Lightning starts the other processes with the same command line.
     command = [str(Path(sys.executable).with_name("fastproto-train")), "--devices", "2", "--accelerator", "cpu"]
@@ -263,7 +324,6 @@ def test_geometry_note(c: int, d: int, said: str | None) -> None:
 def test_run_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert run.run_folder(TrainConfig()) == Path("runs/digits")
-    (tmp_path / "runs" / "digits").mkdir(parents=True)
     assert run.run_folder(TrainConfig()) == Path("runs/digits-2")
     assert run.run_folder(TrainConfig(name="mine")) == Path("runs/mine")
     with pytest.raises(ValueError, match="plain folder name"):

@@ -132,10 +132,10 @@ def _fit_quietly(config: TrainConfig) -> RunResult:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
     trainer = _trainer(config, folder, metrics, callbacks)
     loaders = Loaders(config, data)
+    _write_facts(folder, config, trainer)
     note = geometry_note(len(data.class_names), config.head.dim)
     if config.head.name == "prototype" and note:
         rank_zero_only(print)(note, file=sys.stderr)
-    _write_facts(folder, config, trainer)
     _fit(trainer, module, loaders, resumed)
     folder = trainer.strategy.broadcast(folder)
     best = folder / "checkpoints" / "best.ckpt"
