@@ -1,4 +1,6 @@
 """Helpers shared by the kernels: jit functions, and the row layout of prepared operands."""
+# jit functions have no Python types
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 
 from __future__ import annotations
 

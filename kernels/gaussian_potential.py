@@ -4,8 +4,8 @@
 
 A program owns BLOCK_M points and sweeps over tiles of BLOCK_N others: S = P Wᵀ (tensor cores), g = exp2(a S - a),
 row sums, pull += g W (tensor cores, same tile of W). g lies in [e^{-4t}, 1], so there is no running maximum. Two forms:
-one keeps all of D in registers and shared memory (D <= 512), the other walks S over pieces of D and gives every slice of
-the pull its own program. To fill the chip when M is small, the sweep is cut into parts whose sums are added in order.
+one keeps all of D in registers and shared memory (D <= 512), the other walks S over pieces of D and gives every slice
+of the pull its own program. To fill the chip when M is small, the sweep is cut into parts that are added in order.
 
 Precision. PIECES counts the half-precision matrices that stand for a float32 one:
     1  P Wᵀ, g W                                          "medium"
@@ -14,6 +14,8 @@ Precision. PIECES counts the half-precision matrices that stand for a float32 on
 float16 halves where t <= 4.5 and there are no weights: 2^12 g then lies in float16's normal range, and its 11 bits beat
 bfloat16's 8 at the same speed. "highest" (IEEE) and "tf32", "tf32x3" take float32 operands.
 """
+# jit functions have no Python types
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastproto_kernels.common import ROW_PAD, load_tile, next_power_of_2, padded_rows
-from fastproto_kernels.operands import prepare_operand
+from .common import ROW_PAD, load_tile, next_power_of_2
+from .operands import prepare_operand
 
 LOG2_E = 1.4426950408889634
 PRECISIONS = ("highest", "higher", "high", "medium", "tf32", "tf32x3")
@@ -297,8 +299,8 @@ def chip_family(device: torch.device) -> int:
 def parts_of_sweep(m: int, c: int, slices: int, tile: Tile) -> int:
     """Into how many parts the sweep over others is cut: a function of the shape alone, so that the sums are too.
 
-    The price of p parts, in tiles: whole waves of 132 programs (an H100's multiprocessors), two tiles' time to begin and
-    end each, and the partial sums' way through memory (3 bytes' time a row and part for each element of a tile).
+    The price of p parts, in the time of a tile: whole waves of 132 programs (an H100's multiprocessors), two tiles to
+    begin and end each program, and the partial sums' way through memory (D cancels: about 3 M / (BLOCK_M BLOCK_N)).
     """
     programs, tiles = -(-m // tile.block_m) * slices, -(-c // tile.block_n)
 

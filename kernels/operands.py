@@ -3,6 +3,8 @@
 With hi = half(x) and lo = half(x - hi), x = hi + lo up to 2^-22 (float16) or 2^-16 (bfloat16) of it, so products of
 nearly float32 precision are sums of two or three half-precision ones.
 """
+# jit functions have no Python types
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastproto_kernels.common import next_power_of_2, padded_rows
+from .common import next_power_of_2, padded_rows
 
 
 @triton.jit
@@ -40,7 +42,7 @@ def _prepare_operand_kernel(
 
 
 def prepare_operand(rows: Tensor, width: int, dtype: torch.dtype, pieces: int) -> Tensor:
-    """rows [M, D] -> [pieces, M padded, width] of ``dtype``: the high and, with ``pieces`` = 2, the low halves; zeros pad.
+    """rows [M, D] -> [pieces, M padded, width] of ``dtype``: high and, with ``pieces`` = 2, low halves; zeros pad.
 
     One piece that already has that layout is returned as it is, without a copy.
     """

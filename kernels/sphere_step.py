@@ -5,6 +5,8 @@
 
 With pull and total = Σ_i potential_i of the Gaussian potential and factor = 4t·C this is the gradient of L_uni times C.
 """
+# jit functions have no Python types
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastproto_kernels.common import next_power_of_2
+from .common import next_power_of_2
 
 
 @triton.jit
