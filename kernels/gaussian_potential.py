@@ -278,8 +278,10 @@ def width_of(dim: int) -> int:
 
 def tile_for(width: int, precision: str, pieces: int, family: int) -> Tile:
     """The tile that ships for a padded D, a precision and a family of chips (80, 90 or 100)."""
-    if precision == "highest":  # FMA units: 64x64 products are 16 sums a thread; wider slices spill with them
-        return Tile(64, 64, block_d=width, block_k=16) if width <= 128 else Tile(64, 32, block_d=256, block_k=32)
+    if precision == "highest":  # FMA units: 16 to 64 sums a thread; more, or longer products at once, spill
+        if width <= 64:
+            return Tile(64, 32, num_warps=4, block_d=width, block_k=16)
+        return Tile(64, 64, block_d=128, block_k=16) if width == 128 else Tile(64, 32, block_d=256, block_k=32)
     if precision in ("tf32", "tf32x3"):
         return Tile(64, 64, block_d=min(width, 128), block_k=min(width, 32))
     tile = _TILES[family][pieces][min(max(width, 64), RESIDENT_MAX_D)]
