@@ -231,7 +231,7 @@ _TILES: dict[int, dict[int, dict[int, Tile]]] = {
         1: {
             64: Tile(128, 128, num_stages=3),
             128: Tile(128, 128, num_stages=3),
-            256: Tile(128, 64, num_stages=3),
+            256: Tile(128, 64, num_stages=3, block_d=256, block_k=64),
             512: Tile(128, 64, num_stages=3, block_d=256, block_k=64),
         },
         2: {
@@ -281,9 +281,9 @@ def tile_for(width: int, precision: str, pieces: int, family: int) -> Tile:
     if precision == "highest":  # FMA units: 16 to 64 sums a thread; more, or longer products at once, spill
         if width <= 64:
             return Tile(64, 32, num_warps=4, block_d=width, block_k=16)
-        return Tile(64, 64, block_d=128, block_k=16) if width == 128 else Tile(64, 32, block_d=256, block_k=32)
-    if precision in ("tf32", "tf32x3"):
-        return Tile(64, 64, block_d=min(width, 128), block_k=min(width, 32))
+        return Tile(64, 32, block_d=128, block_k=16) if width == 128 else Tile(64, 32, block_d=256, block_k=32)
+    if precision in ("tf32", "tf32x3"):  # tf32x3 holds each operand twice
+        return Tile(64, 64 if precision == "tf32" else 32, block_d=min(width, 128), block_k=min(width, 32))
     tile = _TILES[family][pieces][min(max(width, 64), RESIDENT_MAX_D)]
     if width > RESIDENT_MAX_D and not tile.block_d:
         tile = Tile(128, 64, num_stages=3, block_d=256, block_k=64)
