@@ -349,7 +349,7 @@ def gaussian_potential(
     parts = parts or parts_of_sweep(m, c, slices, tile)
     with torch.cuda.device_of(points):
         p = prepare_operand(points, width, dtype, min(pieces, 2))
-        w = p if _same(points, others) and pieces != 2 else prepare_operand(others, width, dtype, 1 + (pieces == 3))
+        w = p if _same(points, others) else prepare_operand(others, width, dtype, 1 + (pieces == 3))
         potential = torch.empty((parts, m), dtype=torch.float32, device=points.device)
         pull = torch.empty((parts, m, dim), dtype=torch.float32, device=points.device)
         sliced = {"BLOCK_D": tile.block_d, "BLOCK_K": tile.block_k, "PRECISION": _DOT.get(precision, "ieee")}
