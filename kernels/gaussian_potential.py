@@ -243,8 +243,8 @@ _TILES: dict[int, dict[int, dict[int, Tile]]] = {
         3: {
             64: Tile(128, 64),
             128: Tile(128, 32),
-            256: Tile(128, 64, block_d=128, block_k=64),
-            512: Tile(128, 64, block_d=128, block_k=64),
+            256: Tile(128, 32, block_d=128, block_k=64),
+            512: Tile(128, 32, block_d=128, block_k=64),
         },
     },
     # mma with operands in registers
@@ -257,14 +257,14 @@ _TILES: dict[int, dict[int, dict[int, Tile]]] = {
         },
         2: {
             64: Tile(128, 64, num_stages=3),
-            128: Tile(64, 64, num_warps=4),
+            128: Tile(64, 64),
             256: Tile(64, 32),
             512: Tile(64, 32, block_d=512, block_k=64),
         },
         3: {
             64: Tile(64, 32, num_warps=4),
             128: Tile(64, 32, num_warps=4),
-            256: Tile(32, 32),
+            256: Tile(64, 32, block_d=256, block_k=32),
             512: Tile(64, 32, block_d=256, block_k=32),
         },
     },
@@ -276,7 +276,7 @@ def width_of(dim: int) -> int:
     return next_power_of_2(dim) if dim <= RESIDENT_MAX_D else -(-dim // 256) * 256
 
 
-def tile_for(width: int, precision: str, pieces: int, family: int) -> Tile:
+def tile_for(width: int, precision: str, pieces: int, family: int, weighted: bool = False) -> Tile:
     """The tile that ships for a padded D, a precision and a family of chips (80, 90 or 100)."""
     if precision == "highest":  # FMA units: 16 to 64 sums a thread; more, or longer products at once, spill
         if width <= 64:
@@ -287,6 +287,8 @@ def tile_for(width: int, precision: str, pieces: int, family: int) -> Tile:
     tile = _TILES[family][pieces][min(max(width, 64), RESIDENT_MAX_D)]
     if width > RESIDENT_MAX_D and not tile.block_d:
         tile = Tile(128, 64, num_stages=3, block_d=256, block_k=64)
+    if weighted:  # a weight for every column of the tile takes registers
+        tile = tile._replace(block_n=max(32, tile.block_n // 2))
     # widths past 512 are multiples of 256 alone, small ones have fewer columns than a slice
     return tile._replace(block_d=min(tile.block_d, 256 if width > RESIDENT_MAX_D else width))
 
@@ -344,7 +346,7 @@ def gaussian_potential(
     (m, dim), c = points.shape, others.shape[0]
     dtype, pieces = operands_for(precision, t, weights is not None)
     width = width_of(dim)
-    tile = tile or tile_for(width, precision, pieces, chip_family(points.device))
+    tile = tile or tile_for(width, precision, pieces, chip_family(points.device), weights is not None)
     slices = width // tile.block_d if tile.block_d else 1
     parts = parts or parts_of_sweep(m, c, slices, tile)
     with torch.cuda.device_of(points):

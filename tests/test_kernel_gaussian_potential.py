@@ -8,12 +8,13 @@ from torch import Tensor
 
 from fastproto import reference
 
-from .helpers import assert_as_accurate_as, unit_rows
+from .kernel_device import DEVICE  # first: it skips the file where the kernels cannot run
 
-pytest.importorskip("triton")
+# isort: split
 from fastproto_kernels import gaussian_potential as op
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+from .helpers import assert_as_accurate_as, unit_rows
+
 needs_cuda = pytest.mark.skipif(
     DEVICE.type == "cpu", reason="the interpreter has no bfloat16 arithmetic, streams or TF32"
 )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from .helpers import unit_rows
+from .kernel_device import DEVICE  # first: it skips the file where the kernels cannot run
 
-pytest.importorskip("triton")
+# isort: split
 from fastproto_kernels.common import next_power_of_2, padded_rows
 from fastproto_kernels.operands import prepare_operand
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+from .helpers import unit_rows
 
 
 @pytest.mark.parametrize(("m", "dim"), [(128, 64), (3, 5), (130, 100), (1, 513)])

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from .helpers import assert_as_accurate_as, unit_rows
+from .kernel_device import DEVICE  # first: it skips the file where the kernels cannot run
 
-pytest.importorskip("triton")
+# isort: split
 from fastproto_kernels.sphere_step import sphere_step_
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+from .helpers import assert_as_accurate_as, unit_rows
+
 OPTIONS = {"factor": 8.0 * 50, "rate": 0.3, "momentum": 0.9}
 
 
