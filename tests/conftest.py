@@ -25,3 +25,8 @@ def _fixed(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
 def root() -> Path:
     """The repository."""
     return Path(__file__).parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # kernels: the interpreter of Triton up to 3.6 does so
+    config.addinivalue_line("filterwarnings", "ignore:Conversion of an array with ndim > 0:DeprecationWarning")
