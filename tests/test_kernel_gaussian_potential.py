@@ -12,14 +12,16 @@ from .kernel_device import DEVICE  # first: it skips the file where the kernels 
 
 # isort: split
 from fastproto_kernels import gaussian_potential as op
+from fastproto_kernels import tiles
+from fastproto_kernels.common import ROW_PAD
 
 from .helpers import assert_as_accurate_as, unit_rows
 
 needs_cuda = pytest.mark.skipif(
     DEVICE.type == "cpu", reason="the interpreter has no bfloat16 arithmetic, streams or TF32"
 )
-SMALL = op.Tile(32, 32)  # the interpreter pays for every tile: these keep a test under a second
-SLICED = op.Tile(32, 32, block_d=256, block_k=256)
+SMALL = tiles.Tile(32, 32)  # the interpreter pays for every tile: these keep a test under a second
+SLICED = tiles.Tile(32, 32, block_d=256, block_k=256)
 
 # float32-like products of halves: the tensor cores cut off low bits of their sums, the interpreter does not
 HALVES_CRUMB = 2e-6 if DEVICE.type == "cpu" else 2e-5
@@ -36,13 +38,13 @@ def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "empty_like", lambda *a, **k: empty_like(*a, **k).fill_(torch.nan))
 
 
-def tile_of(dim: int, precision: str) -> op.Tile | None:
+def tile_of(dim: int, precision: str) -> tiles.Tile | None:
     if DEVICE.type == "cuda":
         return None  # what ships
-    if dim > op.RESIDENT_MAX_D:
+    if dim > tiles.RESIDENT_MAX_D:
         return SLICED
     if precision in ("highest", "tf32", "tf32x3"):
-        return op.Tile(32, 32, block_d=op.width_of(dim), block_k=op.width_of(dim))
+        return tiles.Tile(32, 32, block_d=tiles.width_of(dim), block_k=tiles.width_of(dim))
     return SMALL
 
 
@@ -141,6 +143,21 @@ def test_own_pair_is_left_out_at_any_sharpness(precision: str) -> None:
     assert float(potential[2:].max()) < 1e-30
 
 
+@pytest.mark.parametrize("precision", ["highest", pytest.param("higher", marks=needs_cuda)])
+def test_centre_keeps_sharp_potentials_in_range(precision: str) -> None:
+    """At t = 400 and cosines below 0.8 every g is below float32's range; moved to the largest cosine, none is lost."""
+    w, t = rows(60, 5), 400.0
+    index = torch.arange(60, device=DEVICE)
+    cosines = (w.double() @ w.double().T).fill_diagonal_(-1)
+    centre = float(cosines.max())
+    potential, pull = run(w, w, t=t, precision=precision, self_index=index, centre=centre)
+    g = torch.exp(2 * t * (cosines - centre)).fill_diagonal_(0)
+    relative = 1e-3 if precision == "highest" else 2e-2  # 2t times the error of a cosine
+    torch.testing.assert_close(potential.double(), g.sum(1), rtol=relative, atol=1e-30)
+    torch.testing.assert_close(pull.double(), g @ w.double(), rtol=relative, atol=relative)
+    assert float(potential.max()) > 0.99
+
+
 def test_coincident_points_count_one_each() -> None:
     w = rows(1, 16).expand(50, 16)
     index = torch.arange(50, device=DEVICE)
@@ -178,7 +195,7 @@ def test_bfloat16_halves_where_float16_would_underflow(precision: str, bound: fl
 
 
 @needs_cuda
-@pytest.mark.parametrize("precision", op.PRECISIONS)
+@pytest.mark.parametrize("precision", tiles.PRECISIONS)
 @pytest.mark.parametrize("dim", [64, 128, 256, 512, 1024])
 def test_every_tile_that_ships_on_this_chip(precision: str, dim: int) -> None:
     w, index = rows(1111, dim), torch.randperm(1111, device=DEVICE)
@@ -211,31 +228,31 @@ def test_five_runs_have_the_same_bits(precision: str) -> None:
 
 
 def test_parts_fill_the_chip_in_bounded_memory() -> None:
-    tile = op.Tile(64, 64)
-    assert op.parts_of_sweep(1, 1, 1, tile) == 1
-    assert op.parts_of_sweep(1_000_000, 1_000_000, 1, tile) == 1
-    assert op.parts_of_sweep(64, 1_000_000, 1, tile) >= 100
-    assert op.parts_of_sweep(10_000, 10_000, 1, tile) > 1  # 157 programs would leave the second wave nearly empty
+    tile = tiles.Tile(64, 64)
+    assert tiles.parts_of_sweep(1, 1, 1, tile) == 1
+    assert tiles.parts_of_sweep(1_000_000, 1_000_000, 1, tile) == 1
+    assert tiles.parts_of_sweep(64, 1_000_000, 1, tile) >= 100
+    assert tiles.parts_of_sweep(10_000, 10_000, 1, tile) > 1  # 157 programs would leave the second wave nearly empty
     for m, c in [(1, 50), (100, 100), (5000, 300), (20_000, 10**6)]:
-        parts = op.parts_of_sweep(m, c, 1, tile)
+        parts = tiles.parts_of_sweep(m, c, 1, tile)
         assert parts == 1 or parts * -(-m // 64) <= 8 * 132
         assert parts <= -(-c // 64)
 
 
 @pytest.mark.parametrize("family", [80, 90, 100])
-@pytest.mark.parametrize("precision", op.PRECISIONS)
+@pytest.mark.parametrize("precision", tiles.PRECISIONS)
 def test_tiles_fit_the_padded_operands(family: int, precision: str) -> None:
     for dim in [2, 16, 17, 64, 100, 128, 200, 256, 511, 512, 513, 700, 1024, 2000]:
         for t in (2.0, 50.0):
-            width = op.width_of(dim)
-            _, pieces = op.operands_for(precision, t, weighted=False)
-            tile = op.tile_for(width, precision, pieces, family)
+            width = tiles.width_of(dim)
+            _, pieces = tiles.operands_for(precision, t, scaled=False)
+            tile = tiles.tile_for(width, precision, pieces, family)
             assert width >= max(dim, 16)
-            assert op.ROW_PAD % tile.block_m == op.ROW_PAD % tile.block_n == 0
+            assert ROW_PAD % tile.block_m == ROW_PAD % tile.block_n == 0
             if tile.block_d:
                 assert width % tile.block_d == width % tile.block_k == 0
             else:
-                assert width <= op.RESIDENT_MAX_D
+                assert width <= tiles.RESIDENT_MAX_D
 
 
 def test_unknown_precision_names_the_known_ones() -> None:
