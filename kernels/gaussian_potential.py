@@ -180,7 +180,7 @@ def _add_parts_kernel(
     pull_ptr,
     M,
     D,
-    PARTS: tl.constexpr,
+    parts,
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
@@ -190,7 +190,7 @@ def _add_parts_kernel(
     at = o_m[:, None] * D + o_d[None, :]
     potential = tl.zeros([BLOCK_M], tl.float32)
     pull = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
-    for part in tl.range(0, PARTS):
+    for part in tl.range(0, parts):
         first = tl.cast(part, tl.int64) * M
         potential += tl.load(part_potential_ptr + first + o_m, mask=m_m, other=0.0)
         pull += tl.load(part_pull_ptr + first * D + at, mask=inside, other=0.0)
@@ -271,7 +271,7 @@ def _add_parts(part_potential: Tensor, part_pull: Tensor) -> tuple[Tensor, Tenso
         pull_ptr=pull,
         M=m,
         D=dim,
-        PARTS=parts,
+        parts=parts,
         BLOCK_M=16,
         BLOCK_D=block_d,
         num_warps=4,
