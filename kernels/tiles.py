@@ -85,6 +85,13 @@ _TILES: dict[int, dict[int, dict[int, Tile]]] = {
     },
 }
 
+# One piece with weights: a weight for every column of a wide tile would spill. [family, width]
+_WEIGHTED = {
+    (90, 512): Tile(128, 64, num_stages=3, block_d=256, block_k=64),
+    (100, 256): Tile(128, 64, num_stages=3, block_d=128, block_k=64),
+    (100, 512): Tile(128, 64, num_stages=3, block_d=128, block_k=64),
+}
+
 
 def width_of(dim: int) -> int:
     """D padded: to a power of two up to 512, where one program holds all of it, to a multiple of 256 beyond."""
@@ -99,11 +106,13 @@ def tile_for(width: int, precision: str, pieces: int, family: int, weighted: boo
         return Tile(64, 32, block_d=128, block_k=16) if width == 128 else Tile(64, 32, block_d=256, block_k=32)
     if precision in ("tf32", "tf32x3"):  # tf32x3 holds each operand twice
         return Tile(64, 64 if precision == "tf32" else 32, block_d=min(width, 128), block_k=min(width, 32))
-    tile = _TILES[family][pieces][min(max(width, 64), RESIDENT_MAX_D)]
+    column = min(max(width, 64), RESIDENT_MAX_D)
+    tile = _TILES[family][pieces][column]
     if width > RESIDENT_MAX_D and not tile.block_d:
         tile = Tile(128, 64, num_stages=3, block_d=256, block_k=64)
-    if weighted:  # a weight for every column of the tile takes registers
-        tile = tile._replace(block_n=max(32, tile.block_n // 2))
+    if weighted:
+        narrower = tile._replace(block_n=max(32, tile.block_n // 2))
+        tile = _WEIGHTED.get((family, column), narrower) if pieces == 1 else narrower
     # widths past 512 are multiples of 256 alone, small ones have fewer columns than a slice
     return tile._replace(block_d=min(tile.block_d, 256 if width > RESIDENT_MAX_D else width))
 

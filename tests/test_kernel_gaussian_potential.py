@@ -246,7 +246,7 @@ def test_tiles_fit_the_padded_operands(family: int, precision: str) -> None:
         for t in (2.0, 50.0):
             width = tiles.width_of(dim)
             _, pieces = tiles.operands_for(precision, t, scaled=False)
-            tile = tiles.tile_for(width, precision, pieces, family)
+            tile = tiles.tile_for(width, precision, pieces, family, weighted=t > 2)
             assert width >= max(dim, 16)
             assert ROW_PAD % tile.block_m == ROW_PAD % tile.block_n == 0
             if tile.block_d:
