@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 torch.set_num_threads(1)  # the tests' operations are small: a second thread costs more than it gives
+
+# kernels: without a GPU they run under Triton's interpreter, which must be chosen before they are imported
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(autouse=True)
@@ -20,3 +25,8 @@ def _fixed(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
 def root() -> Path:
     """The repository."""
     return Path(__file__).parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # kernels: the interpreter of Triton up to 3.6 does so
+    config.addinivalue_line("filterwarnings", "ignore:Conversion of an array with ndim > 0:DeprecationWarning")

@@ -1,0 +1,166 @@
+"""Which implementation an op runs on, and why: ``triton`` for CUDA tensors, ``torch`` for everything else.
+
+``resolve("gaussian_potential", points)`` prints as ``torch: the tensors are on the CPU``. Kernels are imported when the
+first op takes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BACKENDS = ("auto", "triton", "torch")
+KERNELS = {  # op -> (its module, its function)
+    "gaussian_potential": ("fastproto_kernels.gaussian_potential", "gaussian_potential"),
+    "sphere_step_": ("fastproto_kernels.sphere_step", "sphere_step_"),
+}
+KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+OLDEST_CAPABILITY = (8, 0)  # asynchronous copies and bfloat16 products begin with sm_80
+
+_default: ContextVar[str] = ContextVar("fastproto_backend", default="auto")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A decision and its reason."""
+
+    backend: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.backend}: {self.reason}"
+
+
+@contextlib.contextmanager
+def use_backend(backend: str) -> Iterator[None]:
+    """Inside the ``with`` block ops that were not told otherwise run on this backend.
+
+    Raises:
+        ValueError: an unknown backend.
+    """
+    _check_name(backend)
+    token = _default.set(backend)
+    try:
+        yield
+    finally:
+        _default.reset(token)
+
+
+def resolve(op: str, *tensors: Tensor, backend: str = "auto") -> Choice:
+    """Where ``op`` runs for these tensors; the choice is made without a host synchronisation.
+
+    Args:
+        op: name of a public function, such as ``gaussian_potential``.
+        tensors: its tensor arguments.
+        backend: ``auto`` (what :func:`use_backend` says, else Triton wherever it can run), ``triton`` or ``torch``.
+
+    Raises:
+        ValueError, TypeError, ImportError: an unknown backend, tensors on several devices, or ``triton`` asked for
+            where it cannot run; the sentence says why and what to do.
+    """
+    _check_name(backend)
+    devices = sorted({str(tensor.device) for tensor in tensors})
+    if len(devices) > 1:
+        raise ValueError(f"{op} got tensors on {', '.join(devices)}; expected one device: move them with .to(device)")
+    asked = backend if backend != "auto" else _default.get()
+    if asked == "torch":
+        return Choice("torch", "asked for")
+    obstacle = _obstacle(op, tensors)
+    if asked == "triton":
+        if obstacle is not None:
+            raise obstacle.error
+        return Choice("triton", "asked for")
+    if obstacle is not None:
+        return Choice("torch", obstacle.reason)
+    if not _on_cuda(tensors):  # the interpreter could run it, but only a test wants that
+        return Choice("torch", "the tensors are on the CPU")
+    return Choice("triton", f"the tensors are on {torch.cuda.get_device_name(tensors[0].device)}")
+
+
+def kernel(op: str) -> Callable[..., Any]:
+    """The launcher of an op that :func:`resolve` gave to Triton."""
+    module, name = KERNELS[op]
+    launcher: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return launcher
+
+
+@dataclass(frozen=True)
+class _Obstacle:
+    reason: str
+    error: Exception
+
+
+def _check_name(backend: str) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; expected one of {', '.join(map(repr, BACKENDS))}")
+
+
+def _on_cuda(tensors: tuple[Tensor, ...]) -> bool:
+    return bool(tensors) and tensors[0].device.type == "cuda"
+
+
+def _obstacle(op: str, tensors: tuple[Tensor, ...]) -> _Obstacle | None:
+    """Why the kernel of ``op`` cannot take these tensors, or None."""
+    instead = "pass backend='torch' or leave it at 'auto'"
+    if op not in KERNELS:
+        return _Obstacle(
+            f"{op} has no Triton kernel",
+            ValueError(f"{op} has no Triton kernel; expected one of {', '.join(sorted(KERNELS))}: {instead}"),
+        )
+    odd = next((x.dtype for x in tensors if x.is_floating_point() and x.dtype not in KERNEL_DTYPES), None)
+    if odd is not None:
+        return _Obstacle(
+            f"the kernels do not take {odd}",
+            TypeError(f"{op} got {odd} for the triton backend; expected float32, bfloat16 or float16: {instead}"),
+        )
+    if not _triton_installed():
+        return _Obstacle(
+            "Triton is not installed",
+            ImportError(f"the triton backend needs Triton, which is not installed: pip install triton, or {instead}"),
+        )
+    device = tensors[0].device if tensors else torch.device("cpu")
+    if device.type == "cpu":
+        if _interpreted():
+            return None
+        return _Obstacle(
+            "the tensors are on the CPU",
+            ValueError(
+                f"{op} got CPU tensors for the triton backend; expected CUDA tensors: {instead} "
+                "(tests may set TRITON_INTERPRET=1 before the kernels are first imported)"
+            ),
+        )
+    if device.type != "cuda" or torch.version.hip is not None:
+        return _Obstacle(
+            f"the kernels are made for NVIDIA GPUs, not for {device}",
+            ValueError(f"{op} got tensors on {device} for the triton backend; expected an NVIDIA GPU: {instead}"),
+        )
+    capability = torch.cuda.get_device_capability(device)
+    if capability < OLDEST_CAPABILITY:
+        name = f"{torch.cuda.get_device_name(device)} (sm_{capability[0]}{capability[1]})"
+        return _Obstacle(
+            f"{name} is older than sm_80",
+            ValueError(f"{op} got tensors on {name} for the triton backend; expected sm_80 or newer: {instead}"),
+        )
+    return None
+
+
+@cache
+def _triton_installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def _interpreted() -> bool:
+    """Whether the kernels run (or, not yet imported, will run) under Triton's interpreter."""
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        return False
+    return type(importlib.import_module("fastproto_kernels.common").load_tile).__name__ == "InterpretedFunction"

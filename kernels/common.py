@@ -1,0 +1,26 @@
+"""Helpers shared by the kernels: jit functions, and the row layout of prepared operands."""
+# jit functions have no Python types
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+ROW_PAD = 128  # prepared operands have a multiple of this many rows, so that no tile of theirs needs a mask
+
+
+def next_power_of_2(n: int, least: int = 16) -> int:
+    """The smallest power of two >= n, at least 16: the tensor cores' smallest inner dimension."""
+    return max(least, 1 << (n - 1).bit_length())
+
+
+def padded_rows(n: int) -> int:
+    return -(-n // ROW_PAD) * ROW_PAD
+
+
+@triton.jit
+def load_tile(ptr, first_row, first_column, STRIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Rows first_row.. and columns first_column.. of a padded row-major matrix: [ROWS, COLUMNS], no masks."""
+    o_r, o_c = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    return tl.load(ptr + tl.cast(first_row, tl.int64) * STRIDE + first_column + o_r[:, None] * STRIDE + o_c[None, :])

@@ -1,0 +1,154 @@
+"""Block sizes of the Gaussian potential: pure functions of the shape, the precision and the family of chips."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+
+from .common import next_power_of_2
+
+PRECISIONS = ("highest", "higher", "high", "medium", "tf32", "tf32x3")
+FLOAT16_SHIFT = 12  # 2^12 g is what becomes float16: up to 16 g fit, for cosines a little above 1
+FLOAT16_MAX_T = 4.5  # 2^12 e^{-4t} >= 2^-14, the smallest normal float16
+TWO_PIECES_MAX_T = 2.5  # the tangent gradient's error stays below 1e-3 down to D = 2; it grows with t
+RESIDENT_MAX_D = 512  # above, [64, D] float32 sums no longer fit the registers of one program
+
+
+class Tile(NamedTuple):
+    """Sizes of one program. block_d = 0: all of D stays in the program; else the width of its slice of the pull."""
+
+    block_m: int
+    block_n: int
+    num_warps: int = 8
+    num_stages: int = 2
+    block_d: int = 0
+    block_k: int = 0
+
+
+# The largest tiles that neither spill nor outgrow the shared memory (227 KiB on families 90 and 100; 99 KiB on family
+# 80, which also serves the chips with less than an A100); scripts/inspect_kernels shows both. [pieces][width]
+_TILES: dict[int, dict[int, dict[int, Tile]]] = {
+    # wgmma: 128 rows are 64 for each of two warpgroups; [64, 512] float32 sums are 128 registers a thread
+    90: {
+        1: {
+            64: Tile(128, 128, num_stages=3),
+            128: Tile(128, 128, num_stages=3),
+            256: Tile(128, 64, num_stages=3),
+            512: Tile(64, 64),
+        },
+        2: {64: Tile(128, 128, num_stages=3), 128: Tile(128, 128), 256: Tile(128, 64), 512: Tile(64, 32)},
+        3: {64: Tile(128, 64), 128: Tile(128, 64), 256: Tile(128, 32), 512: Tile(128, 64, block_d=256, block_k=64)},
+    },
+    # tcgen05: products of 128 rows, sums in the 512 columns of tensor memory
+    100: {
+        1: {
+            64: Tile(128, 128, num_stages=3),
+            128: Tile(128, 128, num_stages=3),
+            256: Tile(128, 64, num_stages=3, block_d=256, block_k=64),
+            512: Tile(128, 64, num_stages=3, block_d=256, block_k=64),
+        },
+        2: {
+            64: Tile(128, 128, num_stages=3),
+            128: Tile(128, 64),
+            256: Tile(128, 64, num_stages=3, block_d=256, block_k=64),
+            512: Tile(128, 64, num_stages=3, block_d=256, block_k=64),
+        },
+        3: {
+            64: Tile(128, 64),
+            128: Tile(128, 32),
+            256: Tile(128, 32, block_d=128, block_k=64),
+            512: Tile(128, 32, block_d=128, block_k=64),
+        },
+    },
+    # mma with operands in registers
+    80: {
+        1: {
+            64: Tile(128, 64, num_warps=4, num_stages=3),
+            128: Tile(128, 64),
+            256: Tile(64, 64),
+            512: Tile(64, 32, num_stages=3, block_d=512, block_k=64),
+        },
+        2: {
+            64: Tile(128, 64, num_stages=3),
+            128: Tile(64, 64),
+            256: Tile(64, 32),
+            512: Tile(64, 32, block_d=512, block_k=64),
+        },
+        3: {
+            64: Tile(64, 32, num_warps=4),
+            128: Tile(64, 32, num_warps=4),
+            256: Tile(64, 32, block_d=256, block_k=32),
+            512: Tile(64, 32, block_d=256, block_k=32),
+        },
+    },
+}
+
+# One piece with weights: a weight for every column of a wide tile would spill. [family, width]
+_WEIGHTED = {
+    (90, 512): Tile(128, 64, num_stages=3, block_d=256, block_k=64),
+    (100, 256): Tile(128, 64, num_stages=3, block_d=128, block_k=64),
+    (100, 512): Tile(128, 64, num_stages=3, block_d=128, block_k=64),
+}
+
+
+def width_of(dim: int) -> int:
+    """D padded: to a power of two up to 512, where one program holds all of it, to a multiple of 256 beyond."""
+    return next_power_of_2(dim) if dim <= RESIDENT_MAX_D else -(-dim // 256) * 256
+
+
+def tile_for(width: int, precision: str, pieces: int, family: int, weighted: bool = False) -> Tile:
+    """The tile that ships for a padded D, a precision and a family of chips (80, 90 or 100)."""
+    if precision == "highest":  # FMA units: 16 to 64 sums a thread; more, or longer products at once, spill
+        if width <= 64:
+            return Tile(64, 32, num_warps=4, block_d=width, block_k=16)
+        return Tile(64, 32, block_d=128, block_k=16) if width == 128 else Tile(64, 32, block_d=256, block_k=32)
+    if precision in ("tf32", "tf32x3"):  # tf32x3 holds each operand twice
+        return Tile(64, 64 if precision == "tf32" else 32, block_d=min(width, 128), block_k=min(width, 32))
+    column = min(max(width, 64), RESIDENT_MAX_D)
+    tile = _TILES[family][pieces][column]
+    if width > RESIDENT_MAX_D and not tile.block_d:
+        tile = Tile(128, 64, num_stages=3, block_d=256, block_k=64)
+    if weighted:
+        narrower = tile._replace(block_n=max(32, tile.block_n // 2))
+        tile = _WEIGHTED.get((family, column), narrower) if pieces == 1 else narrower
+    # widths past 512 are multiples of 256 alone, small ones have fewer columns than a slice
+    return tile._replace(block_d=min(tile.block_d, 256 if width > RESIDENT_MAX_D else width))
+
+
+def chip_family(device: torch.device) -> int:
+    """90 for Hopper, 100 for data-centre Blackwell, 80 for every other chip and for the interpreter."""
+    major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 8
+    return {9: 90, 10: 100}.get(major, 80)
+
+
+@lru_cache(maxsize=1024)
+def parts_of_sweep(m: int, c: int, slices: int, tile: Tile) -> int:
+    """Into how many parts the sweep over others is cut: a function of the shape alone, so that the sums are too.
+
+    The price of p parts, in the time of a tile: whole waves of 132 programs (an H100's multiprocessors), two tiles to
+    begin and end each program, and the partial sums' way through memory (D cancels: about 3 M / (BLOCK_M BLOCK_N)).
+    """
+    programs, tiles = -(-m // tile.block_m) * slices, -(-c // tile.block_n)
+
+    def price(parts: int) -> float:
+        waves = -(-programs * parts // 132)
+        return waves * (-(-tiles // parts) + 2) + (parts > 1) * parts * 3 * m / (tile.block_m * tile.block_n)
+
+    # at most eight waves: the partial sums then stay under a constant, whatever M and C are
+    return min(range(1, max(1, min(tiles, 8 * 132 // programs)) + 1), key=price)
+
+
+def operands_for(precision: str, t: float, scaled: bool) -> tuple[torch.dtype, int]:
+    """dtype and number of half-precision pieces that a precision means at this sharpness.
+
+    scaled: weights or a centre take g out of [e^{-4t}, 1], and so perhaps out of float16's range.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; expected one of {', '.join(map(repr, PRECISIONS))}")
+    if precision in ("highest", "tf32", "tf32x3"):
+        return torch.float32, 1
+    fits = t <= FLOAT16_MAX_T and not scaled
+    pieces = {"medium": 1, "high": 2 if fits and t <= TWO_PIECES_MAX_T else 3, "higher": 3}[precision]
+    return torch.float16 if fits else torch.bfloat16, pieces

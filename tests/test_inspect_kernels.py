@@ -1,0 +1,76 @@
+"""What the compiled kernels hold, read from their machine code on any machine: no spills, tensor cores, shared memory.
+
+The variants that a GPU user meets first, on Hopper at every D and on the other chips at the widest; the whole table is
+scripts/inspect_kernels --check. scripts/gpu_check is run dry.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton's compiler runs on Linux")
+SHARED_KIB = {80: 163, 90: 227, 100: 227}
+TENSOR_CORES = {80: "mma", 90: "wgmma", 100: "tcgen05"}
+
+
+def inspect(root: Path, *arguments: str) -> list[dict[str, Any]]:
+    command = [sys.executable, str(root / "scripts" / "inspect_kernels"), "--json", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    return rows
+
+
+def check(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        assert row["problems"] == [], row
+        assert row["spills"] == row["stack"] == 0 and row["registers"] >= 16
+        assert row["shared_kib"] <= SHARED_KIB[row["sm"]]
+        assert row["loads16"] > 0 and row["floor_ms"] > 0
+        if row["kernel"] == "gaussian_potential":
+            assert row[TENSOR_CORES[row["sm"]]] > 0
+
+
+def test_hopper_at_every_dimension(root: Path) -> None:
+    rows = inspect(root, "--arch", "90", "--variant", "medium fp16", "high fp16")
+    assert [row["D"] for row in rows] == [64, 64, 128, 128, 256, 256, 512, 512]
+    check(rows)
+
+
+def test_every_chip_and_kernel_at_the_widest(root: Path) -> None:
+    rows = inspect(root, "--dim", "512", "--variant", "medium bf16", "two fp16", "fp32")
+    assert len(rows) == 12 and len({row["kernel"] for row in rows}) == 4
+    check(rows)
+    loader = importlib.machinery.SourceFileLoader("inspect_kernels", str(root / "scripts" / "inspect_kernels"))
+    spec = importlib.util.spec_from_loader("inspect_kernels", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["inspect_kernels"] = module  # its dataclass looks itself up
+    loader.exec_module(module)
+    head, *lines = module.table(rows).splitlines()
+    assert head.split()[:4] == ["kernel", "variant", "sm", "D"]
+    assert len(lines) == 12 and all(line.rstrip().endswith("none") for line in lines)
+
+
+def test_gpu_check_says_what_it_needs_and_runs_dry(root: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(root / "scripts" / "gpu_check"), str(tmp_path)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "needs a CUDA GPU" in refused.stderr
+    done = subprocess.run(
+        [*command, "--dry-run", "--steps", "million"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    step = json.loads((tmp_path / "results.json").read_text())["steps"]["million"]
+    assert step["status"] == "done" and step["results"]["finite"] is True
+    assert "== million: done" in done.stdout
