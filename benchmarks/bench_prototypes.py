@@ -59,7 +59,7 @@ slow_unless_full = "takes minutes: set FASTPROTO_BENCH_FULL=1"
 @pytest.fixture(scope="module")
 def rows() -> Iterator[list[dict[str, Any]]]:
     """Collects a row for each cell; at the end prints the table and writes the JSON."""
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", min(2, os.cpu_count() or 1))))
     collected: list[dict[str, Any]] = []
     yield collected
     RESULTS.parent.mkdir(exist_ok=True)

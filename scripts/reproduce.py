@@ -93,7 +93,7 @@ def figure2(published: Path) -> list[Row]:
         rows.append({"part": "sets", "what": name, **mean})
         print(f"{name:<38}{mean['mean_angle']:>14.3f}{mean['distance']:>23.5f}{mean['uniformity']:>14.6f}")
     if not file.is_file():
-        print(f"{'authors published file':<38}{'not available':>14}")
+        print("authors' published file".ljust(38) + "not available".rjust(14))
     print("\n100 points in 10 dimensions, over the optimisation")
     print(f"{'passes':>7}  {'what':<30}{'APAD, degrees':>14}{'least cosine distance':>23}{'L_uni, t = 2':>14}")
     ways: dict[str, dict[str, Any]] = {"fastproto, L-BFGS": {}}
@@ -105,7 +105,7 @@ def figure2(published: Path) -> list[Row]:
             rows.append({"part": "passes", "what": what, "passes": passes, **found})
             values = f"{found['mean_angle']:>14.3f}{found['distance']:>23.5f}{found['uniformity']:>14.6f}"
             print(f"{passes:>7}  {what:<30}{values}")
-    print("The paper's Figure 2 prints no values: not available.")
+    print("The paper's values for Figure 2: not available.")
     return rows
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -131,7 +132,7 @@ def _check(
     time_limit: float | None,
     precision: str,
 ) -> None:
-    if not isinstance(num_classes, int) or not isinstance(dim, int):
+    if not isinstance(num_classes, Integral) or not isinstance(dim, Integral):
         raise TypeError(f"num_classes is {num_classes!r} and dim {dim!r}; expected two integers")
     if num_classes < 2 or dim < 2:
         raise ValueError(f"num_classes is {num_classes} and dim {dim}; expected both to be at least 2")

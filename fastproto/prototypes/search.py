@@ -54,10 +54,10 @@ def search_uniform(
         points = random_start(num_classes, dim, seed + START_STRIDE * k, device)
         if k == 0:
             gain = _random_value(num_classes, dim, t) - uniformity_bound(num_classes, dim, t)
-            tolerance = (1e-4 if num_classes**2 * dim <= WIDE else 1e-3) * gain
+            tolerance = (2e-4 if num_classes**2 * dim <= WIDE else 5e-4) * gain
         if precision != "highest":
-            points, _ = minimise(points, t, effort, passes=PASSES, tolerance=10 * tolerance, precision=precision)
-        points, value = minimise(points, t, effort, passes=PASSES, tolerance=(2 if tries > 1 else 1) * tolerance)
+            points, _ = minimise(points, t, effort, passes=PASSES, tolerance=5 * tolerance, precision=precision)
+        points, value = minimise(points, t, effort, passes=PASSES, tolerance=tolerance)
         found.append((value, points))
         if effort.over():
             break
@@ -68,12 +68,12 @@ def search_uniform(
     for _ in range(tries):
         for k in range(2):
             points = _hop(found[k][1], t, generator)
-            points, value = minimise(points, t, effort, passes=PASSES, tolerance=2 * tolerance)
+            points, value = minimise(points, t, effort, passes=PASSES, tolerance=tolerance)
             if value < found[k][0]:
                 found[k] = value, points
             if effort.over():
                 return min(found, key=lambda pair: pair[0])[1]
-    return minimise(min(found, key=lambda pair: pair[0])[1], t, effort, passes=PASSES, tolerance=0.1 * tolerance)[0]
+    return minimise(min(found, key=lambda pair: pair[0])[1], t, effort, passes=PASSES, tolerance=0.05 * tolerance)[0]
 
 
 def number_of_starts(num_classes: int, dim: int) -> int:
