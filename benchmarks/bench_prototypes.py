@@ -197,6 +197,8 @@ def draw_scaling(sizes: list[int], seconds: list[float], slope: float, offset: f
     axes.plot(sizes, seconds, "o", color="#0072B2", label="measured, D = 64, float32")
     fit = np.exp(offset) * np.array(sizes, dtype=float) ** slope
     axes.plot(sizes, fit, "--", color="#777777", label=f"C to the power {slope:.2f}")
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
     axes.set_title("One pass of the search for prototypes")
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)

@@ -117,7 +117,7 @@ def draw_figure2(rows: list[Row], out: Path) -> None:
     for row in rows:
         if row["part"] == "sets":
             left.plot(row["mean_angle"], max(row["distance"], 1e-7), "o", label=row["what"])
-    left.set(xlabel="average angle (degrees)", ylabel="least cosine distance", yscale="log")
+    left.set(xlabel="average angle (degrees)", ylabel="least cosine distance (0 is drawn at 1e-7)", yscale="log")
     left.set_title("100 points, D = 3")
     left.legend(frameon=False, fontsize=8)
     for what in dict.fromkeys(row["what"] for row in rows if row["part"] == "passes"):
