@@ -19,6 +19,8 @@ from fastproto.checks import (
     check_unit_rows,
     shape_of,
 )
+from fastproto.potential import check_precision, check_sharpness
+from fastproto.potential import gaussian_potential as gaussian_potential  # public here
 
 TINY_NORM = 1e-12
 BLOCK = 2048  # rows of one block of a C×C or B×C matrix that is never stored whole: 2048² float32 are 16 MiB
@@ -52,95 +54,36 @@ def _normalise(features: Tensor) -> tuple[Tensor, Tensor]:
     return x * inverse, inverse
 
 
-# --- Gaussian potential and L_uni ------------------------------------------------------------------------------------
-
-
-def gaussian_potential(
-    points: Tensor,
-    others: Tensor | None = None,
-    *,
-    t: float = 2.0,
-    self_index: Tensor | None = None,
-    weights: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Potential and pull of unit vectors on unit vectors, in memory O((M + C)·D): no M×C matrix is stored.
-
-    ``g = torch.exp(-2 * t * (1 - points @ others.T))``; potential ``g.sum(1)``, pull ``g @ others``.
-
-    Args:
-        points: unit rows [M, D], float32 or float64.
-        others: unit rows [C, D]; None means the points themselves, each without its self-pair.
-        t: sharpness of the Gaussian potential, > 0.
-        self_index: int64 [M], the row of ``others`` that is the point itself and is left out.
-        weights: [C], a factor for each row of ``others``.
-
-    Returns:
-        potential Σ_j g_ij [M] and pull Σ_j g_ij w_j [M, D].
-
-    Raises:
-        TypeError, ValueError: another dtype or shape, t <= 0, self_index out of range.
-
-    Source: Eq. 3 of Saadabadi et al., CVPR 2024 (the potential of Wang & Isola, 2020).
-    """
-    check_matrix("points", points)
-    _check_sharpness(t)
-    if others is None:
-        others, self_index = points, torch.arange(len(points), device=points.device)
-    check_matrix("others", others)
-    if others.shape[1] != points.shape[1]:
-        raise ValueError(f"points are {shape_of(points)} and others {shape_of(others)}; expected the same D")
-    if self_index is not None:
-        check_labels("self_index", self_index, len(points))
-        check_label_range("self_index", self_index, len(others))
-    if weights is not None and weights.shape != (len(others),):
-        raise ValueError(
-            f"weights have shape {shape_of(weights)}; expected [{len(others)}], one for each row of others"
-        )
-    potential = points.new_zeros(len(points))
-    pull = torch.zeros_like(points)
-    for start in range(0, len(points), BLOCK):
-        rows = slice(start, start + BLOCK)
-        for column in range(0, len(others), BLOCK):
-            block = others[column : column + BLOCK]
-            g = (points[rows] @ block.T).sub_(1).mul_(2 * t).exp_()
-            if self_index is not None:
-                inside = (self_index[rows] >= column) & (self_index[rows] < column + len(block))
-                at = inside.nonzero().squeeze(1)
-                g[at, self_index[rows][at] - column] = 0
-            if weights is not None:
-                g *= weights[column : column + BLOCK]
-            potential[rows] += g.sum(1)
-            pull[rows] += g @ block
-    return potential, pull
-
-
-def _check_sharpness(t: float) -> None:
-    if not (0 < t < float("inf")):
-        raise ValueError(f"t is {t}; expected a sharpness > 0, such as 2.0")
+# --- L_uni ----------------------------------------------------------------------------------------------------------
 
 
 class _UniformityLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, prototypes: Tensor, t: float, subset: Tensor | None, form: str) -> Tensor:
+    def forward(ctx: Any, prototypes: Tensor, t: float, subset: Tensor | None, form: str, precision: str) -> Tensor:
         norm = torch.linalg.vector_norm(prototypes, dim=1, keepdim=True)
         w = prototypes / norm
         rows = torch.arange(len(w), device=w.device) if subset is None else subset
-        potential, pull = gaussian_potential(w[rows], w, t=t, self_index=rows)
+        if subset is None:
+            potential, pull = gaussian_potential(w, t=t, precision=precision)
+        else:
+            potential, pull = gaussian_potential(w[rows], w, t=t, self_index=rows, precision=precision)
         total = potential.double().sum()
         pairs = len(rows) * (len(w) - 1)
         mean = total / pairs
         if ctx.needs_input_grad[0]:
             if subset is None:
-                gradient = 2 * pull  # g is symmetric: what a point does to the others equals what they do to it
+                gradient = pull.mul_(2)  # g is symmetric: what a point does to the others equals what they do to it
             else:
                 position = torch.full((len(w),), -1, device=w.device).scatter(
                     0, rows, torch.arange(len(rows), device=w.device)
                 )
                 inside = position >= 0
                 gradient = torch.empty_like(w)
-                gradient[inside] = gaussian_potential(w[inside], w[rows], t=t, self_index=position[inside])[1]
+                gradient[inside] = gaussian_potential(
+                    w[inside], w[rows], t=t, self_index=position[inside], precision=precision
+                )[1]
                 if not bool(inside.all()):
-                    gradient[~inside] = gaussian_potential(w[~inside], w[rows], t=t)[1]
+                    gradient[~inside] = gaussian_potential(w[~inside], w[rows], t=t, precision=precision)[1]
                 gradient[rows] += pull
             scale = 2 * t / total if form == "pairs" else 2 * t / (len(rows) + total)
             gradient -= (gradient * w).sum(1, keepdim=True) * w
@@ -149,13 +92,20 @@ class _UniformityLoss(torch.autograd.Function):
         return value.to(prototypes.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         _refuse_double_backward()
         (gradient,) = ctx.saved_tensors
-        return gradient * grad, None, None, None
+        return gradient * grad, None, None, None, None
 
 
-def uniformity_loss(prototypes: Tensor, *, t: float = 2.0, subset: Tensor | None = None, form: str = "pairs") -> Tensor:
+def uniformity_loss(
+    prototypes: Tensor,
+    *,
+    t: float = 2.0,
+    subset: Tensor | None = None,
+    form: str = "pairs",
+    precision: str = "highest",
+) -> Tensor:
     """L_uni of the directions of the rows: how evenly they are spread on the sphere (lower is better).
 
     ``pairs`` is ``torch.pdist(F.normalize(w)).square().mul(-t).exp().mean().log()``; ``eq5`` keeps the self-pairs
@@ -166,18 +116,21 @@ def uniformity_loss(prototypes: Tensor, *, t: float = 2.0, subset: Tensor | None
         t: sharpness, > 0.
         subset: int64 [ĉ] distinct rows; the mean is then over their ĉ(C-1) pairs with all rows, gradient to *all* rows.
         form: ``pairs`` or ``eq5``.
+        precision: ``highest``, ``high`` or ``medium``, see :func:`gaussian_potential`.
 
     Returns:
         scalar of the dtype of ``prototypes``.
 
     Raises:
-        TypeError, ValueError: shape, dtype, C < 2, zero or non-finite rows, repeated or out-of-range subset, t <= 0.
+        TypeError, ValueError: shape, dtype, C < 2, zero or non-finite rows, repeated or out-of-range subset, t <= 0,
+            an unknown form or precision.
 
     Source: Eq. 4-5 of Saadabadi et al., CVPR 2024.
     """
     check_matrix("prototypes", prototypes, min_rows=2)
     check_finite("prototypes", prototypes)
-    _check_sharpness(t)
+    check_sharpness(t)
+    check_precision(precision)
     if prototypes.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"prototypes are {prototypes.dtype}; expected float32 or float64: convert them with .float()")
     norm = torch.linalg.vector_norm(prototypes.detach(), dim=1)
@@ -194,7 +147,7 @@ def uniformity_loss(prototypes: Tensor, *, t: float = 2.0, subset: Tensor | None
             raise ValueError(
                 f"subset names {len(subset)} rows with repeats or none; expected distinct rows, at least one"
             )
-    result: Tensor = _UniformityLoss.apply(prototypes, t, subset, form)
+    result: Tensor = _UniformityLoss.apply(prototypes, t, subset, form, precision)
     return result
 
 
