@@ -19,11 +19,12 @@ from fastproto.checks import (
     check_unit_rows,
     shape_of,
 )
+from fastproto.potential import check_precision, check_sharpness
+from fastproto.potential import gaussian_potential as gaussian_potential  # public here
 
 TINY_NORM = 1e-12
 FLOAT32_SHARPNESS = 20.0
 BLOCK = 2048  # rows of one block of a C×C or B×C matrix that is never stored whole: 2048² float32 are 16 MiB
-PRECISIONS = ("highest", "high", "medium")
 SELECT_MAX = 16  # above this k a stable sort beats k passes of max
 
 
@@ -54,86 +55,7 @@ def _normalise(features: Tensor) -> tuple[Tensor, Tensor]:
     return x * inverse, inverse
 
 
-# --- Gaussian potential and L_uni ------------------------------------------------------------------------------------
-
-
-def gaussian_potential(
-    points: Tensor,
-    others: Tensor | None = None,
-    *,
-    t: float = 2.0,
-    self_index: Tensor | None = None,
-    weights: Tensor | None = None,
-    precision: str = "highest",
-) -> tuple[Tensor, Tensor]:
-    """Potential and pull of unit vectors on unit vectors, in memory O((M + C)·D): no M×C matrix is stored.
-
-    ``g = torch.exp(-2 * t * (1 - points @ others.T))``; potential ``g.sum(1)``, pull ``g @ others``.
-
-    Args:
-        points: unit rows [M, D], float32 or float64.
-        others: unit rows [C, D]; None means the points themselves, each without its self-pair.
-        t: sharpness of the Gaussian potential, > 0.
-        self_index: int64 [M], the row of ``others`` that is the point itself and is left out.
-        weights: [C], a factor for each row of ``others``.
-        precision: the least that is asked of the matrix products: ``highest`` (IEEE float32), ``high`` (error of the
-            tangent gradient <= 1e-3) or ``medium`` (<= 1e-2). Today all three compute in float32.
-
-    Returns:
-        potential Σ_j g_ij [M] and pull Σ_j g_ij w_j [M, D].
-
-    Raises:
-        TypeError, ValueError: another dtype or shape, rows that are not unit, t <= 0, self_index out of range.
-
-    Source: Eq. 3 of Saadabadi et al., CVPR 2024 (the potential of Wang & Isola, 2020).
-    """
-    _check_sharpness(t)
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
-    if others is None:
-        others, self_index = points, torch.arange(len(points), device=points.device)
-    for name, tensor in (("points", points), ("others", others)):
-        check_matrix(name, tensor)
-        if tensor.dtype not in (torch.float32, torch.float64) or tensor.dtype != points.dtype:
-            raise TypeError(f"{name} are {tensor.dtype}; expected both float32 or both float64: convert with .float()")
-        check_unit_rows(name, tensor)
-    if others.shape[1] != points.shape[1]:
-        raise ValueError(f"points are {shape_of(points)} and others {shape_of(others)}; expected the same D")
-    if self_index is not None:
-        check_labels("self_index", self_index, len(points))
-        check_label_range("self_index", self_index, len(others))
-    if weights is not None and weights.shape != (len(others),):
-        raise ValueError(
-            f"weights have shape {shape_of(weights)}; expected [{len(others)}], one for each row of others"
-        )
-    with torch.no_grad(), torch.autocast(points.device.type, enabled=False):
-        return _blocked_potential(points, others, t, self_index, weights)
-
-
-def _blocked_potential(
-    points: Tensor, others: Tensor, t: float, self_index: Tensor | None, weights: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    potential = points.new_zeros(len(points))
-    pull = torch.zeros_like(points)
-    for start in range(0, len(points), BLOCK):
-        rows = slice(start, start + BLOCK)
-        for column in range(0, len(others), BLOCK):
-            block = others[column : column + BLOCK]
-            g = (points[rows] @ block.T).sub_(1).mul_(2 * t).exp_()
-            if self_index is not None:
-                inside = (self_index[rows] >= column) & (self_index[rows] < column + len(block))
-                at = inside.nonzero().squeeze(1)
-                g[at, self_index[rows][at] - column] = 0
-            if weights is not None:
-                g *= weights[column : column + BLOCK]
-            potential[rows] += g.sum(1)
-            pull[rows] += g @ block
-    return potential, pull
-
-
-def _check_sharpness(t: float) -> None:
-    if not (0 < t < float("inf")):
-        raise ValueError(f"t is {t}; expected a sharpness > 0, such as 2.0")
+# --- L_uni ----------------------------------------------------------------------------------------------------------
 
 
 class _UniformityLoss(torch.autograd.Function):
@@ -144,7 +66,10 @@ class _UniformityLoss(torch.autograd.Function):
         norm = torch.linalg.vector_norm(exact, dim=1, keepdim=True)
         w = exact / norm
         rows = torch.arange(len(w), device=w.device) if subset is None else subset
-        potential, pull = gaussian_potential(w[rows], w, t=t, self_index=rows, precision=precision)
+        if subset is None:
+            potential, pull = gaussian_potential(w, t=t, precision=precision)
+        else:
+            potential, pull = gaussian_potential(w[rows], w, t=t, self_index=rows, precision=precision)
         total = potential.double().sum()
         if float(total) == 0.0:
             raise ValueError(f"t is {t}, so sharp that every pair underflows; expected at most about 170: lower t")
@@ -152,7 +77,7 @@ class _UniformityLoss(torch.autograd.Function):
         mean = total / pairs
         if ctx.needs_input_grad[0]:
             if subset is None:
-                gradient = 2 * pull  # g is symmetric: what a point does to the others equals what they do to it
+                gradient = pull.mul_(2)  # g is symmetric: what a point does to the others equals what they do to it
             else:
                 position = torch.full((len(w),), -1, device=w.device).scatter(
                     0, rows, torch.arange(len(rows), device=w.device)
@@ -196,19 +121,21 @@ def uniformity_loss(
         t: sharpness, > 0.
         subset: int64 [ĉ] distinct rows; the mean is then over their ĉ(C-1) pairs with all rows, gradient to *all* rows.
         form: ``pairs`` or ``eq5``.
-        precision: as for :func:`gaussian_potential`.
+        precision: ``highest``, ``high`` or ``medium``, see :func:`gaussian_potential`.
 
     Returns:
         scalar of the dtype of ``prototypes``.
 
     Raises:
-        TypeError, ValueError: shape, dtype, C < 2, zero or non-finite rows, repeated or out-of-range subset, t <= 0.
+        TypeError, ValueError: shape, dtype, C < 2, zero or non-finite rows, repeated or out-of-range subset, t <= 0,
+            an unknown form or precision.
 
     Source: Eq. 4-5 of Saadabadi et al., CVPR 2024.
     """
     check_matrix("prototypes", prototypes, min_rows=2)
     check_finite("prototypes", prototypes)
-    _check_sharpness(t)
+    check_sharpness(t)
+    check_precision(precision)
     if prototypes.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"prototypes are {prototypes.dtype}; expected float32 or float64: convert them with .float()")
     norm = torch.linalg.vector_norm(prototypes.detach(), dim=1)

@@ -21,30 +21,7 @@ def batch(b: int, c: int, d: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.randn(b, d) * 3, torch.randint(0, c, (b,)), unit_rows(c, d), torch.randperm(c)
 
 
-# --- Gaussian potential, L_uni
-
-
-@pytest.mark.parametrize(("m", "c", "d"), SHAPES)
-@pytest.mark.parametrize("t", [0.5, 2.0, 128.0])
-def test_gaussian_potential(m: int, c: int, d: int, t: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(F, "BLOCK", 7)  # several ragged blocks even at test sizes
-    others = unit_rows(c, d)
-    self_index = torch.randperm(c)[:m] if m <= c else None
-    points = others[self_index] if self_index is not None else unit_rows(m, d)
-    weights = torch.rand(c)
-    ours = F.gaussian_potential(points, others, t=t, self_index=self_index, weights=weights)
-    torchs = reference.gaussian_potential(points, others, t, self_index, weights)
-    truth = reference.gaussian_potential(points.double(), others.double(), t, self_index, weights.double())
-    for our, plain, true in zip(ours, torchs, truth, strict=True):
-        assert_as_accurate_as(our, plain, true)
-
-
-def test_gaussian_potential_of_all_leaves_out_the_self_pairs() -> None:
-    w = unit_rows(50, 4, torch.float64)
-    potential, pull = F.gaussian_potential(w, t=128.0)
-    true = reference.gaussian_potential(w, w, 128.0, torch.arange(50))
-    torch.testing.assert_close(potential, true[0])
-    torch.testing.assert_close(pull, true[1])
+# --- L_uni
 
 
 @pytest.mark.parametrize("form", ["pairs", "eq5"])
@@ -343,6 +320,7 @@ def test_nearest_prototypes_errors() -> None:
     [
         ({"t": 0.0}, "sharpness"),
         ({"t": float("nan")}, "sharpness"),
+        ({"precision": "bf16"}, "expected 'highest', 'high' or 'medium'"),
         ({"form": "mean"}, "'pairs' or 'eq5'"),
         ({"subset": torch.tensor([1, 1])}, "distinct"),
         ({"subset": torch.tensor([6])}, "0..5"),

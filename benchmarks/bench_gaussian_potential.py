@@ -1,0 +1,219 @@
+"""The Gaussian potential's full pass against a plain symmetric loop, autograd and the authors' pdist formula.
+
+``pytest benchmarks/bench_gaussian_potential.py`` writes results/gaussian_potential.json and .png. The rounds of all
+providers are interleaved and ratios taken within one run. FASTPROTO_BENCH_SLOW=1 adds pdist at C = 10000.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastproto.functional import gaussian_potential
+from fastproto.potential import PRECISIONS, quick_bfloat16
+
+RESULTS = Path(__file__).parent / "results"
+SIZES = [(10000, 512), (10000, 128)]
+SERIES = [500, 1000, 2000, 4000]  # C at D = 128; (10000, 128) completes it
+SECONDS = 25.0  # for the rounds of one size, at least three rounds
+
+
+def symmetric_loop(w: Tensor, t: float = 2.0, block: int = 1024) -> tuple[Tensor, Tensor]:
+    """The baseline: blocked, each pair of blocks once, nothing cleverer."""
+    potential, pull = torch.zeros(len(w)), torch.zeros_like(w)
+    for i in range(0, len(w), block):
+        for j in range(i, len(w), block):
+            a, b = w[i : i + block], w[j : j + block]
+            g = torch.exp(2 * t * (a @ b.T - 1))
+            if i == j:
+                g.fill_diagonal_(0)
+            potential[i : i + block] += g.sum(1)
+            pull[i : i + block] += g @ b
+            if i != j:
+                potential[j : j + block] += g.sum(0)
+                pull[j : j + block] += g.T @ a
+    return potential, pull
+
+
+def with_gradient(function: Callable[[Tensor], Tensor], w: Tensor) -> None:
+    torch.autograd.grad(function(w), w)
+
+
+def rows(c: int, d: int) -> Tensor:
+    return torch.nn.functional.normalize(torch.randn(c, d, generator=torch.Generator().manual_seed(0)), dim=1)
+
+
+def naive(w: Tensor) -> Tensor:
+    return (torch.exp(4 * (w @ w.T - 1)).sum() - len(w)).log()  # the self-pairs are 1 each
+
+
+def authors_pdist(w: Tensor) -> Tensor:
+    """The formula of Wang & Isola, as the authors use it."""
+    return torch.pdist(w).square().mul(-2).exp().mean().log()
+
+
+def interleaved(providers: dict[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in providers}
+    for call in providers.values():
+        call()
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(next(iter(times.values()))) < 3:
+        for name, call in providers.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def summary(seconds: list[float]) -> dict[str, Any]:
+    return {"median_s": statistics.median(seconds), "min_s": min(seconds), "max_s": max(seconds), "runs": len(seconds)}
+
+
+def memory_kib(field: str) -> int:
+    """Of this program alone; ru_maxrss would begin at the peak of the process that started it."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1])
+
+
+def extra_peak(provider: str, c: int, d: int) -> float:
+    """MiB by which one call raises the peak memory of a fresh process: over what it held before; results included."""
+    code = (
+        "import importlib.util, torch; torch.set_num_threads(1)\n"
+        f"spec = importlib.util.spec_from_file_location('b', {__file__!r}); b = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(b)\n"
+        f"call = {{'symmetric_loop': b.symmetric_loop, 'ours': b.gaussian_potential,"
+        " 'naive': lambda w: b.with_gradient(b.naive, w.requires_grad_())}"
+        f"[{provider!r}]\n"
+        f"call(b.rows(600, {d})); w = b.rows({c}, {d})\n"
+        "before = b.memory_kib('VmRSS'); call(w); print((b.memory_kib('VmHWM') - before) / 1024)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(found.stdout)
+
+
+def gradient_errors(w: Tensor) -> dict[str, float]:
+    """Error over the norm of the tangent gradient, against float64, on 256 of the rows."""
+    some = torch.arange(0, len(w), max(1, len(w) // 256))
+    x, p = w.double(), w[some].double()
+    g = torch.exp(4 * (p @ x.T - 1)).scatter_(1, some[:, None], 0.0)
+
+    def tangent(pull: Tensor) -> Tensor:
+        return pull - (pull * p).sum(1, keepdim=True) * p
+
+    true = tangent(g @ x)
+    pulls = {name: gaussian_potential(w, precision=name)[1][some].double() for name in PRECISIONS}
+    return {name: float((tangent(pull) - true).norm() / true.norm()) for name, pull in pulls.items()}
+
+
+def measure(c: int, d: int, seconds: float, informational: bool) -> dict[str, Any]:
+    w = rows(c, d)
+    square = torch.randn(2048, 2048)
+    leaf = w.clone().requires_grad_()
+    providers: dict[str, Callable[[], Any]] = {"symmetric_loop": partial(symmetric_loop, w)}
+    # where bfloat16 is not quick all three precisions are the same float32 code: timed once
+    for name in PRECISIONS if quick_bfloat16(w.device) else PRECISIONS[:1]:
+        providers[name] = partial(gaussian_potential, w, precision=name)
+    providers["gemm_2048"] = partial(torch.mm, square, square)
+    if informational:
+        providers["naive"] = partial(with_gradient, naive, leaf)
+        if c <= 2000 or os.environ.get("FASTPROTO_BENCH_SLOW"):
+            providers["authors_pdist"] = partial(with_gradient, authors_pdist, leaf)
+        if c == 2000 or os.environ.get("FASTPROTO_BENCH_SLOW"):
+            providers["compiled_naive"] = partial(with_gradient, torch.compile(naive), leaf)
+    times = interleaved(providers, seconds)
+    peak = 2 * 2048**3 / min(times["gemm_2048"])
+    cell: dict[str, Any] = {"C": c, "D": d, "float32_gemm_peak_gflops": peak / 1e9, "providers": {}}
+    for name, seconds_each in times.items():
+        cell["providers"][name] = summary(seconds_each) | {
+            "baseline_over_this": statistics.median(
+                b / s for b, s in zip(times["symmetric_loop"], seconds_each, strict=True)
+            )
+        }
+        if name != "gemm_2048":
+            gemm = statistics.median(times["gemm_2048"])
+            cell["providers"][name] |= {
+                "share_of_peak": 4 * c * c * d / statistics.median(seconds_each) / peak,
+                "share_of_gemm_median": 4 * c * c * d / statistics.median(seconds_each) / (2 * 2048**3 / gemm),
+            }
+    return cell
+
+
+def machine() -> dict[str, Any]:
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
+    ).stdout.strip()
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "load_average_before": os.getloadavg()[0],
+        "threads": torch.get_num_threads(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "quick_bfloat16": quick_bfloat16(torch.device("cpu")),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "commit": commit,
+    }
+
+
+def exponent(cells: list[dict[str, Any]], name: str) -> float:
+    x = [math.log(cell["C"]) for cell in cells]
+    return statistics.linear_regression(x, [math.log(cell["providers"][name]["median_s"]) for cell in cells]).slope
+
+
+def draw(cells: list[dict[str, Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    for name in ("naive", "symmetric_loop", "highest"):
+        label = f"{name}: C^{exponent(cells, name):.2f}"
+        axes.loglog([c["C"] for c in cells], [c["providers"][name]["median_s"] for c in cells], "o-", label=label)
+    axes.set(xlabel="C", ylabel="seconds, potential and pull (median)", title="Gaussian potential, D = 128, one thread")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile's own imports
+def test_gaussian_potential() -> None:
+    torch.set_num_threads(1)
+    result: dict[str, Any] = {"machine": machine(), "sizes": [], "not_measured": []}
+    result["series"] = [measure(c, 128, 4.0, True) for c in SERIES]
+    for c, d in SIZES:
+        cell = measure(c, d, SECONDS, d == 128)
+        cell["gradient_error"] = gradient_errors(rows(c, d))
+        result["sizes"].append(cell)
+    if not quick_bfloat16(torch.device("cpu")):
+        result["not_measured"] += ["high", "medium: this processor has no quick bfloat16, both run as highest"]
+    result["extra_peak_mib_10000_128"] = {
+        name: extra_peak(name, 10000, 128) for name in ("ours", "symmetric_loop", "naive")
+    }
+    series = [*result["series"], *(cell for cell in result["sizes"] if cell["D"] == 128)]
+    result["exponent"] = {name: exponent(series, name) for name in ("naive", "symmetric_loop", "highest")}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "gaussian_potential.json").write_text(json.dumps(result, indent=2) + "\n")
+    draw(series, RESULTS / "gaussian_potential.png")
+    assert all(cell["gradient_error"]["highest"] < 1e-5 for cell in result["sizes"])
+    # the naive pass holds two C×C matrices or more: less means that the measurement, not the memory, is small
+    assert result["extra_peak_mib_10000_128"]["naive"] > 600
+    assert result["extra_peak_mib_10000_128"]["ours"] <= 30
