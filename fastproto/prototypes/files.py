@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,15 @@ class Prototypes:
     """Unit vectors with their quality and how they were made."""
 
     vectors: Tensor  # [C, D] float32, unit rows
-    quality: Quality
+    t: float  # sharpness at which the quality is measured
     method: str  # "polygon", "simplex", "cross_polytope", ..., "lbfgs", "binary_code", "sgd", "word_vectors", "file"
     passes: int  # sweeps over all pairs that were spent
     seconds: float = 0.0  # that it took to make them
+
+    @cached_property
+    def quality(self) -> Quality:
+        """Measured when first asked for: all pairs in float64 are too much work for a head that only wants vectors."""
+        return measure_prototypes(self.vectors, self.t)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a file, whole or not at all; the suffix chooses the format.
@@ -66,9 +72,9 @@ def make(
     seconds: float = 0.0,
     device: torch.device | str | None = None,
 ) -> Prototypes:
-    """Prototypes of unit rows in any width, measured as they are in float32."""
+    """Prototypes of unit rows in any width."""
     vectors = vectors.detach().to(device or "cpu", torch.float32)
-    return Prototypes(vectors, measure_prototypes(vectors, t), method, int(np.ceil(passes)), seconds)
+    return Prototypes(vectors, t, method, int(np.ceil(passes)), seconds)
 
 
 def load_prototypes(
