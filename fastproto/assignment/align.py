@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastproto.assignment.certificate import Assignment
+from fastproto.assignment.certificate import Assignment, directions
 from fastproto.assignment.dense import assign
-from fastproto.functional import TINY_NORM
 
 MAX_ROUNDS = 50
 
@@ -40,9 +39,7 @@ def align(class_means: Tensor, prototypes: Tensor, *, starts: int = 4, seed: int
     if starts < 1:
         raise ValueError(f"starts is {starts}; expected at least 1")
     first = assign(class_means, prototypes)  # checks the input as well
-    q, w = class_means.detach().double(), prototypes.detach().double()
-    norm = torch.linalg.vector_norm(q, dim=1, keepdim=True)
-    q = torch.where(norm > TINY_NORM, q / norm.clamp_min(TINY_NORM), 0.0)
+    q, w = directions(class_means), prototypes.detach().double()
     generator = torch.Generator().manual_seed(seed)
     dim = w.shape[1]
     best: Alignment | None = None

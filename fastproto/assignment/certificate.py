@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fastproto.functional import TINY_NORM
+
 BLOCK_ELEMENTS = 1 << 22  # scores looked at together: 32 MiB of float64
 
 
@@ -71,6 +73,13 @@ def certify(
         rounding_floor=floor,
         certified=gap + floor <= tolerance * scale or gap <= floor,
     )
+
+
+def directions(class_means: Tensor) -> Tensor:
+    """Normalised rows in float64; a class that was never seen, a zero row, stays zero."""
+    q = class_means.detach().double()
+    norm = torch.linalg.vector_norm(q, dim=1, keepdim=True)
+    return torch.where(norm > TINY_NORM, q / norm.clamp_min(TINY_NORM), 0.0)
 
 
 def score_spread(q: Tensor, w: Tensor) -> float:

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastproto.assignment.certificate import Assignment, Certificate, ScoreRows, certify, score_spread
+from fastproto.assignment.certificate import Assignment, Certificate, ScoreRows, certify, directions, score_spread
 from fastproto.checks import check_finite, check_matrix, check_permutation, shape_of
-from fastproto.functional import TINY_NORM
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 METHODS = ("auto", "dense")
@@ -62,9 +61,7 @@ def assign(
         )
     check_finite("class_means", class_means)
     check_finite("prototypes", prototypes)
-    q, w = class_means.detach().double(), prototypes.detach().double()
-    norm = torch.linalg.vector_norm(q, dim=1, keepdim=True)
-    q = torch.where(norm > TINY_NORM, q / norm.clamp_min(TINY_NORM), 0.0)
+    q, w = directions(class_means), prototypes.detach().double()
     mean_q, mean_w = q.mean(0), w.mean(0)
     spread = score_spread(q, w)
     magnitude = float(torch.linalg.vector_norm(w, dim=1).max()) * q.shape[1]
@@ -77,7 +74,7 @@ def assign(
     return _solve(
         matrix,
         lambda start, stop: q[start:stop] @ w.T,
-        unseen=norm.squeeze(1) <= TINY_NORM,
+        unseen=(q == 0).all(1),
         previous=previous,
         method=method,
         certificate={"spread": spread, "magnitude": magnitude, "tolerance": tolerance},

@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
     if name not in ("RunResult", "fit"):
         raise AttributeError(f"module 'fastproto.training' has no attribute {name!r}")
     try:
-        import lightning  # noqa: F401
+        import lightning  # noqa: F401 - only to see whether it is there
     except ImportError as error:
         raise ImportError("training needs lightning, which is not installed: pip install 'fastproto[train]'") from error
     import fastproto.training.run as module
