@@ -34,7 +34,7 @@ def check_finite(name: str, tensor: Tensor) -> None:
 def check_unit_rows(name: str, tensor: Tensor) -> None:
     check_finite(name, tensor)
     deviation = (torch.linalg.vector_norm(tensor.float(), dim=1) - 1).abs()
-    if bool((deviation > UNIT_TOLERANCE).any()):
+    if bool((deviation > max(UNIT_TOLERANCE, torch.finfo(tensor.dtype).eps)).any()):
         row = int(deviation.argmax())
         norm = float(torch.linalg.vector_norm(tensor[row].float()))
         raise ValueError(
@@ -83,4 +83,13 @@ def check_permutation(name: str, permutation: Tensor, size: int) -> None:
         raise ValueError(
             f"{name} names a row more than once; expected a permutation of 0..{size - 1}: "
             "pass torch.randperm or the result of assign"
+        )
+
+
+def refuse_double_backward() -> None:
+    """The gradient comes ready-made from the forward pass: differentiated again, it would silently be a constant."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "the losses of fastproto cannot be differentiated twice (create_graph=True was given); "
+            "use fastproto.reference for second derivatives"
         )

@@ -17,24 +17,15 @@ from fastproto.checks import (
     check_matrix,
     check_prototypes,
     check_unit_rows,
+    refuse_double_backward,
     shape_of,
 )
-from fastproto.potential import check_precision, check_sharpness
 from fastproto.potential import gaussian_potential as gaussian_potential  # public here
+from fastproto.uniformity import uniformity_loss as uniformity_loss  # and this
 
 TINY_NORM = 1e-12
-FLOAT32_SHARPNESS = 20.0
 BLOCK = 2048  # rows of one block of a C×C or B×C matrix that is never stored whole: 2048² float32 are 16 MiB
 SELECT_MAX = 16  # above this k a stable sort beats k passes of max
-
-
-def _refuse_double_backward() -> None:
-    """The gradient comes ready-made from the forward pass: differentiated again, it would silently be a constant."""
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "the losses of fastproto cannot be differentiated twice (create_graph=True was given); "
-            "use fastproto.reference for second derivatives"
-        )
 
 
 def _compute_dtype(tensor: Tensor) -> torch.dtype:
@@ -53,107 +44,6 @@ def _normalise(features: Tensor) -> tuple[Tensor, Tensor]:
         )
     inverse = torch.where(norm > TINY_NORM, norm.reciprocal(), 0.0)
     return x * inverse, inverse
-
-
-# --- L_uni ----------------------------------------------------------------------------------------------------------
-
-
-class _UniformityLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, prototypes: Tensor, t: float, subset: Tensor | None, form: str, precision: str) -> Tensor:
-        # exp(-4t), the least g can be, leaves float32 at t = 22
-        exact = prototypes.double() if t > FLOAT32_SHARPNESS else prototypes
-        norm = torch.linalg.vector_norm(exact, dim=1, keepdim=True)
-        w = exact / norm
-        rows = torch.arange(len(w), device=w.device) if subset is None else subset
-        if subset is None:
-            potential, pull = gaussian_potential(w, t=t, precision=precision)
-        else:
-            potential, pull = gaussian_potential(w[rows], w, t=t, self_index=rows, precision=precision)
-        total = potential.double().sum()
-        if float(total) == 0.0:
-            raise ValueError(f"t is {t}, so sharp that every pair underflows; expected at most about 170: lower t")
-        pairs = len(rows) * (len(w) - 1)
-        mean = total / pairs
-        if ctx.needs_input_grad[0]:
-            if subset is None:
-                gradient = pull.mul_(2)  # g is symmetric: what a point does to the others equals what they do to it
-            else:
-                position = torch.full((len(w),), -1, device=w.device).scatter(
-                    0, rows, torch.arange(len(rows), device=w.device)
-                )
-                inside = position >= 0
-                gradient = torch.empty_like(w)
-                gradient[inside] = gaussian_potential(
-                    w[inside], w[rows], t=t, self_index=position[inside], precision=precision
-                )[1]
-                if not bool(inside.all()):
-                    gradient[~inside] = gaussian_potential(w[~inside], w[rows], t=t, precision=precision)[1]
-                gradient[rows] += pull
-            scale = 2 * t / total if form == "pairs" else 2 * t / (len(rows) + total)
-            gradient -= (gradient * w).sum(1, keepdim=True) * w
-            ctx.save_for_backward((gradient * (scale / norm)).to(prototypes.dtype))
-        value = torch.log(mean) if form == "pairs" else torch.log1p((len(w) - 1) * mean)
-        return value.to(prototypes.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None, None]:
-        _refuse_double_backward()
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad, None, None, None, None
-
-
-def uniformity_loss(
-    prototypes: Tensor,
-    *,
-    t: float = 2.0,
-    subset: Tensor | None = None,
-    form: str = "pairs",
-    precision: str = "highest",
-) -> Tensor:
-    """L_uni of the directions of the rows: how evenly they are spread on the sphere (lower is better).
-
-    ``pairs`` is ``torch.pdist(F.normalize(w)).square().mul(-t).exp().mean().log()``; ``eq5`` keeps the self-pairs
-    of the paper's Eq. 5, log(1 + (C-1)·mean): the same minimisers.
-
-    Args:
-        prototypes: [C, D] float32 or float64, any non-zero norms; the gradient is tangent and divided by the norm.
-        t: sharpness, > 0.
-        subset: int64 [ĉ] distinct rows; the mean is then over their ĉ(C-1) pairs with all rows, gradient to *all* rows.
-        form: ``pairs`` or ``eq5``.
-        precision: ``highest``, ``high`` or ``medium``, see :func:`gaussian_potential`.
-
-    Returns:
-        scalar of the dtype of ``prototypes``.
-
-    Raises:
-        TypeError, ValueError: shape, dtype, C < 2, zero or non-finite rows, repeated or out-of-range subset, t <= 0,
-            an unknown form or precision.
-
-    Source: Eq. 4-5 of Saadabadi et al., CVPR 2024.
-    """
-    check_matrix("prototypes", prototypes, min_rows=2)
-    check_finite("prototypes", prototypes)
-    check_sharpness(t)
-    check_precision(precision)
-    if prototypes.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"prototypes are {prototypes.dtype}; expected float32 or float64: convert them with .float()")
-    norm = torch.linalg.vector_norm(prototypes.detach(), dim=1)
-    if bool((norm <= TINY_NORM).any()):
-        raise ValueError(
-            f"prototypes row {int(norm.argmin())} is zero; expected rows with a direction: replace the row"
-        )
-    if form not in ("pairs", "eq5"):
-        raise ValueError(f"form is {form!r}; expected 'pairs' or 'eq5'")
-    if subset is not None:
-        check_labels("subset", subset, subset.numel())
-        check_label_range("subset", subset, len(prototypes))
-        if len(subset) == 0 or len(subset.unique()) < len(subset):
-            raise ValueError(
-                f"subset names {len(subset)} rows with repeats or none; expected distinct rows, at least one"
-            )
-    result: Tensor = _UniformityLoss.apply(prototypes, t, subset, form, precision)
-    return result
 
 
 # --- input-to-prototype mapping loss (Eq. 6) -------------------------------------------------------------------------
@@ -197,7 +87,7 @@ class _IpmLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None, None]:
-        _refuse_double_backward()
+        refuse_double_backward()
         (gradient,) = ctx.saved_tensors
         return (gradient * grad[:, None]).to(gradient.dtype), None, None, None, None
 

@@ -1,4 +1,4 @@
-"""The Gaussian potential in blocks: potential and pull in one sweep, no C×C matrix (the torch path, any device)."""
+"""The Gaussian potential: the public function, its operator, and the torch path, in blocks and without a C×C matrix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from fastproto.checks import check_label_range, check_labels, check_matrix, check_unit_rows, shape_of
+from fastproto.backend import KERNEL_DTYPES, kernel, resolve
+from fastproto.checks import check_labels, check_matrix, check_unit_rows, shape_of
 
 PRECISIONS = ("highest", "high", "medium")
 # One block of g is ROWS × COLUMNS, 3 MiB in float32: small enough to stay in the last cache between the product that
@@ -17,6 +18,7 @@ ROWS = 384
 COLUMNS = 2048  # at least ROWS: the diagonal lies in the first block of a row of blocks
 OFFSET_MAX = 32.0  # up to this 2t, exp(2t·cos) fits float32 and the factor exp(-2t) is applied to the sums, not to g
 ROUNDED_MIN_DIM = 96  # below it the cosines of random rows are too large for "high", and the products too small to gain
+WEIGHTED_MIN_DIM = 16  # weights take the kernels to bfloat16, whose errors of "medium" reach 3e-2 in two dimensions
 ROUNDED_MAX = 8.0  # up to this 2t bfloat16 keeps what is promised: its error of a cosine, 2⁻⁹, is multiplied by 2t
 
 
@@ -33,24 +35,30 @@ def gaussian_potential(
 
     ``g = torch.exp(-2 * t * (1 - points @ others.T))``; potential ``g.sum(1)``, pull ``g @ others``.
 
+    Runs on Triton for CUDA tensors of the kernels' dtypes, see :func:`fastproto.backend.resolve`: a fixed number of
+    launches that never wait for the device, so it fits a CUDA graph. Values are then not looked at: a NaN or a row that
+    is not unit shows in the result. Tensors on the CPU are checked. No gradient flows through the result;
+    :func:`fastproto.functional.uniformity_loss` has one.
+
     Args:
-        points: unit rows [M, D], float32 or float64.
-        others: unit rows [C, D]; None means the points themselves, each without its self-pair (each pair of rows is
-            then computed once, a quarter of the work less).
+        points: unit rows [M, D], float32 or float64; bfloat16 and float16 rows are taken as the float32 rows they are.
+        others: unit rows [C, D]; None means the points themselves, each without its self-pair (on torch each pair of
+            rows is then computed once, a quarter of the work less).
         t: sharpness of the Gaussian potential, > 0.
-        self_index: int64 [M], the row of ``others`` that is the point itself and is left out.
+        self_index: int64 [M], the row of ``others`` that is the point itself and is left out; -1 leaves out none.
         weights: [C], a factor for each row of ``others``.
-        precision: of the matrix products: ``highest`` is IEEE float32; ``high`` and ``medium`` use bfloat16 with
-            float32 sums, with errors up to 1e-3 and 1e-2 of the tangent gradient at evenly spread rows. They apply to
-            float32 rows with D >= 96 and t <= 4 where bfloat16 is quick (CUDA; processors with AMX or AVX512-BF16);
-            otherwise, and always for float64, the products stay in the dtype of the points.
+        precision: of the matrix products: ``highest`` is IEEE float32; ``high`` and ``medium`` use half precision with
+            float32 sums, with errors up to 1e-3 and 1e-2 of the tangent gradient at evenly spread rows. They apply
+            where t <= 4: with Triton at any D (from 16 with weights), on torch to float32 rows with D >= 96 where
+            bfloat16 is quick (CUDA; processors with AMX or AVX512-BF16). Otherwise, and always for float64, the
+            products stay in the dtype of the points.
 
     Returns:
-        potential Σ_j g_ij [M] and pull Σ_j g_ij w_j [M, D].
+        potential Σ_j g_ij [M] and pull Σ_j g_ij w_j [M, D], float32 (float64 for float64 rows).
 
     Raises:
-        TypeError, ValueError: another dtype or shape, rows that are not unit, t <= 0, self_index out of range, an
-            unknown precision.
+        TypeError, ValueError: another dtype or shape, t <= 0, an unknown precision, tensors on several devices; on the
+            CPU also rows that are not unit and self_index out of range.
 
     Source: Eq. 3 of Saadabadi et al., CVPR 2024 (the potential of Wang & Isola, 2020).
     """
@@ -60,22 +68,115 @@ def gaussian_potential(
         raise ValueError("self_index is given without others; expected others too: leave self_index out")
     for name, tensor in (("points", points),) if others is None else (("points", points), ("others", others)):
         check_matrix(name, tensor)
-        if tensor.dtype not in (torch.float32, torch.float64) or tensor.dtype != points.dtype:
-            raise TypeError(f"{name} are {tensor.dtype}; expected both float32 or both float64: convert with .float()")
-        check_unit_rows(name, tensor)
+        if tensor.dtype not in (*KERNEL_DTYPES, torch.float64) or tensor.dtype != points.dtype:
+            raise TypeError(
+                f"{name} are {tensor.dtype} beside {points.dtype}; expected both float32 or both float64 "
+                "(or both bfloat16 or both float16): convert with .float()"
+            )
     if others is not None and others.shape[1] != points.shape[1]:
         raise ValueError(f"points are {shape_of(points)} and others {shape_of(others)}; expected the same D")
     count = len(points if others is None else others)
     if self_index is not None:
         check_labels("self_index", self_index, len(points))
-        check_label_range("self_index", self_index, count)
     if weights is not None and weights.shape != (count,):
         raise ValueError(f"weights have shape {shape_of(weights)}; expected [{count}], one for each row of others")
-    low = points.dtype == torch.float32 and points.shape[1] >= ROUNDED_MIN_DIM and 2 * t <= ROUNDED_MAX
-    low = low and quick_bfloat16(points.device)
+    with torch.no_grad():
+        result: tuple[Tensor, Tensor] = _gaussian_potential(points, others, t, self_index, weights, precision)
+    return result
+
+
+@torch.library.custom_op("fastproto::gaussian_potential", mutates_args=())
+def _gaussian_potential(
+    points: Tensor,
+    others: Tensor | None,
+    t: float,
+    self_index: Tensor | None,
+    weights: Tensor | None,
+    precision: str,
+) -> tuple[Tensor, Tensor]:
+    if points.device.type == "cpu":  # elsewhere looking would wait for the device
+        check_unit_rows("points", points)
+        if others is not None:
+            check_unit_rows("others", others)
+        if (
+            self_index is not None
+            and others is not None
+            and not -1 <= self_index.min() <= self_index.max() < len(others)
+        ):
+            raise ValueError(
+                f"self_index runs from {int(self_index.min())} to {int(self_index.max())}; "
+                f"expected 0..{len(others) - 1}, rows of others, or -1 for a point that is none of them"
+            )
+    return potential_and_pull(points, others, t, self_index, weights, precision)
+
+
+@_gaussian_potential.register_fake
+def _(
+    points: Tensor,
+    others: Tensor | None,
+    t: float,
+    self_index: Tensor | None,
+    weights: Tensor | None,
+    precision: str,
+) -> tuple[Tensor, Tensor]:
+    dtype = torch.float64 if points.dtype == torch.float64 else torch.float32
+    return points.new_empty(points.shape[0], dtype=dtype), points.new_empty(points.shape, dtype=dtype)
+
+
+def potential_and_pull(
+    points: Tensor,
+    others: Tensor | None,
+    t: float,
+    self_index: Tensor | None = None,
+    weights: Tensor | None = None,
+    precision: str = "highest",
+    centre: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What the operator does, on the backend that :func:`fastproto.backend.resolve` names, without checks or gradient.
+
+    ``centre`` [1], for Triton alone: g = exp(2t (p·w - centre)), which float32 holds at any t.
+    """
+    given = [tensor for tensor in (points, others, self_index, weights) if tensor is not None]
+    rounded = 2 * t <= ROUNDED_MAX
+    if resolve("gaussian_potential", *given).backend == "triton":
+        if others is None:
+            others, self_index = points, torch.arange(len(points), device=points.device)
+        rounded = rounded and (weights is None or points.shape[1] >= WEIGHTED_MIN_DIM)
+        options = {"self_index": self_index, "weights": weights, "precision": precision if rounded else "highest"}
+        result: tuple[Tensor, Tensor] = kernel("gaussian_potential")(points, others, t=t, centre=centre, **options)
+        return result
+    dtype = torch.float64 if points.dtype == torch.float64 else torch.float32
+    points, others = points.to(dtype), None if others is None else others.to(dtype)
+    rounded = rounded and dtype == torch.float32 and points.shape[1] >= ROUNDED_MIN_DIM
+    precision = precision if rounded and quick_bfloat16(points.device) else "highest"
+    with torch.autocast(points.device.type, enabled=False):
+        if others is None:
+            return _Sweep(points, None, 2 * t, weights, precision).symmetric()
+        if self_index is None or bool((self_index >= 0).all()):
+            return _Sweep(points, others, 2 * t, weights, precision).general(self_index)
+        potential, pull = points.new_empty(len(points)), points.new_empty(points.shape)
+        inside = self_index >= 0
+        for some, own in ((inside, self_index[inside]), (~inside, None)):
+            if bool(some.any()):
+                potential[some], pull[some] = _Sweep(points[some], others, 2 * t, weights, precision).general(own)
+        return potential, pull
+
+
+def largest_cosine(points: Tensor, others: Tensor | None = None, self_index: Tensor | None = None) -> Tensor:
+    """max p_i·w_j over j ≠ self_index_i (others=None: of all pairs of points), [1], without waiting for the device."""
+    if others is None:
+        others, self_index = points, torch.arange(len(points), device=points.device)
+    largest = points.new_full((1,), -torch.inf)
     with torch.no_grad(), torch.autocast(points.device.type, enabled=False):
-        sweep = _Sweep(points, others, 2 * t, weights, precision if low else "highest")
-        return sweep.symmetric() if others is None else sweep.general(self_index)
+        for start in range(0, len(points), COLUMNS):
+            rows = slice(start, start + COLUMNS)
+            for column in range(0, len(others), COLUMNS):
+                cosines = points[rows] @ others[column : column + COLUMNS].T
+                if self_index is not None:
+                    at = torch.arange(column, column + cosines.shape[1], device=points.device)
+                    cosines.masked_fill_(self_index[rows, None] == at, -torch.inf)
+                largest = torch.maximum(largest, cosines.max())
+    return largest
 
 
 def check_sharpness(t: float) -> None:

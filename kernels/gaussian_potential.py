@@ -51,10 +51,13 @@ def _part_of_sweep(C, BLOCK_N: tl.constexpr):
 
 
 @triton.jit
-def _gaussian(s, start, C, own, low, high, weights_ptr, scale, offset, BLOCK_N: tl.constexpr):
+def _gaussian(s, start, C, own, low, high, weights_ptr, centre_ptr, scale, offset, BLOCK_N: tl.constexpr):
     """2^SHIFT ω_j g_ij of a tile, zero for the self pair and past the last column."""
     o_n = start + tl.arange(0, BLOCK_N)
-    g = tl.exp2(s * scale + offset)
+    x = s * scale + offset
+    if centre_ptr is not None:  # subtracted first, which is exact for a close pair; the self pair may lie far above it
+        x = tl.minimum((s - tl.load(centre_ptr)) * scale, 64.0)
+    g = tl.exp2(x)
     if (start + BLOCK_N > C) | ((low < start + BLOCK_N) & (high >= start)):  # few tiles: the others skip the compares
         g = tl.where((o_n < C)[None, :] & (own[:, None] != o_n[None, :]), g, 0.0)
     if weights_ptr is not None:
@@ -68,6 +71,7 @@ def _gaussian_potential_kernel(
     others_ptr,
     self_ptr,
     weights_ptr,
+    centre_ptr,
     potential_ptr,
     pull_ptr,
     M,
@@ -98,7 +102,7 @@ def _gaussian_potential_kernel(
         if PIECES > 2:
             w_low = load_tile(others_ptr, start + tl.cdiv(C, _PAD) * _PAD, 0, WIDTH, BLOCK_N, WIDTH)
             s = tl.dot(p, tl.trans(w_low), s, input_precision="ieee")
-        g = _gaussian(s, start, C, own, low, high, weights_ptr, scale, offset, BLOCK_N)
+        g = _gaussian(s, start, C, own, low, high, weights_ptr, centre_ptr, scale, offset, BLOCK_N)
         potential += tl.sum(g, 1)
         g_high = g.to(dtype)
         pull = tl.dot(g_high, w, pull, input_precision="ieee")
@@ -119,6 +123,7 @@ def _gaussian_potential_sliced_kernel(
     others_ptr,
     self_ptr,
     weights_ptr,
+    centre_ptr,
     potential_ptr,
     pull_ptr,
     M,
@@ -154,7 +159,7 @@ def _gaussian_potential_sliced_kernel(
             if PIECES > 2:
                 w_low = tl.trans(load_tile(others_ptr, start + low_start, k, WIDTH, BLOCK_N, BLOCK_K))
                 s = tl.dot(p, w_low, s, input_precision=PRECISION)
-        g = _gaussian(s, start, C, own, low, high, weights_ptr, scale, offset, BLOCK_N)
+        g = _gaussian(s, start, C, own, low, high, weights_ptr, centre_ptr, scale, offset, BLOCK_N)
         potential += tl.sum(g, 1)
         g_high = g.to(dtype)
         v = load_tile(others_ptr, start, column, WIDTH, BLOCK_N, BLOCK_D)
@@ -207,18 +212,18 @@ def gaussian_potential(
     self_index: Tensor | None = None,
     weights: Tensor | None = None,
     precision: str = "highest",
-    centre: float = 1.0,
+    centre: Tensor | None = None,
     tile: Tile | None = None,
     parts: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """potential [M] and pull [M, D], float32, of unit rows points [M, D] on unit rows others [C, D] (module docstring).
 
     self_index int64 [M] names the row of others left out (a value outside 0..C-1 leaves out none); weights [C] are ω.
-    float32, bfloat16 or float16 rows. With ``centre`` c, g = exp(2t (p·w - c)): at large t a c near the largest cosine
-    keeps float32 from underflowing. ``tile`` and ``parts`` replace the sizes that ship.
+    float32, bfloat16 or float16 rows. With ``centre`` [1] float32, g = exp(2t (p·w - centre)), cut at 2^64: at large t
+    the largest cosine as centre keeps float32 from underflowing. ``tile`` and ``parts`` replace the sizes that ship.
     """
     (m, dim), c = points.shape, others.shape[0]
-    dtype, pieces = operands_for(precision, t, weights is not None or centre != 1.0)
+    dtype, pieces = operands_for(precision, t, weights is not None or centre is not None)
     width = width_of(dim)
     tile = tile or tile_for(width, precision, pieces, chip_family(points.device), weights is not None)
     slices = width // tile.block_d if tile.block_d else 1
@@ -235,13 +240,14 @@ def gaussian_potential(
             others_ptr=w,
             self_ptr=None if self_index is None else self_index.contiguous(),
             weights_ptr=None if weights is None else weights.float().contiguous(),
+            centre_ptr=centre,
             potential_ptr=potential,
             pull_ptr=pull,
             M=m,
             C=c,
             D=dim,
             scale=2 * t * LOG2_E,
-            offset=(FLOAT16_SHIFT if dtype == torch.float16 else 0) - 2 * t * LOG2_E * centre,
+            offset=(FLOAT16_SHIFT if dtype == torch.float16 else 0) - 2 * t * LOG2_E,
             PIECES=pieces,
             WIDTH=width,
             BLOCK_M=tile.block_m,

@@ -61,7 +61,8 @@ def test_uniformity_loss_of_sharp_potentials(t: float) -> None:
     [
         ({"points": 2 * unit_rows(3, 4)}, ValueError, "expected unit rows"),
         ({"points": torch.full((3, 4), float("nan"))}, ValueError, "NaN"),
-        ({"points": unit_rows(3, 4).half()}, TypeError, "float16"),
+        ({"points": unit_rows(3, 4).half()}, TypeError, "float32 beside torch.float16"),
+        ({"points": unit_rows(3, 4).to(torch.complex64)}, TypeError, "complex64"),
         ({"others": unit_rows(5, 4).double()}, TypeError, "both float32 or both float64"),
         ({"others": unit_rows(5, 3)}, ValueError, "same D"),
         ({"precision": "low"}, ValueError, "'low'"),

@@ -14,7 +14,7 @@ LAYERS = [
     ["fastproto_kernels"],
     ["fastproto.reference", "fastproto.files", "fastproto.checks"],
     ["fastproto.backend"],
-    ["fastproto.functional", "fastproto.potential"],
+    ["fastproto.functional", "fastproto.potential", "fastproto.uniformity"],
     ["fastproto.prototypes", "fastproto.assignment"],
     ["fastproto.head", "fastproto.baselines", "fastproto.data", "fastproto.models", "fastproto.pictures"],
     ["fastproto.training"],

@@ -153,7 +153,7 @@ def test_progress_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_interruption_returns_the_best_so_far(
     objective: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    count, genuine = 0, optimise_module.gaussian_potential
+    count, genuine = 0, optimise_module.potential_and_pull
 
     def interrupted(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         nonlocal count
@@ -162,7 +162,7 @@ def test_interruption_returns_the_best_so_far(
             raise KeyboardInterrupt
         return genuine(*args, **kwargs)
 
-    monkeypatch.setattr(optimise_module, "gaussian_potential", interrupted)
+    monkeypatch.setattr(optimise_module, "potential_and_pull", interrupted)
     found = estimate_prototypes(50, 6, objective=objective)
     assert found.passes == 39
     assert found.quality.uniformity < measure_prototypes(random_start(50, 6, 0)).uniformity - 0.05

@@ -23,13 +23,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fastproto.functional import BLOCK, gaussian_potential
+from fastproto.backend import resolve
+from fastproto.functional import BLOCK
+from fastproto.potential import largest_cosine, potential_and_pull
 
 Energy = Callable[[Tensor], tuple[float, Tensor]]  # unit rows [C, D] -> L_uni and C times its tangent gradient
 
 MEMORY = 10  # pairs that L-BFGS keeps: 20 and 40 saved no passes at (200, 50) and (1000, 64)
 LONGEST = 1.0  # no point moves farther than this in one step (before it is put back on the sphere)
 ARMIJO = 1e-4
+READ_TOGETHER = 50  # values of L_uni
 PATIENCE = 20  # passes over which a descent must have gained its tolerance
 # In these widths exp(-4t) is still a normal number; a sharper potential is summed relative to its largest term.
 PLAIN_SHARPNESS = {torch.float32: 16.0, torch.float64: 128.0}
@@ -45,20 +48,38 @@ class Effort:
     spent: float = 0.0
     interrupted: bool = False
     trace: list[tuple[float, float, float]] = field(default_factory=list)  # passes spent, t, L_uni of the last iterate
+    unread: list[tuple[float, float, Tensor]] = field(default_factory=list)  # the same, its L_uni still on the device
 
     def over(self) -> bool:
         if self.interrupted or (self.limit is not None and self.spent >= self.limit):
             return True
         return self.deadline is not None and time.perf_counter() >= self.deadline
 
-    def count(self, t: float, value: float, passes: float = 1.0) -> None:
+    def count(self, t: float, value: float | Tensor, passes: float = 1.0) -> None:
+        """Notes an evaluation; a value given as a scalar tensor is read later, with others, not to wait for each."""
         self.spent += passes
-        self.trace.append((self.spent, t, value))
+        if isinstance(value, Tensor):
+            self.unread.append((self.spent, t, value))
+            if len(self.unread) == READ_TOGETHER:
+                self.read()
+        else:
+            self._note(self.spent, t, value)
+
+    def read(self) -> None:
+        if self.unread:
+            values = torch.stack([value for _, _, value in self.unread]).tolist()
+            for (spent, t, _), value in zip(self.unread, values, strict=True):
+                self._note(spent, t, value)
+            self.unread.clear()
+
+    def _note(self, spent: float, t: float, value: float) -> None:
+        self.trace.append((spent, t, value))
         if self.progress:
             limit = "" if self.limit is None else f" of {self.limit}"
-            print(f"\rprototypes: pass {self.spent:.0f}{limit}, t = {t:g}, L_uni {value:.7f} ", end="", file=sys.stderr)
+            print(f"\rprototypes: pass {spent:.0f}{limit}, t = {t:g}, L_uni {value:.7f} ", end="", file=sys.stderr)
 
     def finish(self) -> None:
+        self.read()
         if self.progress and self.trace:
             print(file=sys.stderr)
 
@@ -71,25 +92,31 @@ def tangent(points: Tensor, vectors: Tensor) -> Tensor:
 def energy(t: float, precision: str = "highest") -> Energy:
     """L_uni at sharpness t and C times its tangent gradient, one pass.
 
-    ``precision`` is passed on to :func:`fastproto.functional.gaussian_potential`.
+    ``precision`` is that of :func:`fastproto.functional.gaussian_potential`; the points are not looked at.
     """
 
     def evaluate(points: Tensor) -> tuple[float, Tensor]:
         count = len(points)
         if t <= PLAIN_SHARPNESS[points.dtype]:
-            potential, pull = gaussian_potential(points, t=t, precision=precision)
+            potential, pull = potential_and_pull(points, None, t, precision=precision)
             total, top = float(potential.double().sum()), 1.0
         else:
-            total, pull, top = _sharp_potential(points, t)
+            sums, pull = _sharp_potential(points, t)
+            total, top = sums.tolist()  # what the line search decides with: read once for each evaluation
         value = 2 * t * (top - 1) + math.log(total / (count * (count - 1)))
         return value, tangent(points, pull).mul_(4 * t * count / total)
 
     return evaluate
 
 
-def _sharp_potential(points: Tensor, t: float) -> tuple[float, Tensor, float]:
-    """Σ exp(2t(s - top)) over i ≠ j, the same weights times w_j [C, D], and top, the largest cosine s."""
-    top, total, pull = -math.inf, 0.0, torch.zeros_like(points)
+def _sharp_potential(points: Tensor, t: float) -> tuple[Tensor, Tensor]:
+    """Σ exp(2t(s - top)) over i ≠ j and top, the largest cosine s, [2]; the same weights times w_j [C, D]."""
+    if resolve("gaussian_potential", points).backend == "triton":
+        centre = largest_cosine(points)
+        potential, pull = potential_and_pull(points, None, t, centre=centre)
+        return torch.stack([potential.double().sum(), centre.double().squeeze()]), pull
+    total, pull = points.new_zeros((), dtype=torch.float64), torch.zeros_like(points)
+    top = torch.full_like(total, -torch.inf)
     for start in range(0, len(points), BLOCK):
         rows = slice(start, start + BLOCK)
         for column in range(0, len(points), BLOCK):
@@ -97,14 +124,13 @@ def _sharp_potential(points: Tensor, t: float) -> tuple[float, Tensor, float]:
             cosines = points[rows] @ others.T
             if column == start:
                 cosines.fill_diagonal_(-torch.inf)
-            peak = max(top, float(cosines.max()))
-            if peak > top:
-                fade = math.exp(2 * t * (top - peak))
-                top, total, pull = peak, total * fade, pull.mul_(fade)
+            peak = torch.maximum(top, cosines.max().double())
+            fade = torch.exp(2 * t * (top - peak))
+            top, total, pull = peak, total * fade, pull.mul_(fade)
             weights = cosines.sub_(top).mul_(2 * t).exp_()
-            total += float(weights.sum(dtype=torch.float64))
+            total += weights.sum(dtype=torch.float64)
             pull[rows] += weights @ others
-    return total, pull, top
+    return torch.stack([total, top]), pull
 
 
 class Preconditioner:

@@ -162,11 +162,11 @@ def anneal(points: Tensor, first: float, last: float, factor: float, effort: Eff
 
 
 def max_cosine(points: Tensor) -> float:
-    highest = -1.0
+    highest = points.new_tensor(-1.0)
     for start in range(0, len(points), BLOCK):
         for column in range(start, len(points), BLOCK):
             cosines = points[start : start + BLOCK] @ points[column : column + BLOCK].T
             if column == start:
                 cosines.fill_diagonal_(-1.0)
-            highest = max(highest, float(cosines.max()))
-    return highest
+            highest = torch.maximum(highest, cosines.max())
+    return float(highest)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastproto.functional import uniformity_loss
-from fastproto.prototypes.optimise import Effort
+from fastproto.backend import kernel, resolve
+from fastproto.potential import potential_and_pull
+from fastproto.prototypes.optimise import Effort, tangent
+from fastproto.uniformity import FLOAT32_SHARPNESS
 
 FORMS = ("eq5", "within_batch")
 
 
+@torch.no_grad()
 def sgd(
     points: Tensor,
     t: float,
@@ -23,6 +26,9 @@ def sgd(
     seed: int = 0,
 ) -> Tensor:
     """``w[rows] = F.normalize(w[rows] - lr * gradient)`` for subsets of rows that run through a shuffled order.
+
+    A step is a fixed number of launches and never waits for the device: pairs, pull, and on Triton one kernel that
+    projects, steps and normalises.
 
     Args:
         points: [C, D] unit rows.
@@ -40,28 +46,60 @@ def sgd(
     count = len(points)
     size = min(count, 100) if subset_size is None else subset_size
     generator = torch.Generator().manual_seed(seed)
-    points, waiting = points.clone(), torch.empty(0, dtype=torch.int64)
+    points = points.double() if t > FLOAT32_SHARPNESS else points.clone()
+    velocity, waiting = points.new_zeros(size, points.shape[1]), torch.empty(0, dtype=torch.int64)
     cost = size / count if form == "eq5" else (size / count) ** 2
     try:
         for _ in range(iterations):
             if effort.over():
                 break
             if len(waiting) < size:
-                waiting = torch.randperm(count, generator=generator, device="cpu")
-            rows, waiting = waiting[:size].to(points.device), waiting[size:]
-            if form == "eq5":
-                w = points.clone().requires_grad_()
-                value = uniformity_loss(w, t=t, subset=rows, form="eq5")
-                gradient = torch.autograd.grad(value, w)[0][rows]
+                waiting = torch.randperm(count, generator=generator, device="cpu").to(points.device)
+            rows, waiting = waiting[:size], waiting[size:]
+            w = points[rows]
+            potential, pull = potential_and_pull(w, None, t)
+            if form == "eq5":  # as one end of its pairs with all rows, and as the other end of those of the subset
+                potential, far = potential_and_pull(w, points, t, rows)
+                total, pull = size + potential.sum(0, keepdim=True), pull + far
+                value = torch.log(total[0] / size)
             else:
-                w = points[rows].requires_grad_()
-                value = uniformity_loss(w, t=t)
-                gradient = torch.autograd.grad(value, w)[0]
-            points[rows] = torch.nn.functional.normalize(points[rows] - lr * gradient, dim=1)
-            effort.count(t, float(value.detach()), cost)
+                total, pull = potential.sum(0, keepdim=True), 2 * pull
+                value = torch.log(total[0] / (size * (size - 1)))
+            sphere_step_(w, velocity, pull, total, 2 * t, lr, 0.0)
+            points.index_copy_(0, rows, w)
+            effort.count(t, value, cost)
     except KeyboardInterrupt:
         effort.interrupted = True
+    effort.read()
     return points
+
+
+@torch.library.custom_op("fastproto::sphere_step_", mutates_args=("points", "velocity"))
+def sphere_step_(
+    points: Tensor, velocity: Tensor, pull: Tensor, total: Tensor, factor: float, rate: float, momentum: float
+) -> None:
+    """One momentum step of unit rows along a pull, in place; the velocity stays tangent.
+
+    ``v = momentum * v + factor / total * tangent(w, pull); w = F.normalize(w - rate * v); v = tangent(w, v)``
+
+    Args:
+        points, velocity: [M, D] float32 or float64, contiguous; both change.
+        pull: [M, D] and total [1], of the same dtype: Σ_j g_ij w_j, and what the gradient is relative to.
+        factor, rate, momentum: numbers; with factor 4t and the sum of the potential as total, L_uni goes down.
+    """
+    if resolve("sphere_step_", points, velocity, pull, total).backend == "triton":
+        kernel("sphere_step_")(points, velocity, pull, total, factor=factor, rate=rate, momentum=momentum)
+        return
+    velocity.mul_(momentum).add_(tangent(points, pull).mul_(factor / total))
+    points.copy_(torch.nn.functional.normalize(points - rate * velocity, dim=1))
+    velocity.copy_(tangent(points, velocity))
+
+
+@sphere_step_.register_fake
+def _(
+    points: Tensor, velocity: Tensor, pull: Tensor, total: Tensor, factor: float, rate: float, momentum: float
+) -> None:
+    return None
 
 
 def check_sgd(num_classes: int, form: str, subset_size: int | None, lr: float, iterations: int) -> None:
