@@ -167,15 +167,14 @@ def largest_cosine(points: Tensor, others: Tensor | None = None, self_index: Ten
     if others is None:
         others, self_index = points, torch.arange(len(points), device=points.device)
     largest = points.new_full((1,), -torch.inf)
-    with torch.no_grad(), torch.autocast(points.device.type, enabled=False):
-        for start in range(0, len(points), COLUMNS):
-            rows = slice(start, start + COLUMNS)
-            for column in range(0, len(others), COLUMNS):
-                cosines = points[rows] @ others[column : column + COLUMNS].T
-                if self_index is not None:
-                    at = torch.arange(column, column + cosines.shape[1], device=points.device)
-                    cosines.masked_fill_(self_index[rows, None] == at, -torch.inf)
-                largest = torch.maximum(largest, cosines.max())
+    for start in range(0, len(points), COLUMNS):
+        rows = slice(start, start + COLUMNS)
+        for column in range(0, len(others), COLUMNS):
+            cosines = points[rows] @ others[column : column + COLUMNS].T
+            if self_index is not None:
+                at = torch.arange(column, column + cosines.shape[1], device=points.device)
+                cosines.masked_fill_(self_index[rows, None] == at, -torch.inf)
+            largest = torch.maximum(largest, cosines.max())
     return largest
 
 

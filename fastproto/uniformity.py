@@ -84,7 +84,8 @@ def _uniformity_loss(
 ) -> tuple[Tensor, Tensor]:
     if prototypes.device.type == "cpu":  # elsewhere looking would wait for the device
         _check_values(prototypes, subset)
-    return _value_and_gradient(prototypes, t, subset, form, precision, with_gradient)
+    with torch.autocast(prototypes.device.type, enabled=False):
+        return _value_and_gradient(prototypes, t, subset, form, precision, with_gradient)
 
 
 @_uniformity_loss.register_fake

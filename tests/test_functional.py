@@ -154,6 +154,42 @@ def test_registered_operators() -> None:
     torch.library.opcheck(torch.ops.fastproto.ipm_loss.default, (features, labels, prototypes, assignment, False))
     torch.library.opcheck(torch.ops.fastproto.update_class_means_.default, (torch.zeros(9, 4), features, labels, 0.9))
 
+    w, ops = unit_rows(9, 4), torch.ops.fastproto
+    torch.library.opcheck(ops.gaussian_potential.default, (w, None, 2.0, None, None, "highest"))
+    torch.library.opcheck(ops.gaussian_potential.default, (w[:2], w, 2.0, torch.tensor([1, -1]), torch.rand(9), "high"))
+    for rows, with_gradient in ((None, True), (torch.tensor([5, 2]), True), (None, False)):
+        for matrix in (w, w.double()):
+            torch.library.opcheck(ops.uniformity_loss.default, (matrix, 30.0, rows, "eq5", "highest", with_gradient))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("subset", [None, [2, 0, 7]])
+def test_compiled_uniformity_loss_equals_eager(subset: list[int] | None) -> None:
+    rows = None if subset is None else torch.tensor(subset)
+
+    def loss(w: Tensor, rows: Tensor | None) -> Tensor:
+        return 3 * F.uniformity_loss(2 * w, t=3.0, subset=rows, form="eq5")
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    results = []
+    start = unit_rows(9, 4).mul_(torch.arange(1, 10)[:, None])
+    for function in (loss, compiled):
+        w = start.clone().requires_grad_()
+        value = function(w, rows)
+        results.append((value.detach(), *torch.autograd.grad(value, w)))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        compiled(w, rows)
+        with pytest.raises(ValueError, match="row 3 is zero"):
+            compiled(w.detach().index_fill(0, torch.tensor([3]), 0.0).requires_grad_(), rows)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_gaussian_potential_equals_eager() -> None:
+    w = unit_rows(9, 4)
+    compiled = torch.compile(lambda w: F.gaussian_potential(w, t=3.0), fullgraph=True, backend="aot_eager")
+    assert all(torch.equal(a, b) for a, b in zip(compiled(w), F.gaussian_potential(w, t=3.0), strict=True))
+
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_equals_eager() -> None:
