@@ -8,9 +8,9 @@ one keeps all of D in registers and shared memory (D <= 512), the other walks S 
 of the pull its own program. To fill the chip when M is small, the sweep is cut into parts that are added in order.
 
 Precision. PIECES counts the half-precision matrices that stand for a float32 one:
-    1  P Wᵀ, g W                                          "medium"
+    1  P Wᵀ, g W                                          "medium" where t <= 4.5
     2  (P + P_low) Wᵀ, g W                                "high" where t <= 2.5
-    3  (P + P_low) Wᵀ + P W_lowᵀ, (g + g_low) W + g W_low "higher", and "high" elsewhere
+    3  (P + P_low) Wᵀ + P W_lowᵀ, (g + g_low) W + g W_low "higher", and the others elsewhere
 float16 halves where t <= 4.5 and there are no weights: 2^12 g then lies in float16's normal range, and its 11 bits beat
 bfloat16's 8 at the same speed. "highest" (IEEE) and "tf32", "tf32x3" take float32 operands.
 """

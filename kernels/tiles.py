@@ -150,5 +150,6 @@ def operands_for(precision: str, t: float, scaled: bool) -> tuple[torch.dtype, i
     if precision in ("highest", "tf32", "tf32x3"):
         return torch.float32, 1
     fits = t <= FLOAT16_MAX_T and not scaled
-    pieces = {"medium": 1, "high": 2 if fits and t <= TWO_PIECES_MAX_T else 3, "higher": 3}[precision]
+    one = t <= FLOAT16_MAX_T  # at larger t the rounding of one bfloat16 cosine, times 2t, is more than "medium" may err
+    pieces = {"medium": 1 if one else 3, "high": 2 if fits and t <= TWO_PIECES_MAX_T else 3, "higher": 3}[precision]
     return torch.float16 if fits else torch.bfloat16, pieces

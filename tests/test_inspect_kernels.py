@@ -48,7 +48,7 @@ def test_hopper_at_every_dimension(root: Path) -> None:
 
 
 def test_every_chip_and_kernel_at_the_widest(root: Path) -> None:
-    rows = inspect(root, "--dim", "512", "--variant", "medium bf16", "two fp16", "fp32")
+    rows = inspect(root, "--dim", "512", "--variant", "weighted bf16", "two fp16", "fp32")
     assert len(rows) == 12 and len({row["kernel"] for row in rows}) == 4
     check(rows)
     loader = importlib.machinery.SourceFileLoader("inspect_kernels", str(root / "scripts" / "inspect_kernels"))
