@@ -1,4 +1,4 @@
-"""Which implementation an op runs on, and why: ``triton`` for CUDA tensors, ``torch`` for everything else.
+"""Which implementation an op runs on, and why: ``triton`` for CUDA tensors, ``numba`` or ``torch`` for the others.
 
 ``resolve("gaussian_potential", points)`` prints as ``torch: the tensors are on the CPU``. Kernels are imported when the
 first op takes them.
@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BACKENDS = ("auto", "triton", "torch")
+BACKENDS = ("auto", "triton", "numba", "torch")
 KERNELS = {  # op -> (its module, its function)
     "gaussian_potential": ("fastproto_kernels.gaussian_potential", "gaussian_potential"),
     "sphere_step_": ("fastproto_kernels.sphere_step", "sphere_step_"),
 }
+COMPILED = ("ipm_loss", "update_class_means_")  # ops with row loops for the processor
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 OLDEST_CAPABILITY = (8, 0)  # asynchronous copies and bfloat16 products begin with sm_80
 
@@ -62,11 +63,12 @@ def resolve(op: str, *tensors: Tensor, backend: str = "auto") -> Choice:
     Args:
         op: name of a public function, such as ``gaussian_potential``.
         tensors: its tensor arguments.
-        backend: ``auto`` (what :func:`use_backend` says, else Triton wherever it can run), ``triton`` or ``torch``.
+        backend: ``auto`` (what :func:`use_backend` says, else Triton wherever it can run, else numba where the op has
+            row loops for the processor), ``triton``, ``numba`` or ``torch``.
 
     Raises:
-        ValueError, TypeError, ImportError: an unknown backend, tensors on several devices, or ``triton`` asked for
-            where it cannot run; the sentence says why and what to do.
+        ValueError, TypeError, ImportError: an unknown backend, tensors on several devices, or ``triton`` or ``numba``
+            asked for where it cannot run; the sentence says why and what to do.
     """
     _check_name(backend)
     devices = sorted({str(tensor.device) for tensor in tensors})
@@ -75,6 +77,14 @@ def resolve(op: str, *tensors: Tensor, backend: str = "auto") -> Choice:
     asked = backend if backend != "auto" else _default.get()
     if asked == "torch":
         return Choice("torch", "asked for")
+    if asked == "numba" or (asked == "auto" and not _on_cuda(tensors)):
+        without = _numba_obstacle(op, tensors)
+        if without is None:
+            return Choice("numba", "asked for" if asked == "numba" else "the tensors are on the CPU")
+        if asked == "numba":
+            raise ValueError(
+                f"{op} cannot run on the numba backend: {without}; pass backend='torch' or leave it at 'auto'"
+            )
     obstacle = _obstacle(op, tensors)
     if asked == "triton":
         if obstacle is not None:
@@ -107,6 +117,17 @@ def _check_name(backend: str) -> None:
 
 def _on_cuda(tensors: tuple[Tensor, ...]) -> bool:
     return bool(tensors) and tensors[0].device.type == "cuda"
+
+
+def _numba_obstacle(op: str, tensors: tuple[Tensor, ...]) -> str | None:
+    """Why the row loops of ``op`` cannot take these tensors, or None."""
+    if op not in COMPILED:
+        return f"it has row loops for {', '.join(COMPILED)}"
+    if any(x.device.type != "cpu" for x in tensors):
+        return "the tensors are not on the CPU"
+    if any(x.is_floating_point() and x.dtype not in KERNEL_DTYPES for x in tensors):
+        return "the row loops take float32, bfloat16 and float16"
+    return None if importlib.util.find_spec("numba") else "numba is not installed (pip install numba)"
 
 
 def _obstacle(op: str, tensors: tuple[Tensor, ...]) -> _Obstacle | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+TINY_NORM = 1e-12  # rows shorter than this have no direction
 UNIT_TOLERANCE = 1e-3  # a prototype's norm may differ from 1 by this much (a bfloat16 copy still passes a cast back)
 
 

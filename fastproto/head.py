@@ -11,8 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastproto.assignment import Alignment, Assignment, align, assign
-from fastproto.checks import check_finite, check_permutation, check_unit_rows
-from fastproto.functional import TINY_NORM, ipm_loss, nearest_prototypes, update_class_means_
+from fastproto.checks import TINY_NORM, check_finite, check_permutation, check_unit_rows
+from fastproto.functional import ipm_loss, nearest_prototypes, update_class_means_
 from fastproto.prototypes import Prototypes, check_shape, estimate_prototypes
 
 OFFICIAL_MOMENTUM = 0.95  # the authors' q ← 1.9 q + 0.1 z, then normalised: the direction of 0.95 q + 0.05 z

@@ -8,10 +8,16 @@ import torch
 from torch import Tensor
 
 from fastproto.backend import resolve
-from fastproto.checks import check_finite, check_label_range, check_labels, check_matrix, refuse_double_backward
+from fastproto.checks import (
+    TINY_NORM,
+    check_finite,
+    check_label_range,
+    check_labels,
+    check_matrix,
+    refuse_double_backward,
+)
 from fastproto.potential import check_precision, check_sharpness, largest_cosine, potential_and_pull
 
-TINY_NORM = 1e-12
 FLOAT32_SHARPNESS = 20.0  # exp(-4t), the least g can be, leaves float32 at t = 22
 
 

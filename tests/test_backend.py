@@ -112,5 +112,5 @@ def test_tensors_on_several_devices() -> None:
 
 def test_unknown_backend() -> None:
     for call in (lambda: resolve("gaussian_potential", CPU, backend="cuda"), lambda: use_backend("cuda").__enter__()):
-        with pytest.raises(ValueError, match="expected one of 'auto', 'triton', 'torch'"):
+        with pytest.raises(ValueError, match="expected one of 'auto', 'triton', 'numba', 'torch'"):
             call()

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from fastproto import functional as F
-from fastproto import reference
+from fastproto import nearest, reference
 
 from .helpers import SHAPES, assert_as_accurate_as, unit_rows
 
@@ -151,8 +151,11 @@ def test_double_backward_is_refused() -> None:
 
 def test_registered_operators() -> None:
     features, labels, prototypes, assignment = batch(6, 9, 4)
-    torch.library.opcheck(torch.ops.fastproto.ipm_loss.default, (features, labels, prototypes, assignment, False))
-    torch.library.opcheck(torch.ops.fastproto.update_class_means_.default, (torch.zeros(9, 4), features, labels, 0.9))
+    for x, weight, skip in ((features, None, False), (features.double(), torch.rand(6), True)):
+        arguments = (x, labels, prototypes, assignment, weight, 0.5, skip)
+        torch.library.opcheck(torch.ops.fastproto.ipm_loss.default, arguments)
+        arguments = (torch.zeros(9, 4), x, labels, 0.9, skip)
+        torch.library.opcheck(torch.ops.fastproto.update_class_means_.default, arguments)
 
     w, ops = unit_rows(9, 4), torch.ops.fastproto
     torch.library.opcheck(ops.gaussian_potential.default, (w, None, 2.0, None, None, "highest"))
@@ -265,7 +268,7 @@ def test_five_runs_same_bits() -> None:
 @pytest.mark.parametrize(("b", "c", "d"), [*SHAPES, (0, 4, 3)])
 @pytest.mark.parametrize("k", [1, 2, 20])
 def test_nearest_prototypes(b: int, c: int, d: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(F, "BLOCK", 7)
+    monkeypatch.setattr(nearest, "BLOCK", 7)
     k = min(k, c)
     features, prototypes = torch.randn(b, d, dtype=torch.float64), unit_rows(c, d, torch.float64)
     cosines, indices = F.nearest_prototypes(features, prototypes, k)
@@ -277,7 +280,7 @@ def test_nearest_prototypes(b: int, c: int, d: int, k: int, monkeypatch: pytest.
 
 @pytest.mark.parametrize("k", [1, 3, 17])
 def test_equal_cosines_come_in_order_of_index(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(F, "BLOCK", 4)
+    monkeypatch.setattr(nearest, "BLOCK", 4)
     prototypes = torch.eye(3).repeat(6, 1)  # rows 0, 3, 6, ... are the same
     _, indices = F.nearest_prototypes(torch.tensor([[1.0, 0.0, 0.0]]), prototypes, k)
     order = [*range(0, 18, 3), *(i for i in range(18) if i % 3)]

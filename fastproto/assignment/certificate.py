@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastproto.functional import TINY_NORM
+from fastproto.checks import TINY_NORM
 
 BLOCK_ELEMENTS = 1 << 22  # scores looked at together: 32 MiB of float64
 

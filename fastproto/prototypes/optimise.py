@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from fastproto.backend import resolve
-from fastproto.functional import BLOCK
+from fastproto.nearest import BLOCK
 from fastproto.potential import largest_cosine, potential_and_pull
 
 Energy = Callable[[Tensor], tuple[float, Tensor]]  # unit rows [C, D] -> L_uni and C times its tangent gradient

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastproto.checks import check_finite, check_matrix
-from fastproto.functional import TINY_NORM
+from fastproto.checks import TINY_NORM, check_finite, check_matrix
 from fastproto.prototypes.bounds import max_cosine_bound, uniformity_bound
 
 BLOCK = 512  # 512² float64 are 2 MiB: they stay in the processor's cache through the sums and maxima

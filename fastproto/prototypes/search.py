@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from fastproto.functional import BLOCK, gaussian_potential
+from fastproto.functional import gaussian_potential
+from fastproto.nearest import BLOCK
 from fastproto.prototypes.bounds import max_cosine_bound, uniformity_bound
 from fastproto.prototypes.codes import binary_code, code_capacity, code_cosine
 from fastproto.prototypes.optimise import Effort, minimise

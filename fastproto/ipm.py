@@ -1,0 +1,245 @@
+"""Input-to-prototype mapping loss (Eq. 6), with its gradient formed in the forward pass."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastproto.backend import resolve
+from fastproto.checks import (
+    TINY_NORM,
+    check_finite,
+    check_label_range,
+    check_labels,
+    check_matrix,
+    check_prototypes,
+    check_unit_rows,
+    refuse_double_backward,
+    shape_of,
+)
+
+
+def ipm_loss(
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    assignment: Tensor,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    loss: str = "eq6",
+    nan_policy: str = "raise",
+) -> Tensor:
+    """Input-to-prototype mapping loss: pulls every sample to the prototype its label is assigned to.
+
+    ``z = F.normalize(features); 0.5 * ((z * prototypes[assignment[labels]]).sum(1) - 1) ** 2``
+
+    Args:
+        features: [B, D] float32, bfloat16, float16 or float64; a row with norm <= 1e-12 has loss ½ and zero gradient.
+        labels: int64 [B] in 0..C-1.
+        prototypes: unit rows [C, D], without gradient; the rows that the batch uses are checked.
+        assignment: int64 [C], a permutation: label y is represented by row ``assignment[y]``. That no row is named
+            twice is for :class:`fastproto.PrototypeHead` to keep: looking would cost C each step.
+        weight: [B], a factor for each sample.
+        reduction: ``mean`` (Σ ω L / B), ``sum`` or ``none``.
+        loss: ``eq6``, or ``official`` for the (1 - cos)² of the authors' published code (twice Eq. 6).
+        nan_policy: ``raise``, or ``skip``: rows with NaN or inf have loss and gradient zero.
+
+    Returns:
+        float32 (float64 for float64 features): a scalar, or [B] for ``none``. An empty batch has loss 0.
+
+    Raises:
+        TypeError, ValueError: shapes that do not match, labels out of range or not int64, NaN or inf in the features,
+            prototypes that require grad.
+
+    Source: Eq. 6 of Saadabadi et al., CVPR 2024.
+    """
+    check_matrix("features", features, min_rows=0)
+    check_prototypes(prototypes)
+    check_labels("labels", labels, len(features))
+    if prototypes.shape[1] != features.shape[1]:
+        raise ValueError(
+            f"features are {shape_of(features)} and prototypes {shape_of(prototypes)}; expected the same D: "
+            "make the backbone's output as wide as the prototypes"
+        )
+    check_labels("assignment", assignment, len(prototypes))
+    if weight is not None:
+        if weight.shape != labels.shape:
+            raise ValueError(f"weight has shape {shape_of(weight)}; expected {shape_of(labels)}, one for each sample")
+        check_finite("weight", weight[:, None])
+    if reduction not in ("mean", "sum", "none") or loss not in ("eq6", "official"):
+        raise ValueError(
+            f"reduction is {reduction!r} and loss {loss!r}; expected 'mean', 'sum' or 'none' and 'eq6' or 'official'"
+        )
+    if nan_policy not in ("raise", "skip"):
+        raise ValueError(f"nan_policy is {nan_policy!r}; expected 'raise' or 'skip'")
+    factor = 2.0 if loss == "official" else 1.0
+    if reduction == "mean":  # inside, so that backward has nothing left to scale
+        factor /= max(len(labels), 1)
+    per_sample = ipm_per_sample(features, labels, prototypes, assignment, weight, factor, nan_policy == "skip")
+    return per_sample if reduction == "none" else per_sample.sum()
+
+
+def ipm_per_sample(
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    assignment: Tensor,
+    weight: Tensor | None,
+    factor: float,
+    skip: bool,
+) -> Tensor:
+    """factor · ω · ½(cos - 1)² of each sample [B], differentiable; shapes and dtypes are not looked at."""
+    inside = None if weight is None or weight.requires_grad else weight
+    loss: Tensor = _IpmLoss.apply(features, labels, prototypes, assignment, inside, factor, skip)
+    return loss if weight is None or inside is not None else loss * weight
+
+
+class _IpmLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        labels: Tensor,
+        prototypes: Tensor,
+        assignment: Tensor,
+        weight: Tensor | None,
+        factor: float,
+        skip: bool,
+    ) -> Tensor:
+        loss: Tensor
+        loss, gradient = _ipm_loss(features, labels, prototypes, assignment, weight, factor, skip)
+        ctx.save_for_backward(gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_double_backward()
+        (gradient,) = ctx.saved_tensors
+        if not _is_one(grad):
+            gradient = (gradient * grad[:, None]).to(gradient.dtype)
+        return gradient, None, None, None, None, None, None
+
+
+def _is_one(grad: Tensor) -> bool:
+    """Whether it comes from ``loss.sum().backward()`` on the processor, where looking costs nothing."""
+    if torch.compiler.is_compiling() or grad.device.type != "cpu" or grad.stride(0) != 0 or len(grad) == 0:
+        return False
+    return float(grad[0]) == 1.0
+
+
+@torch.library.custom_op("fastproto::ipm_loss", mutates_args=())
+def _ipm_loss(
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    assignment: Tensor,
+    weight: Tensor | None,
+    factor: float,
+    skip: bool,
+) -> tuple[Tensor, Tensor]:
+    """Loss per sample [B] and its gradient with respect to that sample's features [B, D] (dtype of the features)."""
+    backend = resolve("ipm_loss", features, prototypes).backend
+    if backend == "numba":
+        return _with_numba(features, labels, prototypes, assignment, weight, factor, skip)
+    check_label_range("labels", labels, len(prototypes))
+    rows = assignment[labels]
+    check_label_range("rows of the assignment", rows, len(prototypes))
+    z, inverse = normalise(features, skip)
+    w = prototypes[rows]
+    check_unit_rows("prototypes of the batch", w)
+    residual = (z * w).sum(1, keepdim=True) - 1
+    scale = torch.where(inverse.isnan(), 0.0, factor)
+    if weight is not None:
+        scale = scale * weight[:, None]
+    gradient = (w - (residual + 1) * z) * (scale * residual * inverse.nan_to_num())
+    return (0.5 * scale * residual.square()).squeeze(1).to(z.dtype), gradient.to(features.dtype)
+
+
+@_ipm_loss.register_fake
+def _(
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    assignment: Tensor,
+    weight: Tensor | None,
+    factor: float,
+    skip: bool,
+) -> tuple[Tensor, Tensor]:
+    return features.new_empty(features.shape[0], dtype=compute_dtype(features)), torch.empty_like(
+        features, memory_format=torch.contiguous_format
+    )
+
+
+def _with_numba(
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    assignment: Tensor,
+    weight: Tensor | None,
+    factor: float,
+    skip: bool,
+) -> tuple[Tensor, Tensor]:
+    rows = importlib.import_module("fastproto.rows")
+    loss = torch.empty(len(features))
+    gradient = torch.empty(features.shape)
+    given = [x.detach().float().contiguous().numpy() for x in (features, prototypes)]
+    omega = torch.empty(0) if weight is None else weight.detach().float().contiguous()
+    wrong, row, _ = rows.ipm_rows(
+        given[0],
+        labels.contiguous().numpy(),
+        given[1],
+        assignment.contiguous().numpy(),
+        omega.numpy(),
+        rows.np.float32(factor),
+        skip,
+        loss.numpy(),
+        gradient.numpy(),
+    )
+    if wrong == rows.BAD_LABEL:
+        check_label_range("labels", labels, len(prototypes))
+    elif wrong == rows.BAD_ASSIGNMENT:
+        check_label_range("rows of the assignment", assignment, len(prototypes))
+    elif wrong == rows.NOT_UNIT:
+        check_unit_rows("prototypes", prototypes)
+    elif wrong == rows.NOT_FINITE:
+        raise not_finite(row)
+    return loss, gradient.to(features.dtype)
+
+
+# --- shared with the class means and the nearest prototypes ----------------------------------------------------------
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def not_finite(row: int) -> ValueError:
+    return ValueError(
+        f"features hold NaN or inf (first in row {row}); expected finite numbers: "
+        "lower the learning rate or look for the layer that overflows"
+    )
+
+
+def normalise(features: Tensor, skip: bool = False) -> tuple[Tensor, Tensor]:
+    """z [B, D] and 1/‖x‖ [B, 1] (zero for a row without direction), in float32 or float64.
+
+    With ``skip`` a row that is not finite has z = 0 and 1/‖x‖ = NaN; else it is an error.
+    """
+    x = features.to(compute_dtype(features))
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    finite = torch.isfinite(norm)
+    if not skip and not bool(finite.all()):
+        raise not_finite(int((~finite).nonzero()[0, 0]))
+    inverse = torch.where(norm > TINY_NORM, norm.reciprocal(), 0.0)
+    return (
+        (torch.where(finite, x, 0.0) * inverse, torch.where(finite, inverse, torch.nan))
+        if skip
+        else (
+            x * inverse,
+            inverse,
+        )
+    )

@@ -1,0 +1,98 @@
+"""Class means: the exponential moving average of the normalised features of each class, exact and in batch order."""
+
+from __future__ import annotations
+
+import importlib
+
+import torch
+from torch import Tensor
+
+from fastproto.backend import resolve
+from fastproto.checks import check_label_range, check_labels, check_matrix, shape_of
+from fastproto.ipm import normalise, not_finite
+
+
+def update_class_means_(
+    means: Tensor, features: Tensor, labels: Tensor, momentum: float, *, nan_policy: str = "raise"
+) -> None:
+    """Exponential moving average of the normalised features per class, in place, touching only the classes present.
+
+    ``for z, y in zip(F.normalize(features), labels): means[y] = momentum * means[y] + (1 - momentum) * z``, so that
+    several samples of one class in a batch all count, in batch order.
+
+    Args:
+        means: [C, D] float32 (or float64), changed in place.
+        features: [B, D], any float dtype; no gradient flows.
+        labels: int64 [B] in 0..C-1.
+        momentum: α in [0, 1).
+        nan_policy: ``raise``, or ``skip``: rows with NaN or inf do not count.
+
+    Raises:
+        TypeError, ValueError: shapes, dtypes, labels out of range, NaN or inf in the features; the means then stay.
+
+    Source: Algorithm 1 of Saadabadi et al., CVPR 2024.
+    """
+    check_matrix("means", means)
+    check_matrix("features", features, min_rows=0)
+    check_labels("labels", labels, len(features))
+    if means.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"means are {means.dtype}; expected float32 or float64: small updates vanish in less")
+    if means.shape[1] != features.shape[1]:
+        raise ValueError(f"means are {shape_of(means)} and features {shape_of(features)}; expected the same D")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum is {momentum}; expected 0 <= momentum < 1, such as 0.9")
+    if nan_policy not in ("raise", "skip"):
+        raise ValueError(f"nan_policy is {nan_policy!r}; expected 'raise' or 'skip'")
+    if len(labels):
+        _update_class_means_(means, features.detach(), labels, momentum, nan_policy == "skip")
+
+
+def update_class_means(
+    means: Tensor, features: Tensor, labels: Tensor, momentum: float, *, nan_policy: str = "raise"
+) -> Tensor:
+    """A new tensor with the update of :func:`update_class_means_` applied; ``means`` stays as it is."""
+    updated = means.clone()
+    update_class_means_(updated, features, labels, momentum, nan_policy=nan_policy)
+    return updated
+
+
+@torch.library.custom_op("fastproto::update_class_means_", mutates_args=("means",))
+def _update_class_means_(means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool) -> None:
+    if resolve("update_class_means_", means, features).backend == "numba" and means.is_contiguous():
+        _with_numba(means, features, labels, momentum, skip)
+        return
+    check_label_range("labels", labels, len(means))
+    z, inverse = normalise(features, skip)
+    if skip:
+        counted = ~inverse.isnan().squeeze(1)
+        z, labels = z[counted], labels[counted]
+    order = torch.argsort(labels, stable=True)
+    classes, counts = torch.unique_consecutive(labels[order], return_counts=True)
+    # q ← αⁿ q + (1-α) Σ_r α^{n-1-r} z_r, r the sample's rank within its class: the recurrence written as one sum
+    after = torch.cumsum(counts, 0).repeat_interleave(counts) - 1 - torch.arange(len(order), device=order.device)
+    share = (1 - momentum) * torch.pow(torch.tensor(momentum, dtype=torch.float64), after.double())
+    z = z.to(means.dtype)[order] * share.to(means.dtype)[:, None]
+    added = torch.segment_reduce(z, "sum", lengths=counts, axis=0)
+    kept = torch.pow(torch.tensor(momentum, dtype=torch.float64), counts.double()).to(means.dtype)[:, None]
+    means.index_copy_(0, classes, kept * means[classes] + added)
+
+
+@_update_class_means_.register_fake
+def _(means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool) -> None:
+    return None
+
+
+def _with_numba(means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool) -> None:
+    rows = importlib.import_module("fastproto.rows")
+    wrong, row, _ = rows.class_mean_rows(
+        means.detach().numpy(),
+        features.float().contiguous().numpy(),
+        labels.contiguous().numpy(),
+        rows.np.float32(momentum),
+        skip,
+        torch.empty(len(labels)).numpy(),
+    )
+    if wrong == rows.BAD_LABEL:
+        check_label_range("labels", labels, len(means))
+    elif wrong == rows.NOT_FINITE:
+        raise not_finite(row)

@@ -1,0 +1,72 @@
+"""The nearest prototypes of each sample, streamed: no B×C matrix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastproto.checks import check_matrix, check_unit_rows, shape_of
+from fastproto.ipm import normalise
+
+BLOCK = 2048  # rows of one block of a B×C matrix that is never stored whole: 2048² float32 are 16 MiB
+SELECT_MAX = 16  # above this k a stable sort beats k passes of max
+
+
+def _top(cosines: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row, the lowest index first among equals (torch.topk does not promise an order)."""
+    if k > SELECT_MAX:
+        values, indices = cosines.sort(dim=1, descending=True, stable=True)
+        return values[:, :k], indices[:, :k]
+    found = []
+    for _ in range(k):
+        value, index = cosines.max(dim=1, keepdim=True)
+        found.append((value, index))
+        cosines.scatter_(1, index, -torch.inf)
+    return torch.cat([v for v, _ in found], 1), torch.cat([i for _, i in found], 1)
+
+
+@torch.no_grad()
+def nearest_prototypes(features: Tensor, prototypes: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+    """The k prototypes of largest cosine for each sample, without a B×C matrix.
+
+    ``(F.normalize(features) @ prototypes.T).topk(k)``; the lowest index first among equals.
+
+    Args:
+        features: [B, D], any float dtype.
+        prototypes: unit rows [C, D].
+        k: how many, 1..C.
+
+    Returns:
+        cosines [B, k] float32 (float64 for float64 features), falling, and rows of ``prototypes`` [B, k] int64.
+
+    Raises:
+        TypeError, ValueError: shapes, dtypes, k outside 1..C, NaN or inf in the features, prototypes that are not unit.
+    """
+    check_matrix("features", features, min_rows=0)
+    check_matrix("prototypes", prototypes)
+    check_unit_rows("prototypes", prototypes)
+    if prototypes.shape[1] != features.shape[1]:
+        raise ValueError(
+            f"features are {shape_of(features)} and prototypes {shape_of(prototypes)}; expected the same D"
+        )
+    if not 1 <= k <= len(prototypes):
+        raise ValueError(f"k is {k}; expected 1..{len(prototypes)}, the number of prototypes")
+    with torch.autocast(features.device.type, enabled=False):
+        return _streaming_top(normalise(features)[0], prototypes, k)
+
+
+def _streaming_top(z: Tensor, w: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    w = w.to(z.dtype)
+    cosines, indices = z.new_empty(len(z), k), torch.empty(len(z), k, dtype=torch.int64, device=z.device)
+    for start in range(0, len(z), BLOCK):
+        rows = slice(start, start + BLOCK)
+        best = z.new_empty(len(z[rows]), 0)
+        at = torch.empty_like(best, dtype=torch.int64)
+        for column in range(0, len(w), BLOCK):
+            block = z[rows] @ w[column : column + BLOCK].T
+            value, index = _top(block, min(k, block.shape[1]))
+            best, at = torch.cat([best, value], 1), torch.cat([at, index + column], 1)
+            best, order = _top(best, min(k, best.shape[1]))
+            at = at.gather(1, order)
+        cosines[rows], indices[rows] = best, at
+    return cosines, indices

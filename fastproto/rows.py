@@ -1,0 +1,103 @@
+"""Row loops of the processor, compiled: a row of features is read once from the memory, and there is no temporary.
+
+float32 rows, contiguous. Sums are re-ordered to fill vector registers, in the same way at every call. Importing this
+compiles nothing: numba does so at the first call and keeps the result on disk.
+"""
+# compiled functions have no Python types
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from fastproto.checks import TINY_NORM, UNIT_TOLERANCE
+
+GOOD, BAD_LABEL, BAD_ASSIGNMENT, NOT_FINITE, NOT_UNIT = range(5)
+REORDER = {"reassoc", "contract", "nsz", "arcp"}  # without "nnan" and "ninf": NaN and inf have to be seen
+_ZERO, _ONE, _INFINITE = np.float32(0), np.float32(1), np.float32(np.inf)
+_TINY = np.float32(TINY_NORM**2)
+_SHORTEST, _LONGEST = np.float32((1 - UNIT_TOLERANCE) ** 2), np.float32((1 + UNIT_TOLERANCE) ** 2)
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Kept on disk where numba finds a folder that it may write to, else compiled anew in each process."""
+    try:
+        return njit(function, cache=True, nogil=True, fastmath=REORDER)
+    except RuntimeError:
+        return njit(function, nogil=True, fastmath=REORDER)
+
+
+@compiled
+def inverse_norm(squares):
+    """1/‖x‖ from Σ x²; zero for a row without direction, -1 for one with NaN, inf or an overflow."""
+    if not squares < _INFINITE:  # isfinite is a difference, which re-ordering turns into zero
+        return -_ONE
+    return _ONE / np.sqrt(squares) if squares > _TINY else _ZERO
+
+
+@compiled
+def ipm_rows(x, labels, prototypes, assignment, weight, factor, skip, loss, gradient):
+    """Loss [B] and gradient [B, D] of factor · ω · ½(cos - 1)²; what is wrong, in which row, and rows skipped.
+
+    An empty weight stands for ones; ``skip``: rows that are not finite have loss and gradient zero.
+    """
+    dim, count, skipped = x.shape[1], len(prototypes), 0
+    for i in range(len(x)):
+        if labels[i] < 0 or labels[i] >= count:
+            return BAD_LABEL, i, skipped
+        row = assignment[labels[i]]
+        if row < 0 or row >= count:
+            return BAD_ASSIGNMENT, i, skipped
+        xx, xw, ww = _ZERO, _ZERO, _ZERO
+        for d in range(dim):
+            xx += x[i, d] * x[i, d]
+            xw += x[i, d] * prototypes[row, d]
+            ww += prototypes[row, d] * prototypes[row, d]
+        if not _SHORTEST <= ww <= _LONGEST:
+            return NOT_UNIT, row, skipped
+        inverse = inverse_norm(xx)
+        if inverse < _ZERO:
+            if not skip:
+                return NOT_FINITE, i, skipped
+            skipped += 1
+            loss[i] = _ZERO
+            gradient[i] = _ZERO
+            continue
+        cosine = xw * inverse
+        scale = factor * weight[i] if len(weight) else factor
+        slope = scale * (cosine - _ONE) * inverse
+        loss[i] = np.float32(0.5) * scale * (cosine - _ONE) * (cosine - _ONE)
+        along = slope * cosine * inverse
+        for d in range(dim):
+            gradient[i, d] = slope * prototypes[row, d] - along * x[i, d]
+    return GOOD, 0, skipped
+
+
+@compiled
+def class_mean_rows(means, x, labels, momentum, skip, inverse):
+    """The recurrence q ← α q + (1-α) z in batch order; means change only when every row has been found good.
+
+    ``inverse`` [B] is room for 1/‖x‖. Returns what is wrong, in which row, and the rows skipped.
+    """
+    dim, skipped = x.shape[1], 0
+    for i in range(len(x)):
+        if labels[i] < 0 or labels[i] >= len(means):
+            return BAD_LABEL, i, skipped
+        xx = _ZERO
+        for d in range(dim):
+            xx += x[i, d] * x[i, d]
+        inverse[i] = inverse_norm(xx)
+        if inverse[i] < _ZERO:
+            if not skip:
+                return NOT_FINITE, i, skipped
+            skipped += 1
+    for i in range(len(x)):
+        label, share = labels[i], (_ONE - momentum) * inverse[i]
+        if share >= _ZERO:
+            for d in range(dim):
+                means[label, d] = momentum * means[label, d] + share * x[i, d]
+    return GOOD, 0, skipped
