@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from fastproto.assignment import Alignment, Assignment, align, assign
 from fastproto.checks import TINY_NORM, check_finite, check_permutation, check_unit_rows
-from fastproto.functional import ipm_loss, nearest_prototypes, update_class_means_
+from fastproto.functional import nearest_prototypes, update_class_means_
+from fastproto.ipm import check_ipm, ipm_per_sample
 from fastproto.prototypes import Prototypes, check_shape, estimate_prototypes
 
 OFFICIAL_MOMENTUM = 0.95  # the authors' q ← 1.9 q + 0.1 z, then normalised: the direction of 0.95 q + 0.05 z
@@ -132,11 +133,13 @@ class PrototypeHead(nn.Module):
             raise ValueError("labels2 and lam go together; expected both for mixup, or neither")
         grouped = in_process_group() and self.training
         counts: list[int] = []
+        # the mean's factor goes into the gradient that forward makes: backward has then nothing to scale
+        factor = 1 / max(len(labels), 1) if self.reduction == "mean" and not grouped else 1.0
         try:
-            loss = self._per_sample(features, labels, weight)
+            loss = self._per_sample(features, labels, weight, factor)
             counted = labels
             if labels2 is not None and lam is not None:
-                loss = lam * loss + (1 - lam) * self._per_sample(features, labels2, weight)
+                loss = lam * loss + (1 - lam) * self._per_sample(features, labels2, weight, factor)
                 counted = torch.where(torch.as_tensor(lam, device=labels.device) >= 0.5, labels, labels2)
         except (TypeError, ValueError):
             if grouped:  # the other ranks must hear of it, or they wait for this one until the group's time is over
@@ -154,14 +157,13 @@ class PrototypeHead(nn.Module):
         total = loss.sum()
         if grouped:
             total = total * dist.get_world_size()
-        if self.reduction == "mean":
-            return total / max(sum(counts) if grouped else len(labels), 1)
+            return total / max(sum(counts), 1) if self.reduction == "mean" else total
         return total
 
-    def _per_sample(self, features: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
-        return ipm_loss(
-            features, labels, self.prototypes, self.assignment, weight=weight, reduction="none", loss=self.loss
-        )
+    def _per_sample(self, features: Tensor, labels: Tensor, weight: Tensor | None, factor: float) -> Tensor:
+        check_ipm(features, labels, self.prototypes, self.assignment, weight)
+        official = 2.0 if self.loss == "official" else 1.0
+        return ipm_per_sample(features, labels, self.prototypes, self.assignment, weight, official * factor, False)
 
     def _move_means(self, features: Tensor, labels: Tensor) -> None:
         if len(labels) == 0:

@@ -57,6 +57,22 @@ def ipm_loss(
 
     Source: Eq. 6 of Saadabadi et al., CVPR 2024.
     """
+    check_ipm(features, labels, prototypes, assignment, weight)
+    if reduction not in ("mean", "sum", "none") or loss not in ("eq6", "official"):
+        raise ValueError(
+            f"reduction is {reduction!r} and loss {loss!r}; expected 'mean', 'sum' or 'none' and 'eq6' or 'official'"
+        )
+    if nan_policy not in ("raise", "skip"):
+        raise ValueError(f"nan_policy is {nan_policy!r}; expected 'raise' or 'skip'")
+    factor = 2.0 if loss == "official" else 1.0
+    if reduction == "mean":  # inside, so that backward has nothing left to scale
+        factor /= max(len(labels), 1)
+    per_sample = ipm_per_sample(features, labels, prototypes, assignment, weight, factor, nan_policy == "skip")
+    return per_sample if reduction == "none" else per_sample.sum()
+
+
+def check_ipm(features: Tensor, labels: Tensor, prototypes: Tensor, assignment: Tensor, weight: Tensor | None) -> None:
+    """Shapes and dtypes, and the values of the weight."""
     check_matrix("features", features, min_rows=0)
     check_prototypes(prototypes)
     check_labels("labels", labels, len(features))
@@ -70,17 +86,6 @@ def ipm_loss(
         if weight.shape != labels.shape:
             raise ValueError(f"weight has shape {shape_of(weight)}; expected {shape_of(labels)}, one for each sample")
         check_finite("weight", weight[:, None])
-    if reduction not in ("mean", "sum", "none") or loss not in ("eq6", "official"):
-        raise ValueError(
-            f"reduction is {reduction!r} and loss {loss!r}; expected 'mean', 'sum' or 'none' and 'eq6' or 'official'"
-        )
-    if nan_policy not in ("raise", "skip"):
-        raise ValueError(f"nan_policy is {nan_policy!r}; expected 'raise' or 'skip'")
-    factor = 2.0 if loss == "official" else 1.0
-    if reduction == "mean":  # inside, so that backward has nothing left to scale
-        factor /= max(len(labels), 1)
-    per_sample = ipm_per_sample(features, labels, prototypes, assignment, weight, factor, nan_policy == "skip")
-    return per_sample if reduction == "none" else per_sample.sum()
 
 
 def ipm_per_sample(
