@@ -74,7 +74,6 @@ def sgd(
     return points
 
 
-@torch.library.custom_op("fastproto::sphere_step_", mutates_args=("points", "velocity"))
 def sphere_step_(
     points: Tensor, velocity: Tensor, pull: Tensor, total: Tensor, factor: float, rate: float, momentum: float
 ) -> None:
@@ -93,13 +92,6 @@ def sphere_step_(
     velocity.mul_(momentum).add_(tangent(points, pull).mul_(factor / total))
     points.copy_(torch.nn.functional.normalize(points - rate * velocity, dim=1))
     velocity.copy_(tangent(points, velocity))
-
-
-@sphere_step_.register_fake
-def _(
-    points: Tensor, velocity: Tensor, pull: Tensor, total: Tensor, factor: float, rate: float, momentum: float
-) -> None:
-    return None
 
 
 def check_sgd(num_classes: int, form: str, subset_size: int | None, lr: float, iterations: int) -> None:
