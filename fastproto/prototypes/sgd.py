@@ -27,8 +27,8 @@ def sgd(
 ) -> Tensor:
     """``w[rows] = F.normalize(w[rows] - lr * gradient)`` for subsets of rows that run through a shuffled order.
 
-    A step is a fixed number of launches and never waits for the device: pairs, pull, and on Triton one kernel that
-    projects, steps and normalises.
+    A step is a fixed number of launches and does not wait for the device: potential and pull, and on Triton one kernel
+    that projects, steps and normalises. The values of L_uni are read many at a time.
 
     Args:
         points: [C, D] unit rows.
@@ -40,6 +40,9 @@ def sgd(
         lr: learning rate of the gradient as it is, not scaled by C.
         iterations: steps.
         seed: of the shuffling.
+
+    Raises:
+        ValueError: t so large that the potential of a whole batch underflows.
 
     Source: Eq. 5 of Saadabadi et al., CVPR 2024, and its implementation details.
     """
@@ -71,6 +74,10 @@ def sgd(
     except KeyboardInterrupt:
         effort.interrupted = True
     effort.read()
+    if not bool(torch.isfinite(points).all()):
+        raise ValueError(
+            f"t is {t}, so sharp that every pair of a batch underflows; expected at most about 170: lower t"
+        )
     return points
 
 
