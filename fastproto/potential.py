@@ -89,11 +89,12 @@ def gaussian_potential(
     if weights is not None and weights.shape != (count,):
         raise ValueError(f"weights have shape {shape_of(weights)}; expected [{count}], one for each row of others")
     with torch.no_grad():
-        result: tuple[Tensor, Tensor] = _gaussian_potential(points, others, t, self_index, weights, precision)
+        result: tuple[Tensor, Tensor] = torch.ops.fastproto.gaussian_potential(
+            points, others, t, self_index, weights, precision
+        )
     return result
 
 
-@torch.library.custom_op("fastproto::gaussian_potential", mutates_args=())
 def _gaussian_potential(
     points: Tensor,
     others: Tensor | None,
@@ -118,8 +119,7 @@ def _gaussian_potential(
     return potential_and_pull(points, others, t, self_index, weights, precision)
 
 
-@_gaussian_potential.register_fake
-def _(
+def _gaussian_potential_shapes(
     points: Tensor,
     others: Tensor | None,
     t: float,
@@ -129,6 +129,12 @@ def _(
 ) -> tuple[Tensor, Tensor]:
     dtype = torch.float64 if points.dtype == torch.float64 else torch.float32
     return points.new_empty(points.shape[0], dtype=dtype), points.new_empty(points.shape, dtype=dtype)
+
+
+# Not torch.library.custom_op: its first call would import torch's compiler, seconds and 150 MiB on a CPU
+torch.library.define("fastproto::gaussian_potential", torch.library.infer_schema(_gaussian_potential, mutates_args=()))
+torch.library.impl("fastproto::gaussian_potential", "default", _gaussian_potential)
+torch.library.register_fake("fastproto::gaussian_potential", _gaussian_potential_shapes)
 
 
 def potential_and_pull(

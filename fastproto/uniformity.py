@@ -67,7 +67,9 @@ class _UniformityLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, prototypes: Tensor, t: float, subset: Tensor | None, form: str, precision: str) -> Tensor:
         value: Tensor
-        value, gradient = _uniformity_loss(prototypes, t, subset, form, precision, ctx.needs_input_grad[0])
+        value, gradient = torch.ops.fastproto.uniformity_loss(
+            prototypes, t, subset, form, precision, ctx.needs_input_grad[0]
+        )
         ctx.save_for_backward(gradient)
         return value
 
@@ -78,7 +80,6 @@ class _UniformityLoss(torch.autograd.Function):
         return gradient * grad, None, None, None, None
 
 
-@torch.library.custom_op("fastproto::uniformity_loss", mutates_args=())
 def _uniformity_loss(
     prototypes: Tensor, t: float, subset: Tensor | None, form: str, precision: str, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
@@ -88,13 +89,18 @@ def _uniformity_loss(
         return _value_and_gradient(prototypes, t, subset, form, precision, with_gradient)
 
 
-@_uniformity_loss.register_fake
-def _(
+def _uniformity_loss_shapes(
     prototypes: Tensor, t: float, subset: Tensor | None, form: str, precision: str, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     return prototypes.new_empty(()), prototypes.new_empty(
         prototypes.shape[0] if with_gradient else 0, prototypes.shape[1]
     )
+
+
+# as the operator of the potential
+torch.library.define("fastproto::uniformity_loss", torch.library.infer_schema(_uniformity_loss, mutates_args=()))
+torch.library.impl("fastproto::uniformity_loss", "default", _uniformity_loss)
+torch.library.register_fake("fastproto::uniformity_loss", _uniformity_loss_shapes)
 
 
 def _value_and_gradient(

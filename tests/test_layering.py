@@ -77,6 +77,10 @@ def test_imports_run_downwards(root: Path) -> None:
         ("from fastproto import PrototypeHead, assign", ["lightning", "torchvision", "matplotlib", "sklearn"]),
         ("from fastproto.training import TrainConfig", ["torch", "lightning"]),
         ("import fastproto.data, fastproto.models", ["lightning", "torchvision", "matplotlib", "sklearn"]),
+        (
+            "import torch, fastproto as f; f.uniformity_loss(torch.eye(3)); f.gaussian_potential(torch.eye(3))",
+            ["torch._dynamo"],
+        ),
         ("import fastproto.cli", ["torch", "lightning", "jsonargparse"]),
     ],
 )
