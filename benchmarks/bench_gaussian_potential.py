@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from fastproto.functional import gaussian_potential
-from fastproto.potential import PRECISIONS, quick_bfloat16
+from fastproto.potential import PRECISIONS, quick_bfloat16, quick_integers
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = [(10000, 512), (10000, 128)]
@@ -136,7 +136,13 @@ def measure(c: int, d: int, seconds: float, informational: bool) -> dict[str, An
             providers["compiled_naive"] = partial(with_gradient, torch.compile(naive), leaf)
     times = interleaved(providers, seconds)
     peak = 2 * 2048**3 / min(times["gemm_2048"])
-    cell: dict[str, Any] = {"C": c, "D": d, "float32_gemm_peak_gflops": peak / 1e9, "providers": {}}
+    cell: dict[str, Any] = {
+        "C": c,
+        "D": d,
+        "float32_gemm_peak_gflops": peak / 1e9,
+        "float32_floor_s": 3 * c * c * d / peak,  # the products of a symmetric pass and nothing else
+        "providers": {},
+    }
     for name, seconds_each in times.items():
         cell["providers"][name] = summary(seconds_each) | {
             "baseline_over_this": statistics.median(
@@ -167,6 +173,7 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "quick_bfloat16": quick_bfloat16(torch.device("cpu")),
+        "quick_integers": quick_integers(torch.device("cpu")),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "commit": commit,

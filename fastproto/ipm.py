@@ -20,6 +20,7 @@ from fastproto.checks import (
     refuse_double_backward,
     shape_of,
 )
+from fastproto.operators import register
 
 
 def ipm_loss(
@@ -116,7 +117,7 @@ class _IpmLoss(torch.autograd.Function):
         skip: bool,
     ) -> Tensor:
         loss: Tensor
-        loss, gradient = _ipm_loss(features, labels, prototypes, assignment, weight, factor, skip)
+        loss, gradient = _operator(features, labels, prototypes, assignment, weight, factor, skip)
         ctx.save_for_backward(gradient)
         return loss
 
@@ -136,7 +137,6 @@ def _is_one(grad: Tensor) -> bool:
     return float(grad[0]) == 1.0
 
 
-@torch.library.custom_op("fastproto::ipm_loss", mutates_args=())
 def _ipm_loss(
     features: Tensor,
     labels: Tensor,
@@ -164,8 +164,7 @@ def _ipm_loss(
     return (0.5 * scale * residual.square()).squeeze(1).to(z.dtype), gradient.to(features.dtype)
 
 
-@_ipm_loss.register_fake
-def _(
+def _ipm_loss_shapes(
     features: Tensor,
     labels: Tensor,
     prototypes: Tensor,
@@ -177,6 +176,9 @@ def _(
     return features.new_empty(features.shape[0], dtype=compute_dtype(features)), torch.empty_like(
         features, memory_format=torch.contiguous_format
     )
+
+
+_operator = register("ipm_loss", _ipm_loss, _ipm_loss_shapes)
 
 
 def _with_numba(

@@ -10,6 +10,7 @@ from torch import Tensor
 from fastproto.backend import resolve
 from fastproto.checks import check_label_range, check_labels, check_matrix, shape_of
 from fastproto.ipm import normalise, not_finite
+from fastproto.operators import register
 
 
 def update_class_means_(
@@ -44,7 +45,7 @@ def update_class_means_(
     if nan_policy not in ("raise", "skip"):
         raise ValueError(f"nan_policy is {nan_policy!r}; expected 'raise' or 'skip'")
     if len(labels):
-        _update_class_means_(means, features.detach(), labels, momentum, nan_policy == "skip")
+        _operator(means, features.detach(), labels, momentum, nan_policy == "skip")
 
 
 def update_class_means(
@@ -56,7 +57,6 @@ def update_class_means(
     return updated
 
 
-@torch.library.custom_op("fastproto::update_class_means_", mutates_args=("means",))
 def _update_class_means_(means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool) -> None:
     if resolve("update_class_means_", means, features).backend == "numba" and means.is_contiguous():
         _with_numba(means, features, labels, momentum, skip)
@@ -77,9 +77,11 @@ def _update_class_means_(means: Tensor, features: Tensor, labels: Tensor, moment
     means.index_copy_(0, classes, kept * means[classes] + added)
 
 
-@_update_class_means_.register_fake
-def _(means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool) -> None:
+def _update_class_means_shapes(means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool) -> None:
     return None
+
+
+_operator = register("update_class_means_", _update_class_means_, _update_class_means_shapes, mutates=["means"])
 
 
 def _with_numba(means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool) -> None:

@@ -16,6 +16,7 @@ from fastproto.checks import (
     check_matrix,
     refuse_double_backward,
 )
+from fastproto.operators import register
 from fastproto.potential import check_precision, check_sharpness, largest_cosine, potential_and_pull
 
 FLOAT32_SHARPNESS = 20.0  # exp(-4t), the least g can be, leaves float32 at t = 22
@@ -73,7 +74,7 @@ class _UniformityLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, prototypes: Tensor, t: float, subset: Tensor | None, form: str, precision: str) -> Tensor:
         value: Tensor
-        value, gradient = _uniformity_loss(prototypes, t, subset, form, precision, ctx.needs_input_grad[0])
+        value, gradient = _operator(prototypes, t, subset, form, precision, ctx.needs_input_grad[0])
         ctx.save_for_backward(gradient)
         return value
 
@@ -84,7 +85,6 @@ class _UniformityLoss(torch.autograd.Function):
         return gradient * grad, None, None, None, None
 
 
-@torch.library.custom_op("fastproto::uniformity_loss", mutates_args=())
 def _uniformity_loss(
     prototypes: Tensor, t: float, subset: Tensor | None, form: str, precision: str, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
@@ -94,13 +94,15 @@ def _uniformity_loss(
         return _value_and_gradient(prototypes, t, subset, form, precision, with_gradient)
 
 
-@_uniformity_loss.register_fake
-def _(
+def _uniformity_loss_shapes(
     prototypes: Tensor, t: float, subset: Tensor | None, form: str, precision: str, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     return prototypes.new_empty(()), prototypes.new_empty(
         prototypes.shape[0] if with_gradient else 0, prototypes.shape[1]
     )
+
+
+_operator = register("uniformity_loss", _uniformity_loss, _uniformity_loss_shapes)
 
 
 def _value_and_gradient(

@@ -117,6 +117,7 @@ def _gaussian_potential_kernel(
     tl.store(pull_ptr + slot[:, None] * D + o_d[None, :], pull * unshift, mask=inside)
 
 
+# More parameters than a kernel should have: one kernel serves every precision, whose pieces and products they name
 @triton.jit
 def _gaussian_potential_sliced_kernel(
     points_ptr,

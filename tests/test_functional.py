@@ -161,7 +161,7 @@ def test_registered_operators() -> None:
     torch.library.opcheck(ops.gaussian_potential.default, (w, None, 2.0, None, None, "highest"))
     torch.library.opcheck(ops.gaussian_potential.default, (w[:2], w, 2.0, torch.tensor([1, -1]), torch.rand(9), "high"))
     for rows, with_gradient in ((None, True), (torch.tensor([5, 2]), True), (None, False)):
-        for matrix in (w, w.double()):
+        for matrix in (w, w.double(), w.T.contiguous().T):
             torch.library.opcheck(ops.uniformity_loss.default, (matrix, 30.0, rows, "eq5", "highest", with_gradient))
 
 

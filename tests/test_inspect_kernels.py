@@ -68,9 +68,11 @@ def test_gpu_check_says_what_it_needs_and_runs_dry(root: Path, tmp_path: Path) -
     refused = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "needs a CUDA GPU" in refused.stderr
     done = subprocess.run(
-        [*command, "--dry-run", "--steps", "million"], env=environment, capture_output=True, text=True
+        [*command, "--dry-run", "--steps", "million", "functions"], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    step = json.loads((tmp_path / "results.json").read_text())["steps"]["million"]
-    assert step["status"] == "done" and step["results"]["finite"] is True
+    steps = json.loads((tmp_path / "results.json").read_text())["steps"]
+    assert steps["million"]["status"] == "done" and steps["million"]["results"]["finite"] is True
+    losses = [found for name, found in steps["functions"]["results"].items() if name.startswith("uniformity_loss t")]
+    assert len(losses) == 4 and all(found["within"] for found in losses)
     assert "== million: done" in done.stdout

@@ -200,8 +200,6 @@ def test_registered_operators_on_the_kernels() -> None:
     )
     torch.library.opcheck(ops.uniformity_loss.default, (w, 2.0, None, "pairs", "highest", True))
     torch.library.opcheck(ops.uniformity_loss.default, (w, 30.0, some(4, 2), "eq5", "highest", False))
-    step = (w.clone(), torch.zeros_like(w), w.flip(0), torch.ones(1, device=DEVICE), 1.0, 0.1, 0.9)
-    torch.library.opcheck(ops.sphere_step_.default, step)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

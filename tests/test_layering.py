@@ -14,7 +14,7 @@ LAYERS = [
     ["fastproto_kernels"],
     ["fastproto.reference", "fastproto.files", "fastproto.checks"],
     ["fastproto.backend"],
-    ["fastproto.rows"],
+    ["fastproto.rows", "fastproto.operators"],
     ["fastproto.ipm", "fastproto.means", "fastproto.nearest", "fastproto.potential", "fastproto.uniformity"],
     ["fastproto.functional"],
     ["fastproto.prototypes", "fastproto.assignment"],
@@ -79,6 +79,10 @@ def test_imports_run_downwards(root: Path) -> None:
         ("from fastproto import PrototypeHead, assign", ["lightning", "torchvision", "matplotlib", "sklearn"]),
         ("from fastproto.training import TrainConfig", ["torch", "lightning"]),
         ("import fastproto.data, fastproto.models", ["lightning", "torchvision", "matplotlib", "sklearn"]),
+        (
+            "import torch, fastproto as f; f.uniformity_loss(torch.eye(3)); f.gaussian_potential(torch.eye(3))",
+            ["torch._dynamo"],
+        ),
         ("import fastproto.cli", ["torch", "lightning", "jsonargparse"]),
     ],
 )

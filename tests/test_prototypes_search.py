@@ -226,6 +226,11 @@ def test_one_sgd_step_is_the_gradient_of_eq5() -> None:
     torch.testing.assert_close(found.vectors, expected.float(), rtol=0, atol=1e-6)
 
 
+def test_sgd_within_batches_refuses_a_potential_that_underflows() -> None:
+    with pytest.raises(ValueError, match="lower t"):
+        estimate_prototypes(20, 10, method="sgd", form="within_batch", t=1e4, iterations=2, cache=False)
+
+
 # --- bad input -------------------------------------------------------------------------------------------------------
 
 

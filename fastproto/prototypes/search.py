@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from fastproto.functional import gaussian_potential
 from fastproto.nearest import BLOCK
+from fastproto.potential import potential_and_pull
 from fastproto.prototypes.bounds import max_cosine_bound, uniformity_bound
 from fastproto.prototypes.codes import binary_code, code_capacity, code_cosine
 from fastproto.prototypes.optimise import Effort, minimise
@@ -95,7 +95,7 @@ def _random_value(num_classes: int, dim: int, t: float) -> float:
 def _hop(points: Tensor, t: float, generator: torch.Generator) -> Tensor:
     """The points with the highest potential put at random places."""
     count, dim = points.shape
-    crowded = gaussian_potential(points, t=t)[0].topk(max(2, round(MOVED * count))).indices
+    crowded = potential_and_pull(points, None, t)[0].topk(max(2, round(MOVED * count))).indices
     fresh = torch.randn(len(crowded), dim, generator=generator, dtype=torch.float32, device="cpu").to(points)
     points = points.clone()
     points[crowded] = torch.nn.functional.normalize(fresh, dim=1)

@@ -27,8 +27,8 @@ def sgd(
 ) -> Tensor:
     """``w[rows] = F.normalize(w[rows] - lr * gradient)`` for subsets of rows that run through a shuffled order.
 
-    A step is a fixed number of launches and never waits for the device: pairs, pull, and on Triton one kernel that
-    projects, steps and normalises.
+    A step is a fixed number of launches and does not wait for the device: potential and pull, and on Triton one kernel
+    that projects, steps and normalises. The values of L_uni are read many at a time.
 
     Args:
         points: [C, D] unit rows.
@@ -40,6 +40,9 @@ def sgd(
         lr: learning rate of the gradient as it is, not scaled by C.
         iterations: steps.
         seed: of the shuffling.
+
+    Raises:
+        ValueError: t so large that the potential of a whole batch underflows.
 
     Source: Eq. 5 of Saadabadi et al., CVPR 2024, and its implementation details.
     """
@@ -71,10 +74,13 @@ def sgd(
     except KeyboardInterrupt:
         effort.interrupted = True
     effort.read()
+    if not bool(torch.isfinite(points).all()):
+        raise ValueError(
+            f"t is {t}, so sharp that every pair of a batch underflows; expected at most about 170: lower t"
+        )
     return points
 
 
-@torch.library.custom_op("fastproto::sphere_step_", mutates_args=("points", "velocity"))
 def sphere_step_(
     points: Tensor, velocity: Tensor, pull: Tensor, total: Tensor, factor: float, rate: float, momentum: float
 ) -> None:
@@ -93,13 +99,6 @@ def sphere_step_(
     velocity.mul_(momentum).add_(tangent(points, pull).mul_(factor / total))
     points.copy_(torch.nn.functional.normalize(points - rate * velocity, dim=1))
     velocity.copy_(tangent(points, velocity))
-
-
-@sphere_step_.register_fake
-def _(
-    points: Tensor, velocity: Tensor, pull: Tensor, total: Tensor, factor: float, rate: float, momentum: float
-) -> None:
-    return None
 
 
 def check_sgd(num_classes: int, form: str, subset_size: int | None, lr: float, iterations: int) -> None:
