@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from fastproto.functional import gaussian_potential
-from fastproto.potential import PRECISIONS, quick_bfloat16, quick_integers
+from fastproto.potential import PRECISIONS
+from fastproto.sweep import quick_bfloat16, quick_integers
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = [(10000, 512), (10000, 128)]

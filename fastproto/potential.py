@@ -1,9 +1,6 @@
-"""The Gaussian potential: the public function, its operator, and the torch path, in blocks and without a C×C matrix."""
+"""The Gaussian potential: the public function, its operator, and the choice of the backend."""
 
 from __future__ import annotations
-
-import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,24 +8,11 @@ from torch import Tensor
 from fastproto.backend import KERNEL_DTYPES, kernel, resolve
 from fastproto.checks import check_labels, check_matrix, check_unit_rows, shape_of
 from fastproto.operators import register
+from fastproto.sweep import COLUMNS, sweep_in_blocks
 
 PRECISIONS = ("highest", "high", "medium")
-# One block of g is ROWS × COLUMNS, 4 MiB in float32: small enough to stay in the last cache between the product that
-# makes it, exp and the two products that use it. ROWS is also what the square blocks on the diagonal waste. Ten
-# shapes from 128 × 2048 to 1024 × 1024 differed by no more than the noise of timing, about a tenth.
-ROWS = 512
-COLUMNS = 2048  # at least ROWS: the diagonal lies in the first block of a row of blocks
-OFFSET_MAX = 16.0  # up to this 2t the factor exp(-2t) is applied to the sums, not to g; beyond, g is more accurate so
-ROUNDED_MIN_DIM = 96  # below it the cosines of random rows are too large for "high", and the products too small to gain
 WEIGHTED_MIN_DIM = 16  # weights take the kernels to bfloat16, whose errors of "medium" reach 3e-2 in two dimensions
 ROUNDED_MAX = 8.0  # up to this 2t bfloat16 keeps what is promised: its error of a cosine, 2⁻⁹, is multiplied by 2t
-HIGH_MAX = 0.2  # up to this (2t)²/D, to which the error of "high" is proportional: 8e-4 at t = 2 and D = 96
-# "medium" in 8-bit integers: where they are quick, twice the rate of bfloat16.
-INTEGER_MAX = 4.0  # up to this 2t
-INTEGER_MIN_RATIO = 6  # rows over D from which they gain more than their exact moments, 4·C·D² in float32, cost
-INTEGER_PEAK = 8.0  # up to this max|w|·√D; beyond, steps of max|w|/127 are coarse for all the other entries
-INTEGER_ERROR = 0.02  # of a block's remainders, over the spread k/√D of what is kept exact; else bfloat16
-LOG2_E = 1 / math.log(2)  # torch's exp2 takes a third of the time of its exp
 
 
 def gaussian_potential(
@@ -156,39 +140,7 @@ def potential_and_pull(
         result: tuple[Tensor, Tensor] = kernel("gaussian_potential")(points, others, t=t, centre=centre, **options)
         return result
     with torch.autocast(points.device.type, enabled=False):
-        return _swept(points, others, t, self_index, weights, precision if rounded else "highest")
-
-
-def _swept(
-    points: Tensor,
-    others: Tensor | None,
-    t: float,
-    self_index: Tensor | None,
-    weights: Tensor | None,
-    precision: str,
-) -> tuple[Tensor, Tensor]:
-    """The torch path."""
-    dtype, dim = torch.float64 if points.dtype == torch.float64 else torch.float32, points.shape[1]
-    points, others = points.to(dtype), None if others is None else others.to(dtype)
-    weights = None if weights is None else weights.to(dtype)
-    low = precision != "highest" and dtype == torch.float32 and dim >= ROUNDED_MIN_DIM and quick_bfloat16(points.device)
-    low = low and (precision != "high" or (2 * t) ** 2 <= HIGH_MAX * dim)
-
-    def sweep(points: Tensor) -> _Sweep:
-        if low:
-            return _RoundedSweep(points, others, 2 * t, weights, precision)
-        return _Sweep(points, others, 2 * t, weights)
-
-    if others is None:
-        return sweep(points).symmetric()
-    if self_index is None or bool((self_index >= 0).all()):
-        return sweep(points).general(self_index)
-    potential, pull = points.new_empty(len(points)), points.new_empty(points.shape)
-    inside = self_index >= 0
-    for some, own in ((inside, self_index[inside]), (~inside, None)):
-        if bool(some.any()):
-            potential[some], pull[some] = sweep(points[some]).general(own)
-    return potential, pull
+        return sweep_in_blocks(points, others, t, self_index, weights, precision if rounded else "highest")
 
 
 def largest_cosine(points: Tensor, others: Tensor | None = None, self_index: Tensor | None = None) -> Tensor:
@@ -215,185 +167,3 @@ def check_sharpness(t: float) -> None:
 def check_precision(precision: str) -> None:
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; expected 'highest', 'high' or 'medium'")
-
-
-def quick_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 products are quicker than float32 ones; asked of the hardware, never timed: same bits."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and any(
-        getattr(torch.cpu, name, bool)() for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    )
-
-
-def quick_integers(device: torch.device) -> bool:
-    """Whether products of 8-bit integers are quicker than bfloat16 ones; asked of the processor, never timed."""
-    return device.type == "cpu" and bool(getattr(torch.cpu, "_is_vnni_supported", bool)())
-
-
-class _Block(NamedTuple):
-    """What a block holds [R, C] in float32, and, for the products of ``pull``, rounded: g ≈ unit·(rounded + zero)."""
-
-    g: Tensor
-    rounded: Tensor | None = None
-    unit: float = 1.0
-    zero: int = 0
-
-    def columns(self, first: int) -> _Block:
-        """Its columns from ``first`` as rows."""
-        rounded = None if self.rounded is None else self.rounded[:, first:].T
-        return self._replace(g=self.g[:, first:].T, rounded=rounded)
-
-
-class _Sweep:
-    """One pass in the dtype of the points. With k = 2t a block holds exp(k·cos); exp(-k) is applied to the sums."""
-
-    def __init__(self, points: Tensor, others: Tensor | None, k: float, weights: Tensor | None) -> None:
-        self.k, self.points, self.others = k, points, points if others is None else others
-        self.weights = points.new_ones(len(self.others)) if weights is None else weights
-        self.values = self.others if weights is None else self.others * weights[:, None]
-        self.offset = 0.0 if k <= OFFSET_MAX else k
-        self.potential = points.new_zeros(len(points))
-        self.pull = torch.zeros_like(points, memory_format=torch.contiguous_format)
-        self.g = self.buffer(points.dtype)
-
-    def buffer(self, dtype: torch.dtype) -> Tensor:
-        """Room for one block, used again and again."""
-        return self.points.new_empty(min(ROWS, len(self.points)) * min(COLUMNS, len(self.others)), dtype=dtype)
-
-    def block(self, rows: slice, columns: slice, own: tuple[Tensor, Tensor] | None) -> _Block:
-        """The block [rows, columns] of all pairs, zero at the places ``own``, the self-pairs."""
-        p, w = self.points[rows], self.others[columns]
-        g = self.g[: len(p) * len(w)].view(len(p), len(w))
-        if self.offset:  # in this order: 1 - cos of a close pair is exact, k times the cosine would not be
-            torch.mm(p, w.T, out=g).sub_(1).mul_(self.k).exp_()
-        else:
-            torch.mm(p * (self.k * LOG2_E), w.T, out=g).exp2_()
-        if own is not None:
-            g[own] = 0
-        return _Block(g)
-
-    def add(self, into: slice, summed: slice, block: _Block) -> None:
-        """Σ over the rows ``summed`` into potential and pull of the points ``into``."""
-        self.potential[into] += torch.mv(block.g, self.weights[summed])  # also along columns as quick as the memory
-        self.pull[into].addmm_(block.g, self.values[summed])
-
-    def symmetric(self) -> tuple[Tensor, Tensor]:
-        """Each pair once: a row of blocks begins at the diagonal and gives to both its rows and its columns."""
-        count = len(self.points)
-        every = torch.arange(count, device=self.points.device)
-        for start in range(0, count, ROWS):
-            rows = slice(start, min(start + ROWS, count))
-            for column in range(start, count, COLUMNS):
-                columns = slice(column, min(column + COLUMNS, count))
-                diagonal = every[: rows.stop - start]
-                block = self.block(rows, columns, (diagonal, diagonal) if column == start else None)
-                self.add(rows, columns, block)
-                beyond = slice(max(column, rows.stop), columns.stop)
-                if beyond.stop > beyond.start:
-                    self.add(beyond, rows, block.columns(beyond.start - column))
-        return self.finish(slice(None))
-
-    def general(self, self_index: Tensor | None) -> tuple[Tensor, Tensor]:
-        for start in range(0, len(self.points), ROWS):
-            rows = slice(start, start + ROWS)
-            for column in range(0, len(self.others), COLUMNS):
-                columns = slice(column, column + COLUMNS)
-                own = None
-                if self_index is not None:
-                    at = self_index[rows] - column
-                    inside = ((at >= 0) & (at < len(self.others[columns]))).nonzero().squeeze(1)
-                    own = inside, at[inside]
-                self.add(rows, columns, self.block(rows, columns, own))
-        return self.finish(self_index)
-
-    def finish(self, own: Tensor | slice | None) -> tuple[Tensor, Tensor]:
-        scale = math.exp(self.offset - self.k)
-        return self.potential.mul_(scale), self.pull.mul_(scale)
-
-
-class _RoundedSweep(_Sweep):
-    """Blocks rounded for the products, so they hold only what varies, and the rest is added at the end in float32:
-
-    exp(x) - 1 without Σ_j w_j; or, ``split``, exp(x) - 1 - x also without the sums of x, Σ_j w_j and (WᵀW) w_i: what
-    is left, small at the cosines of evenly spread rows, bears more rounding. ``high`` rounds to bfloat16, split;
-    ``medium`` to 8-bit integers, split, where they pay, else to bfloat16.
-    """
-
-    def __init__(self, points: Tensor, others: Tensor | None, k: float, weights: Tensor | None, precision: str) -> None:
-        super().__init__(points, others, k, weights)
-        self.exponent, self.g16 = self.buffer(torch.float32), self.buffer(torch.bfloat16)
-        self.right = self.others.to(torch.bfloat16)
-        self.heavy = self.right if weights is None else self.values.to(torch.bfloat16)
-        self.step = 0.0  # of the 8-bit integers; 0 says that there are none
-        if precision == "medium" and self.integers_pay():
-            self.step = self.peak() / 127
-            self.left = (points / self.step).round_().to(torch.int8)
-            self.right = self.left if others is None else (self.others / self.step).round_().to(torch.int8)
-            self.g8, self.ones8 = self.buffer(torch.int8), self.right.new_ones(1, max(ROWS, COLUMNS))
-        else:
-            self.left = (points * (k * LOG2_E)).to(torch.bfloat16)
-        self.split = precision == "high" or self.step > 0
-
-    def integers_pay(self) -> bool:
-        rows, dim = min(len(self.points), len(self.others)), self.points.shape[1]
-        if self.k > INTEGER_MAX or rows < INTEGER_MIN_RATIO * dim or not quick_integers(self.points.device):
-            return False
-        return self.peak() * math.sqrt(dim) <= INTEGER_PEAK
-
-    def peak(self) -> float:
-        """The largest absolute entry of points and others."""
-        ends = [end for x in {self.points, self.others} for end in torch.aminmax(x)]
-        return max(abs(float(end)) for end in ends)
-
-    def block(self, rows: slice, columns: slice, own: tuple[Tensor, Tensor] | None) -> _Block:
-        left, right = self.left[rows], self.right[columns]
-        shape, size = (len(left), len(right)), len(left) * len(right)
-        g, exponent, g16 = self.g[:size].view(shape), self.exponent[:size].view(shape), self.g16[:size].view(shape)
-        if self.step:
-            exponent.copy_(torch._int_mm(left, right.T, out=g.view(torch.int32))).mul_(self.k * LOG2_E * self.step**2)
-        else:
-            exponent.copy_(torch.mm(left, right.T, out=g16))
-        torch.exp2(exponent, out=g).sub_(1)
-        if self.split:
-            g.sub_(exponent, alpha=1 / LOG2_E)
-        if own is not None:
-            g[own] = 0
-        return self.in_integers(g) or _Block(g, g16.copy_(g))
-
-    def in_integers(self, g: Tensor) -> _Block | None:
-        """The block in 255 steps, where they are fine enough: a close pair, say, makes them coarse."""
-        if not self.step or self.values is not self.others:
-            return None
-        unit = max(float(g.max()), 1e-30) / 254  # from -127 for 0 to 127 for the largest; none is negative
-        if unit > math.sqrt(12) * INTEGER_ERROR * self.k / math.sqrt(self.points.shape[1]):
-            return None
-        scaled = self.exponent[: g.numel()].view(g.shape)
-        torch.add(g.new_tensor(-127.0), g, alpha=1 / unit, out=scaled).round_()
-        return _Block(g, self.g8[: g.numel()].view(g.shape).copy_(scaled), unit, 127)
-
-    def add(self, into: slice, summed: slice, block: _Block) -> None:
-        self.potential[into] += torch.mv(block.g, self.weights[summed])
-        assert block.rounded is not None
-        if block.rounded.dtype == torch.int8:
-            unit, w = block.unit * self.step, self.right[summed]
-            self.pull[into].add_(torch._int_mm(block.rounded, w), alpha=unit)
-            self.pull[into].add_(torch._int_mm(self.ones8[:, : len(w)], w), alpha=unit * block.zero)
-        else:
-            self.pull[into] += block.rounded @ self.heavy[summed]
-
-    def finish(self, own: Tensor | slice | None) -> tuple[Tensor, Tensor]:
-        """Adds what the blocks left out, without the pairs of the points with ``others[own]``, themselves."""
-        total, values = self.values.sum(0), self.values
-        self.potential += self.weights.sum()
-        self.pull += total
-        if self.split:
-            self.potential += self.k * (self.points @ total)
-            self.pull.addmm_(self.points, self.others.T @ values, alpha=self.k)
-        if own is not None:
-            lost = torch.ones_like(self.potential)
-            if self.split:
-                lost += self.k * (self.points * self.others[own]).sum(1)
-            self.potential -= lost * self.weights[own]
-            self.pull.addcmul_(lost[:, None], values[own], value=-1)
-        return super().finish(own)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastproto import potential as P
-from fastproto import reference
+from fastproto import reference, sweep
 from fastproto.functional import uniformity_loss
 
 from .helpers import SHAPES, assert_as_accurate_as, unit_rows
@@ -17,16 +17,16 @@ ALLOWED = {"high": 1e-3, "medium": 1e-2}  # of the norm of the tangent gradient,
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(P, "ROWS", 5)  # several ragged blocks, on and off the diagonal, even at test sizes
-    monkeypatch.setattr(P, "COLUMNS", 13)
+    monkeypatch.setattr(sweep, "ROWS", 5)  # several ragged blocks, on and off the diagonal, even at test sizes
+    monkeypatch.setattr(sweep, "COLUMNS", 13)
 
 
 @pytest.fixture(params=["bfloat16", "integers"])
 def rounded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the rounded paths on any processor: slow where they are emulated, but the same roundings."""
-    monkeypatch.setattr(P, "quick_bfloat16", lambda device: True)
-    monkeypatch.setattr(P, "quick_integers", lambda device: request.param == "integers")
-    monkeypatch.setattr(P, "INTEGER_MIN_RATIO", 0.4)  # also at test sizes
+    monkeypatch.setattr(sweep, "quick_bfloat16", lambda device: True)
+    monkeypatch.setattr(sweep, "quick_integers", lambda device: request.param == "integers")
+    monkeypatch.setattr(sweep, "INTEGER_MIN_RATIO", 0.4)  # also at test sizes
 
 
 def tangent(pull: Tensor, points: Tensor) -> Tensor:
@@ -74,8 +74,8 @@ def test_the_full_set(c: int, d: int, t: float, weighted: bool) -> None:
 def test_rounding_keeps_its_promise(
     precision: str, weighted: bool, c: int, d: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(P, "ROWS", 128)
-    monkeypatch.setattr(P, "COLUMNS", 300)
+    monkeypatch.setattr(sweep, "ROWS", 128)
+    monkeypatch.setattr(sweep, "COLUMNS", 300)
     w = unit_rows(c, d)
     weights = torch.rand(c) if weighted else None
     heavy = None if weights is None else weights.double()
@@ -130,12 +130,12 @@ def test_coincident_points(precision: str) -> None:
 
 @pytest.mark.parametrize("rows", ["close pairs", "axes"])
 def test_integers_are_left_where_their_steps_are_coarse(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(P, "quick_bfloat16", lambda device: True)
+    monkeypatch.setattr(sweep, "quick_bfloat16", lambda device: True)
     w = unit_rows(800, 128)
     w[:100] = w[100:200] if rows == "close pairs" else torch.eye(128)[:100]
     found = {}
     for integers in (False, True):
-        monkeypatch.setattr(P, "quick_integers", lambda device, answer=integers: answer)
+        monkeypatch.setattr(sweep, "quick_integers", lambda device, answer=integers: answer)
         found[integers] = P.gaussian_potential(w, precision="medium")
     truth = reference.gaussian_potential(w.double(), w.double(), 2.0, torch.arange(800), None)
     for _, pull in found.values():
