@@ -14,6 +14,7 @@ from fastproto import reference
 from fastproto.prototypes import cache_folder, estimate_prototypes, load_prototypes, measure_prototypes
 from fastproto.prototypes import optimise as optimise_module
 from fastproto.prototypes.optimise import Effort, Preconditioner, energy, minimise, tangent
+from fastproto.prototypes.population import hopping_population
 from fastproto.prototypes.search import anneal, max_cosine, random_start, search_uniform
 
 
@@ -98,6 +99,17 @@ def test_lowest_values_of_small_cases() -> None:
     assert found.method == "lbfgs"
     assert found.quality.uniformity == pytest.approx(-3.1577892, abs=1e-6)  # where four seeds' whole searches end
     assert found.quality.uniformity >= found.quality.uniformity_bound
+
+
+def test_a_population_ends_where_the_best_of_many_descents_does() -> None:
+    effort = Effort(limit=60_000)
+    for points in hopping_population(48, 6, 2.0, 0, effort):
+        reached, value = minimise(points, 2.0, Effort(), passes=400, tolerance=0.0)
+        torch.testing.assert_close(torch.linalg.vector_norm(reached, dim=1), torch.ones(48, dtype=torch.float64))
+    starts = [minimise(random_start(48, 6, k), 2.0, Effort(), passes=400, tolerance=0.0)[1] for k in range(6)]
+    assert effort.spent <= 60_000 and value <= min(starts) + 1e-9 and value < max(starts) - 1e-4
+    short = Effort(limit=100)
+    assert hopping_population(20, 4, 2.0, 0, short).shape[1:] == (20, 4) and short.spent <= 100
 
 
 def test_search_finds_sharp_codes() -> None:

@@ -55,6 +55,9 @@ class Effort:
             return True
         return self.deadline is not None and time.perf_counter() >= self.deadline
 
+    def affords(self, passes: float) -> bool:
+        return not self.over() and (self.limit is None or self.spent + passes <= self.limit)
+
     def count(self, t: float, value: float | Tensor, passes: float = 1.0) -> None:
         """Notes an evaluation; a value given as a scalar tensor is read later, with others, not to wait for each."""
         self.spent += passes

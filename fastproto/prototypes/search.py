@@ -12,8 +12,10 @@ from fastproto.potential import potential_and_pull
 from fastproto.prototypes.bounds import max_cosine_bound, uniformity_bound
 from fastproto.prototypes.codes import binary_code, code_capacity, code_cosine
 from fastproto.prototypes.optimise import Effort, minimise
+from fastproto.prototypes.population import hopping_population
 
 PASSES = 400  # at most for one descent
+TINY = 150_000  # numbers C²·D up to which a population hops in batched calls, some ten seconds at the most
 SMALL = 8_000_000  # numbers C²·D that are looked at again and again in a second
 WIDE = 200_000_000  # C²·D up to which all is done in float64
 STARTS = 12  # at most
@@ -44,7 +46,7 @@ def search_uniform(
     device: torch.device | str | None = None,
     precision: str = "highest",
 ) -> Tensor:
-    """The lowest L_uni of a few descents; where C is small, then of hops from the best two.
+    """The lowest L_uni of a few descents; where C is small, then of hops from the best two or of a population.
 
     Local minima differ by about 1 % of what a descent gains; only many tries find the lowest.
     """
@@ -65,6 +67,11 @@ def search_uniform(
     found.sort(key=lambda pair: pair[0])
     if tries == 1 or effort.over():
         return found[0][1]
+    if num_classes**2 * dim <= TINY:
+        for points in hopping_population(num_classes, dim, t, seed, effort).to(found[0][1]):
+            points, value = minimise(points, t, effort, passes=PASSES, tolerance=0.05 * tolerance)
+            found.append((value, points))
+        return min(found, key=lambda pair: pair[0])[1]
     generator = torch.Generator().manual_seed(seed)
     for _ in range(tries):
         for k in range(2):
