@@ -12,12 +12,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from fastproto.checks import TINY_NORM, UNIT_TOLERANCE
 
 GOOD, BAD_LABEL, BAD_ASSIGNMENT, NOT_FINITE, NOT_UNIT = range(5)
 REORDER = {"reassoc", "contract", "nsz", "arcp"}  # without "nnan" and "ninf": NaN and inf have to be seen
+AHEAD = 6  # rows: far enough for the memory to answer, near enough to be still there
 _ZERO, _ONE, _INFINITE = np.float32(0), np.float32(1), np.float32(np.inf)
 _TINY = np.float32(TINY_NORM**2)
 _SHORTEST, _LONGEST = np.float32((1 - UNIT_TOLERANCE) ** 2), np.float32((1 + UNIT_TOLERANCE) ** 2)
@@ -29,6 +33,30 @@ def compiled(function: Callable[..., Any]) -> Any:
         return njit(function, cache=True, nogil=True, fastmath=REORDER)
     except RuntimeError:
         return njit(function, nogil=True, fastmath=REORDER)
+
+
+@intrinsic
+def _fetch(_context, matrix, row, column):
+    """Asks for the cache line of matrix[row, column] without waiting for it."""
+
+    def ask(context, builder, signature, arguments):
+        kind, (matrix, row, column) = signature.args[0], arguments
+        array = context.make_array(kind)(context, builder, matrix)
+        byte = ir.IntType(8).as_pointer()
+        at = builder.bitcast(cgutils.get_item_pointer(context, builder, kind, array, [row, column]), byte)
+        flag = ir.IntType(32)
+        prefetch = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], prefetch)
+        builder.call(function, [at, flag(0), flag(3), flag(1)])  # to read, to keep, data
+        return context.get_dummy_value()
+
+    return types.void(matrix, types.intp, types.intp), ask
+
+
+@compiled
+def fetch_row(matrix, row):
+    for column in range(0, matrix.shape[1], 16):  # 16 float32 are a line
+        _fetch(matrix, row, column)
 
 
 @compiled
@@ -52,6 +80,8 @@ def ipm_rows(x, labels, prototypes, assignment, weight, factor, skip, loss, grad
         row = assignment[labels[i]]
         if row < 0 or row >= count:
             return BAD_ASSIGNMENT, i, skipped
+        if i + AHEAD < len(x) and 0 <= labels[i + AHEAD] < count:
+            fetch_row(prototypes, assignment[labels[i + AHEAD]])
         xx, xw, ww = _ZERO, _ZERO, _ZERO
         for d in range(dim):
             xx += x[i, d] * x[i, d]
@@ -97,6 +127,8 @@ def class_mean_rows(means, x, labels, momentum, skip, inverse):
             skipped += 1
     for i in range(len(x)):
         label, share = labels[i], (_ONE - momentum) * inverse[i]
+        if i + AHEAD < len(x):
+            fetch_row(means, labels[i + AHEAD])
         if share >= _ZERO:
             for d in range(dim):
                 means[label, d] = momentum * means[label, d] + share * x[i, d]

@@ -25,6 +25,7 @@ ANNEALED = 2_500_000  # as SMALL, for annealing: it is slower and more often rig
 # Where annealing begins, as a multiple of t, and by which factor it goes on. The slow way from t finds arrangements
 # that the others miss where C is a few times D; in few dimensions the others find better packings.
 WAYS_UP = ((1.0, math.sqrt(2)), (16.0, 4.0), (1.0, math.sqrt(2)), (4.0, 4.0))
+FINALISTS = 3  # annealed descents that go on to the end
 MOVED = 0.05  # share of the points, those of highest potential, that a hop puts elsewhere
 
 
@@ -135,9 +136,9 @@ def search_max_cosine(
         if code_cosine(num_classes, dim) <= level or num_classes**2 * dim > WIDE:
             return found[0][1:]
     size = num_classes**2 * dim
-    # The way up decides in which arrangement a search ends, and shows by 32t: the best two alone go on.
+    # The way up decides in which arrangement a search ends, and shows by 32t: the best alone go on.
     middle = []
-    for k in range(max(1, min(STARTS, ANNEALED // size))):
+    for k in range(max(1, min(2 * STARTS, ANNEALED // size))):
         points = random_start(num_classes, dim, seed + START_STRIDE * k, device)
         first, factor = WAYS_UP[k % len(WAYS_UP)] if size <= SMALL else (1.0, 2.0)
         points = anneal(points, first * t, 32 * t, factor, effort)
@@ -145,7 +146,7 @@ def search_max_cosine(
         if effort.over():
             break
     last = 2048 * t if size <= SMALL else 256 * t if size <= WIDE else 64 * t
-    for reached, points in sorted(middle, key=lambda pair: pair[0])[:2]:
+    for reached, points in sorted(middle, key=lambda pair: pair[0])[:FINALISTS]:
         if not effort.over():
             points = anneal(points, 64 * t, last, 2.0, effort)
             reached = max_cosine(points)

@@ -1,0 +1,155 @@
+"""The head's training step and its prediction against the authors' formula, softmax, and matmul + topk.
+
+``pytest benchmarks/bench_head.py`` writes results/head.json and .png; one thread, the providers in turn, ratios within
+one run. FASTPROTO_BENCH_SLOW=1 adds softmax at 100,000 classes, which needs minutes and 1 GiB.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from common import RESULTS, exponent, extra_peak, interleaved, machine, summary
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastproto import PrototypeHead, nearest_prototypes
+
+BATCH, DIM = 1024, 512
+CLASSES = [1_000, 10_000, 100_000]
+SERIES = [1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000]
+SLOW = bool(os.environ.get("FASTPROTO_BENCH_SLOW"))
+
+
+class Authors:
+    """The step as the authors compute it, in stock torch: gather, CosineSimilarity, the whole queue re-normalised."""
+
+    def __init__(self, prototypes: Tensor, assignment: Tensor) -> None:
+        self.prototypes, self.assignment = prototypes, assignment
+        self.cosine = torch.nn.CosineSimilarity(dim=1)
+        self.queue = F.normalize(torch.randn_like(prototypes), dim=1)
+
+    def step(self, features: Tensor, labels: Tensor) -> Tensor | None:
+        leaf = features.detach().requires_grad_()
+        loss = ((1 - self.cosine(leaf, self.prototypes[self.assignment[labels]])) ** 2).sum()
+        loss.backward()
+        with torch.no_grad():
+            z = F.normalize(features, dim=1)
+            self.queue.index_add_(0, labels, 0.9 * self.queue[labels] + 0.1 * z)
+            self.queue = F.normalize(self.queue, dim=1)
+        return leaf.grad
+
+
+def softmax_step(weight: Tensor, features: Tensor, labels: Tensor) -> Tensor | None:
+    leaf, weight.grad = features.detach().requires_grad_(), None
+    F.cross_entropy(leaf @ weight.T, labels).backward()
+    return leaf.grad
+
+
+def our_step(head: PrototypeHead, features: Tensor, labels: Tensor) -> Tensor | None:
+    leaf = features.detach().requires_grad_()
+    head(leaf, labels).backward()
+    return leaf.grad
+
+
+def unit_rows(c: int, d: int) -> Tensor:
+    return F.normalize(torch.randn(c, d, generator=torch.Generator().manual_seed(0)), dim=1)
+
+
+def batches(c: int) -> Callable[[], tuple[Tensor, Tensor]]:
+    """Other labels at every call, so that rows of the prototypes and means come from the memory."""
+    features, generator = torch.randn(BATCH, DIM), torch.Generator().manual_seed(1)
+    return lambda: (features, torch.randint(0, c, (BATCH,), generator=generator))
+
+
+def measure(c: int, seconds: float) -> dict[str, Any]:
+    prototypes, batch = unit_rows(c, DIM), batches(c)
+    head = PrototypeHead(c, DIM, prototypes=prototypes)
+    authors = Authors(prototypes, head.assignment)
+    providers: dict[str, Callable[[], Any]] = {
+        "ours": lambda: our_step(head, *batch()),
+        "authors": lambda: authors.step(*batch()),
+    }
+    if c < 100_000 or SLOW:
+        weight = prototypes.clone().requires_grad_()
+        providers["softmax"] = lambda: softmax_step(weight, *batch())
+    times = interleaved(providers, seconds, {"ours": 20})
+    ours = statistics.median(times["ours"])
+    cell: dict[str, Any] = {"B": BATCH, "C": c, "D": DIM, "providers": {}}
+    for name, each in times.items():
+        cell["providers"][name] = summary(each) | {"over_ours": statistics.median(each) / ours}
+    return cell
+
+
+def series() -> list[dict[str, Any]]:
+    """Our step alone against C, the sizes in turn."""
+    heads = {c: PrototypeHead(c, DIM, prototypes=unit_rows(c, DIM)) for c in SERIES}
+    providers = {str(c): partial(lambda head, batch: our_step(head, *batch()), heads[c], batches(c)) for c in SERIES}
+    times = interleaved(providers, 20.0, dict.fromkeys(providers, 20))
+    return [{"C": c} | summary(times[str(c)]) for c in SERIES]
+
+
+def prediction(c: int, b: int, d: int, k: int) -> dict[str, Any]:
+    """Top k of b features against c prototypes, and the same with all logits at once."""
+    prototypes, features = unit_rows(c, d), torch.randn(b, d)
+    providers: dict[str, Callable[[], Any]] = {
+        "ours": lambda: nearest_prototypes(features, prototypes, k),
+        "matmul_topk": lambda: (F.normalize(features, dim=1) @ prototypes.T).topk(k),
+    }
+    times = interleaved(providers, 10.0)
+    setup = (
+        "from fastproto import nearest_prototypes; F = torch.nn.functional\n"
+        f"w, x = F.normalize(torch.randn({c}, {d}), dim=1), torch.randn({b}, {d})"
+    )
+    extra = {
+        "ours": extra_peak(setup, f"nearest_prototypes(x[:9], w[:99], {k})", f"nearest_prototypes(x, w, {k})"),
+        "matmul_topk": extra_peak(setup, "0", f"(F.normalize(x, dim=1) @ w.T).topk({k})"),
+    }
+    return {
+        "B": b,
+        "C": c,
+        "D": d,
+        "k": k,
+        "providers": {name: summary(each) | {"extra_peak_mib": extra[name]} for name, each in times.items()},
+        "speedup": statistics.median(a / o for a, o in zip(times["matmul_topk"], times["ours"], strict=True)),
+        "share_of_memory": extra["ours"] / extra["matmul_topk"],
+    }
+
+
+def draw(points: list[dict[str, Any]], slope: float) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    axes.loglog([p["C"] for p in points], [1e3 * p["median_s"] for p in points], "o-", label=f"C^{slope:.2f}")
+    axes.set(
+        xlabel="classes C", ylabel="ms", title=f"Loss, gradient and class means, B = {BATCH}, D = {DIM}, one thread"
+    )
+    axes.set_ylim(bottom=0.1)
+    axes.legend()
+    figure.savefig(RESULTS / "head.png", dpi=120)
+    pyplot.close(figure)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_head() -> None:
+    torch.set_num_threads(1)
+    result: dict[str, Any] = {"machine": machine(), "cells": [measure(c, 10.0) for c in CLASSES]}
+    result["series"] = series()
+    result["exponent"] = exponent(SERIES, [p["median_s"] for p in result["series"]])
+    by_size = {p["C"]: p["median_s"] for p in result["series"]}
+    result["step_100k_over_1k"] = by_size[100_000] / by_size[1_000]
+    result["prediction"] = prediction(100_000, 10_000, 128, 5)
+    result["not_measured"] = ["a GPU"] if SLOW else ["a GPU", "softmax at 100,000 classes"]
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "head.json").write_text(json.dumps(result, indent=2) + "\n")
+    draw(result["series"], result["exponent"])
+    assert result["prediction"]["share_of_memory"] < 0.5
