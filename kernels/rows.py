@@ -65,8 +65,4 @@ def inverse_norm(squares):
 def raise_flag(flag_ptr, live, known, assigned, finite):
     """Sets the bit of everything that is wrong with the live rows; an integer or, so in any order the same."""
     bits = tl.where(known, tl.where(assigned, 0, _BAD_ASSIGNMENT) | tl.where(finite, 0, _NOT_FINITE), _BAD_LABEL)
-    bits = (
-        tl.max(tl.where(live, bits & 1, 0)) | tl.max(tl.where(live, bits & 2, 0)) | tl.max(tl.where(live, bits & 4, 0))
-    )
-    if bits != 0:
-        tl.atomic_or(flag_ptr, bits)
+    tl.atomic_or(flag_ptr + tl.zeros_like(bits), bits, mask=live & (bits != 0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -97,7 +99,7 @@ def test_a_zero_row_has_loss_one_half_and_no_gradient(dim: int) -> None:
 def test_bad_rows_are_left_out_and_flagged(dim: int) -> None:
     x, labels, w, assignment = batch(12, 5, dim)
     clean = ipm_loss(x, labels, w, assignment, unit_dtype=torch.float32)
-    for spoil, bit in [
+    spoils: list[tuple[Callable[[Tensor, Tensor, Tensor], object], int]] = [
         (lambda x, y, a: y.__setitem__(3, 5), row_helpers.BAD_LABEL),
         (lambda x, y, a: y.__setitem__(3, -1), row_helpers.BAD_LABEL),
         (lambda x, y, a: y.__setitem__(3, 2**40), row_helpers.BAD_LABEL),
@@ -105,7 +107,8 @@ def test_bad_rows_are_left_out_and_flagged(dim: int) -> None:
         (lambda x, y, a: x[3].__setitem__(0, -torch.inf), row_helpers.NOT_FINITE),
         (lambda x, y, a: a.__setitem__(y[3], 5), row_helpers.BAD_ASSIGNMENT),
         (lambda x, y, a: a.__setitem__(y[3], -7), row_helpers.BAD_ASSIGNMENT),
-    ]:
+    ]
+    for spoil, bit in spoils:
         bad_x, bad_labels, bad_assignment = x.clone(), labels.clone(), assignment.clone()
         bad_labels[3] = 4
         spoil(bad_x, bad_labels, bad_assignment)
