@@ -49,7 +49,7 @@ def test_hopper_at_every_dimension(root: Path) -> None:
 
 def test_every_chip_and_kernel_at_the_widest(root: Path) -> None:
     rows = inspect(root, "--dim", "512", "--variant", "medium bf16", "two fp16", "fp32")
-    assert len(rows) == 12 and len({row["kernel"] for row in rows}) == 4
+    assert len(rows) == 24 and len({row["kernel"] for row in rows}) == 7
     check(rows)
     loader = importlib.machinery.SourceFileLoader("inspect_kernels", str(root / "scripts" / "inspect_kernels"))
     spec = importlib.util.spec_from_loader("inspect_kernels", loader)
@@ -59,7 +59,13 @@ def test_every_chip_and_kernel_at_the_widest(root: Path) -> None:
     loader.exec_module(module)
     head, *lines = module.table(rows).splitlines()
     assert head.split()[:4] == ["kernel", "variant", "sm", "D"]
-    assert len(lines) == 12 and all(line.rstrip().endswith("none") for line in lines)
+    assert len(lines) == 24 and all(line.rstrip().endswith("none") for line in lines)
+
+
+def test_rows_up_to_4096_columns_stay_in_registers(root: Path) -> None:
+    rows = inspect(root, "--arch", "90", "--dim", "64", "4096", "--kernel", "ipm_loss", "update_class_means")
+    assert len(rows) == 12
+    check(rows)
 
 
 def test_gpu_check_says_what_it_needs_and_runs_dry(root: Path, tmp_path: Path) -> None:

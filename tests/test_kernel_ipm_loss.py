@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastproto import reference
 
-from .kernel_device import DEVICE  # first: it skips the file where the kernels cannot run
+from .kernel_device import DEVICE, poison  # first: it skips the file where the kernels cannot run
 
 # isort: split
 from fastproto_kernels import rows as row_helpers
@@ -25,9 +25,7 @@ SHAPES = [(64, 16, 64), (45, 33, 10), (31, 37, 17), (1, 2, 2), (5, 1, 3), (9, 6,
 
 @pytest.fixture(autouse=True)
 def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory that a kernel should write begins as NaN."""
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *a, **k: empty(*a, **k).fill_(torch.nan))
+    poison(monkeypatch)
 
 
 def batch(b: int, c: int, dim: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
