@@ -95,19 +95,24 @@ class Sweep(NamedTuple):
     arguments: dict[str, Any]
 
 
-def score_tile_for(width: int, precision: str, pieces: int, family: int) -> Tile:
+def score_tile_for(width: int, precision: str, pieces: int, family: int, keys: bool = False) -> Tile:
     """The tile that ships for a padded D, a precision and a family of chips (80, 90 or 100).
 
     What does not spill and fits the shared memory (scripts/inspect_kernels): 64 sums a thread, and points that stay in
-    the program while they and two tiles of others, halves included, take less than 160 KiB.
+    the program while they and two tiles of others, halves included, take less than 200 KiB. With ``keys`` beside the
+    sums (top_scores) 32 a thread, in small programs: while one waits for its product another searches.
     """
     if precision == "highest":  # FMA units: 16 sums a thread
-        return Tile(64, 64, block_k=min(width, 32))
+        return Tile(64, 32 if keys else 64, block_k=min(width, 32))
+    narrow = keys and family != 90  # elsewhere than on wgmma the operands or the copied sums take registers too
     if precision in ("tf32", "tf32x3"):  # tf32x3 holds each operand twice
-        return Tile(64, 64, num_warps=4, block_k=min(width, 32))
+        return Tile(64, 32 if narrow else 64, num_warps=4, block_k=min(width, 32))
     resident = width <= (256 if pieces == 1 else 128)
+    block_k = width if resident else 64
+    if keys:
+        return Tile(64, 32 if narrow else 64, num_warps=4, block_k=block_k)
     block_n = 64 if family == 80 or (pieces > 1 and width > 64) else 128
-    return Tile(128, block_n, num_stages=2 if resident else 3, block_k=width if resident else 64)
+    return Tile(128, block_n, num_stages=2 if resident else 3, block_k=block_k)
 
 
 def sweep(
@@ -116,14 +121,17 @@ def sweep(
     precision: str,
     tile: Tile | None = None,
     parts: int | None = None,
-    most_parts: int = 1 << 30,
+    keys: bool = False,
 ) -> Sweep:
-    """points [M, D] and others [C, D] made ready for a kernel of this family; ``tile`` and ``parts`` replace ours."""
+    """points [M, D] and others [C, D] made ready for a kernel of this family.
+
+    ``tile`` and ``parts`` replace the sizes that ship; ``keys``: the program keeps keys beside its tile of scores.
+    """
     (m, dim), c = points.shape, others.shape[0]
     dtype, pieces = operands_for(precision, 0.0, scaled=False)
     width = width_of(dim)
-    tile = tile or score_tile_for(width, precision, pieces, chip_family(points.device))
-    parts = parts or min(most_parts, parts_of_sweep(m, c, 1, tile))
+    tile = tile or score_tile_for(width, precision, pieces, chip_family(points.device), keys)
+    parts = parts or parts_of_sweep(m, c, 1, tile)
     return Sweep(
         grid=(-(-m // tile.block_m), parts),
         arguments={

@@ -133,7 +133,7 @@ def top_scores(
     if m == 0:
         return scores, indices
     with torch.cuda.device_of(points):
-        work = sweep(points, others, precision, tile, parts, most_parts=MAX_KEYS // size)
+        work = sweep(points, others, precision, tile, parts, keys=True)
         keys = torch.empty((work.grid[1], m, size), dtype=torch.int64, device=points.device)
         _top_scores_kernel[work.grid](prices_ptr=as_float32(prices), keys_ptr=keys, K=size, **work.arguments)
         block_p = next_power_of_2(len(keys), least=1)

@@ -20,6 +20,7 @@ import pytest
 pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton's compiler runs on Linux")
 SHARED_KIB = {80: 163, 90: 227, 100: 227}
+PRODUCTS = ("gaussian_potential", "top_scores", "row_maxima", "log_sum_exp")
 TENSOR_CORES = {80: "mma", 90: "wgmma", 100: "tcgen05"}
 
 
@@ -37,12 +38,12 @@ def check(rows: list[dict[str, Any]]) -> None:
         assert row["spills"] == row["stack"] == 0 and row["registers"] >= 16
         assert row["shared_kib"] <= SHARED_KIB[row["sm"]]
         assert row["loads16"] > 0 and row["floor_ms"] > 0
-        if row["kernel"] == "gaussian_potential":
+        if row["kernel"] in PRODUCTS:
             assert row[TENSOR_CORES[row["sm"]]] > 0
 
 
 def test_hopper_at_every_dimension(root: Path) -> None:
-    rows = inspect(root, "--arch", "90", "--variant", "medium fp16", "high fp16")
+    rows = inspect(root, "--arch", "90", "--kernel", "gaussian_potential", "--variant", "medium fp16", "high fp16")
     assert [row["D"] for row in rows] == [64, 64, 128, 128, 256, 256, 512, 512]
     check(rows)
 
@@ -60,6 +61,14 @@ def test_every_chip_and_kernel_at_the_widest(root: Path) -> None:
     head, *lines = module.table(rows).splitlines()
     assert head.split()[:4] == ["kernel", "variant", "sm", "D"]
     assert len(lines) == 24 and all(line.rstrip().endswith("none") for line in lines)
+
+
+def test_sweeps_narrow_and_wide(root: Path) -> None:
+    rows = inspect(
+        root, "--arch", "90", "--dim", "64", "512", "--kernel", *PRODUCTS[1:], "--variant", "higher", "high "
+    )
+    assert len(rows) == 12
+    check(rows)
 
 
 def test_rows_up_to_4096_columns_stay_in_registers(root: Path) -> None:
