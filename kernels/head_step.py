@@ -6,11 +6,12 @@ one launch, and a small one for the classes that cross the border of two walks.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from .ipm_loss import ipm_loss
+from .ipm_loss import LOSS_FACTOR, ipm_loss
 from .rows import WIDEST
-from .update_class_means import update_class_means_
+from .update_class_means import update_class_means_, walk_batch
 
 
 def head_step_(
@@ -33,6 +34,16 @@ def head_step_(
         losses, gradient, _ = ipm_loss(features, labels, prototypes, assignment, loss=loss, flag=flag)
         update_class_means_(means, features, labels, momentum, flag=flag)
         return losses, gradient
-    found = update_class_means_(means, features, labels, momentum, flag=flag, with_loss=(prototypes, assignment, loss))
-    assert found is not None
-    return found
+    prototypes = prototypes if prototypes.stride(1) == 1 else prototypes.contiguous()
+    losses = torch.empty(features.shape[0], dtype=torch.float32, device=features.device)
+    gradient = torch.empty(features.shape, dtype=features.dtype, device=features.device)
+    with_loss = {
+        "prototypes_ptr": prototypes,
+        "assignment_ptr": assignment.contiguous(),
+        "loss_ptr": losses,
+        "gradient_ptr": gradient,
+        "stride_prototype": prototypes.stride(0),
+        "factor": LOSS_FACTOR[loss],
+    }
+    walk_batch(means, features, labels, momentum, flag, with_loss)
+    return losses, gradient

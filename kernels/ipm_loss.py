@@ -86,6 +86,9 @@ def _ipm_loss_kernel(
         raise_flag(flag_ptr, m_m, known, assigned, finite)
 
 
+LOSS_FACTOR = {"eq6": 1.0, "official": 2.0}
+
+
 def ipm_loss(
     features: Tensor,
     labels: Tensor,
@@ -133,6 +136,3 @@ def ipm_loss(
                 num_warps=block.num_warps,
             )
     return losses, gradient, unit
-
-
-LOSS_FACTOR = {"eq6": 1.0, "official": 2.0}

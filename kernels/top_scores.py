@@ -22,7 +22,7 @@ from .scores import as_float32, load_points, score_tile, sweep
 from .tiles import Tile
 
 MAX_K = 32  # 64-bit keys of more would take the registers of the tile of scores
-MAX_KEYS = 8192  # of a row in all parts: 64 registers of each of 256 threads in the second launch
+MAX_PARTS = 256  # parts_of_sweep gives at most 132 here; 8192 keys of a row are 64 registers of each of 256 threads
 
 
 @triton.jit

@@ -17,6 +17,7 @@ A row with NaN, inf or a bad label is not a step.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import triton
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from .batch_order import batch_order
 from .common import next_power_of_2
-from .ipm_loss import LOSS_FACTOR, loss_and_slope, prototype_of
+from .ipm_loss import loss_and_slope, prototype_of
 from .rows import inverse_norm, load_rows, raise_flag, row_block, store_rows
 
 STEPS = 8  # longer walks leave multiprocessors idle at B = 8192 (1024 walks), shorter ones leave more parts
@@ -140,64 +141,56 @@ def _join_parts_kernel(
 
 
 def update_class_means_(
-    means: Tensor,
-    features: Tensor,
-    labels: Tensor,
-    momentum: float,
-    *,
-    flag: Tensor | None = None,
-    with_loss: tuple[Tensor, Tensor, str] | None = None,
-) -> tuple[Tensor, Tensor] | None:
+    means: Tensor, features: Tensor, labels: Tensor, momentum: float, *, flag: Tensor | None = None
+) -> None:
     """means [C, D] float32, contiguous, change in place in the rows of the classes present.
 
     features [B, D] float32, bfloat16 or float16 with any strides; labels int64 [B]; momentum in [0, 1). Rows that are
-    left out set the bits of ``rows.BAD_LABEL`` and ``NOT_FINITE`` in ``flag`` (int32 [1]). ``with_loss`` is for
-    head_step: prototypes, assignment and the name of the loss, up to D = 4096; then loss and gradient are returned.
+    left out set the bits ``rows.BAD_LABEL`` and ``NOT_FINITE`` of ``flag`` (int32 [1]).
     """
+    walk_batch(means, features, labels, momentum, flag, {})
+
+
+def walk_batch(
+    means: Tensor, features: Tensor, labels: Tensor, momentum: float, flag: Tensor | None, loss: dict[str, Any]
+) -> None:
+    """The launches of update_class_means_; ``loss`` holds the kernel's arguments for the loss, or none of them."""
     (b, dim), c = features.shape, means.shape[0]
-    block, device = row_block(dim, per_thread=8), features.device
-    walks = -(-b // STEPS)
-    parts = torch.empty((2 * walks, dim), dtype=torch.float32, device=device)
-    counts = torch.empty(2 * walks, dtype=torch.int32, device=device)
-    prototypes, assignment, loss = with_loss or (None, None, "eq6")
-    losses = gradient = None
-    if prototypes is not None:
-        prototypes = prototypes if prototypes.stride(1) == 1 else prototypes.contiguous()
-        losses = torch.empty(b, dtype=torch.float32, device=device)
-        gradient = torch.empty((b, dim), dtype=features.dtype, device=device)
-    if b:
-        order, ordered = batch_order(labels, c)
-        with torch.cuda.device_of(features):
-            _update_class_means_kernel[(-(-walks // block.rows), block.rounds)](
-                features_ptr=features,
-                order_ptr=order,
-                sorted_ptr=ordered,
-                means_ptr=means,
-                parts_ptr=parts,
-                counts_ptr=counts,
-                flag_ptr=flag,
-                prototypes_ptr=prototypes,
-                assignment_ptr=None if assignment is None else assignment.contiguous(),
-                loss_ptr=losses,
-                gradient_ptr=gradient,
-                B=b,
-                C=c,
-                D=dim,
-                stride_row=features.stride(0),
-                stride_column=features.stride(1),
-                stride_prototype=0 if prototypes is None else prototypes.stride(0),
-                momentum=momentum,
-                share=1 - momentum,
-                factor=LOSS_FACTOR[loss],
-                STEPS=STEPS,
-                ROUNDS=block.rounds,
-                BLOCK_M=block.rows,
-                BLOCK_D=block.width,
-                num_warps=block.num_warps,
-            )
-            if walks > 1:
-                _join_parts(means, parts, counts, ordered, momentum)
-    return None if losses is None or gradient is None else (losses, gradient)
+    if b == 0:
+        return
+    block, walks = row_block(dim, per_thread=8), -(-b // STEPS)
+    parts = torch.empty((2 * walks, dim), dtype=torch.float32, device=features.device)
+    counts = torch.empty(2 * walks, dtype=torch.int32, device=features.device)
+    order, ordered = batch_order(labels, c)
+    with torch.cuda.device_of(features):
+        _update_class_means_kernel[(-(-walks // block.rows), block.rounds)](
+            features_ptr=features,
+            order_ptr=order,
+            sorted_ptr=ordered,
+            means_ptr=means,
+            parts_ptr=parts,
+            counts_ptr=counts,
+            flag_ptr=flag,
+            B=b,
+            C=c,
+            D=dim,
+            stride_row=features.stride(0),
+            stride_column=features.stride(1),
+            momentum=momentum,
+            share=1 - momentum,
+            STEPS=STEPS,
+            ROUNDS=block.rounds,
+            BLOCK_M=block.rows,
+            BLOCK_D=block.width,
+            num_warps=block.num_warps,
+            **(_NO_LOSS | loss),
+        )
+        if walks > 1:
+            _join_parts(means, parts, counts, ordered, momentum)
+
+
+_NO_LOSS: dict[str, Any] = dict.fromkeys(("prototypes_ptr", "assignment_ptr", "loss_ptr", "gradient_ptr"))
+_NO_LOSS |= {"stride_prototype": 0, "factor": 0.0}
 
 
 def _join_parts(means: Tensor, parts: Tensor, counts: Tensor, ordered: Tensor, momentum: float) -> None:
