@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -21,7 +23,7 @@ def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch)
 
 
-def check(points: Tensor, others: Tensor, *, priced: bool = True, bounded: bool = True, **options: object) -> None:
+def check(points: Tensor, others: Tensor, *, priced: bool = True, bounded: bool = True, **options: Any) -> None:
     """The bound of a row lies between two of its scores, farther from both than any rounding."""
     prices = torch.randn(len(others), device=DEVICE) if priced else None
     p = 0.0 if prices is None else prices
@@ -32,7 +34,7 @@ def check(points: Tensor, others: Tensor, *, priced: bool = True, bounded: bool 
     limits = limits.squeeze(1).float()
     options = {"tile": tile_of(points.shape[1])} | options
     bound = limits if bounded else None
-    maxima, violations = row_maxima(points, others, prices=prices, bound=bound, **options)  # type: ignore[arg-type]
+    maxima, violations = row_maxima(points, others, prices=prices, bound=bound, **options)
     crumb = CRUMB[str(options.get("precision", "higher"))]
     assert maxima.dtype == torch.float32
     assert_as_accurate_as(maxima, single.amax(1), truth.amax(1), crumb)
@@ -75,7 +77,7 @@ def test_points_in_the_program_or_walked_over(resident: bool) -> None:
 
 def test_a_score_at_the_bound_is_no_violation() -> None:
     w = torch.eye(20, 32, device=DEVICE)
-    options = {"tile": tile_of(32)}
+    options: dict[str, Any] = {"tile": tile_of(32)}
     _, at = row_maxima(w, w, bound=torch.ones(20, device=DEVICE), **options)
     _, below = row_maxima(w, w, bound=torch.full((20,), 0.999, device=DEVICE), **options)
     assert at is not None and below is not None
@@ -97,10 +99,10 @@ def test_an_empty_batch() -> None:
 
 def test_five_runs_have_the_same_bits() -> None:
     points, others, bound = rows(20, 20), rows(130, 20), torch.rand(20, device=DEVICE)
-    options = {"bound": bound, "parts": 3, "tile": tile_of(20)}
-    first = row_maxima(points, others, **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"bound": bound, "parts": 3, "tile": tile_of(20)}
+    first = row_maxima(points, others, **options)
     for _ in range(4):
-        again = row_maxima(points, others, **options)  # type: ignore[arg-type]
+        again = row_maxima(points, others, **options)
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True) if a is not None and b is not None)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -23,11 +25,11 @@ def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch)
 
 
-def run(points: Tensor, others: Tensor, k: int, **options: object) -> tuple[Tensor, Tensor]:
-    return top_scores(points, others, k, **{"tile": tile_of(points.shape[1])} | options)  # type: ignore[arg-type]
+def run(points: Tensor, others: Tensor, k: int, **options: Any) -> tuple[Tensor, Tensor]:
+    return top_scores(points, others, k, **{"tile": tile_of(points.shape[1])} | options)
 
 
-def check(points: Tensor, others: Tensor, k: int, prices: Tensor | None = None, **options: object) -> None:
+def check(points: Tensor, others: Tensor, k: int, prices: Tensor | None = None, **options: Any) -> None:
     """Values as exact as torch's, and each index belongs to a score that is one of the k largest but for rounding."""
     scores, indices = run(points, others, k, prices=prices, **options)
     crumb = CRUMB[str(options.get("precision", "higher"))]
