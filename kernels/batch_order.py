@@ -18,7 +18,7 @@ from torch import Tensor
 COUNTED_MAX = 16_384  # labels; 4 instructions for each pair then take what a radix sort takes
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B"])
 def _batch_order_kernel(labels_ptr, order_ptr, sorted_ptr, B, C, BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr):
     o_i = tl.program_id(0) * BLOCK_I + tl.arange(0, BLOCK_I)
     mine = tl.load(labels_ptr + o_i, mask=o_i < B, other=0)

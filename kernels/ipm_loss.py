@@ -36,7 +36,7 @@ def loss_and_slope(products, inverse, good, factor):
     return 0.5 * factor * residual * residual, cosine, factor * residual * inverse
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B"])  # the last batch of an epoch is another size: no new compilation for it
 def _ipm_loss_kernel(
     features_ptr,
     labels_ptr,
@@ -62,11 +62,11 @@ def _ipm_loss_kernel(
     labels = tl.load(labels_ptr + o_m, mask=m_m, other=-1)
     known = (labels >= 0) & (labels < C)
     rows, assigned = prototype_of(labels, known, assignment_ptr, C)
-    x = load_rows(features_ptr, o_m, stride_row, stride_column, 0, D, known, BLOCK_D)
+    x = load_rows(features_ptr, o_m, stride_row, stride_column, 0, D, m_m, BLOCK_D)  # without waiting for the label
     w = load_rows(prototypes_ptr, rows, stride_prototype, 1, 0, D, known, BLOCK_D)
     squares, products = tl.sum(x * x, 1), tl.sum(x * w, 1)
     for k in tl.static_range(1, ROUNDS):  # rows of more than 4096 columns
-        x_k = load_rows(features_ptr, o_m, stride_row, stride_column, k * BLOCK_D, D, known, BLOCK_D)
+        x_k = load_rows(features_ptr, o_m, stride_row, stride_column, k * BLOCK_D, D, m_m, BLOCK_D)
         w_k = load_rows(prototypes_ptr, rows, stride_prototype, 1, k * BLOCK_D, D, known, BLOCK_D)
         squares += tl.sum(x_k * x_k, 1)
         products += tl.sum(x_k * w_k, 1)
@@ -76,7 +76,7 @@ def _ipm_loss_kernel(
     tl.store(loss_ptr + o_m, loss, mask=m_m)
     for k in tl.static_range(0, ROUNDS):
         if k > 0:
-            x = load_rows(features_ptr, o_m, stride_row, stride_column, k * BLOCK_D, D, known, BLOCK_D)
+            x = load_rows(features_ptr, o_m, stride_row, stride_column, k * BLOCK_D, D, m_m, BLOCK_D)
             w = load_rows(prototypes_ptr, rows, stride_prototype, 1, k * BLOCK_D, D, known, BLOCK_D)
         z = tl.where(good[:, None], x, 0.0) * inverse[:, None]
         store_rows(gradient_ptr, o_m, k * BLOCK_D, D, slope[:, None] * (w - cosine[:, None] * z), m_m, BLOCK_D)

@@ -1,6 +1,6 @@
 """Class means, in place: q_y ← α q_y + (1-α) z for every sample in batch order, exact, deterministic, no C-sized work.
 
-The batch is sorted by label (batch_order). A row of a program's tile walks over STEPS sorted positions: at the head of
+The batch is sorted by label (batch_order). A row of a program's tile walks over a few sorted positions: at the head of
 a class's segment it takes q from the memory, at every sample it makes one step of the recurrence, and at the segment's
 end it writes q back. A segment that crosses the border of two walks leaves a part in each; a second launch adds them:
 
@@ -8,7 +8,7 @@ end it writes q back. A segment that crosses the border of two walks leaves a pa
 
 so a class that fills half the batch is walked by many programs. With prototypes the same walk forms the loss and the
 gradient of Eq. 6 (head_step). Bytes: x once, q of the classes present twice; with the loss also dx once and w of the
-classes present once; the parts are at most D float32 for each STEPS samples, and none where no class crosses a border.
+classes present once; the parts are at most D float32 for each walk, and none where no class crosses a border.
 A row with NaN, inf or a bad label is not a step.
 """
 # jit functions have no Python types
@@ -29,10 +29,17 @@ from .common import next_power_of_2
 from .ipm_loss import loss_and_slope, prototype_of
 from .rows import inverse_norm, load_rows, raise_flag, row_block, store_rows
 
-STEPS = 8  # longer walks leave multiprocessors idle at B = 8192 (1024 walks), shorter ones leave more parts
+
+def walk_steps(batch: int) -> int:
+    """Sorted positions of a walk: about 1000 walks fill an H100 at D = 512, but longer ones than 8 wait too long.
+
+    A step is a chain of three loads, order or label, prototype number, row, that nothing but other walks can hide;
+    shorter walks leave more parts.
+    """
+    return 2 if batch <= 2048 else 4 if batch <= 4096 else 8
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B"])  # the last batch of an epoch is another size: no new compilation for it
 def _update_class_means_kernel(
     features_ptr,
     order_ptr,
@@ -48,13 +55,13 @@ def _update_class_means_kernel(
     B,
     C,
     D,
+    steps,
     stride_row,
     stride_column,
     stride_prototype,
     momentum,
     share,
     factor,
-    STEPS: tl.constexpr,
     ROUNDS: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -63,20 +70,20 @@ def _update_class_means_kernel(
     column = tl.program_id(1) * BLOCK_D
     mean = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     began, count = tl.zeros([BLOCK_M], tl.int1), tl.zeros([BLOCK_M], tl.int32)
-    for step in tl.range(0, STEPS):
-        position = walk * STEPS + step
+    for step in tl.range(0, steps):
+        position = walk * steps + step
         live = position < B
         label = tl.load(sorted_ptr + position, mask=live, other=C).to(tl.int64)
         known = label < C
         head = tl.load(sorted_ptr + position - 1, mask=live & (position > 0), other=-1) != label
         tail = tl.load(sorted_ptr + position + 1, mask=position + 1 < B, other=-1) != label
         sample = tl.load(order_ptr + position, mask=live, other=0).to(tl.int64)
-        x = load_rows(features_ptr, sample, stride_row, stride_column, column, D, known, BLOCK_D)
+        x = load_rows(features_ptr, sample, stride_row, stride_column, column, D, live, BLOCK_D)
         squares = tl.sum(x * x, 1)
         if ROUNDS > 1:  # this program has 4096 columns of the row, its length needs all
             squares = tl.zeros([BLOCK_M], tl.float32)
             for k in tl.static_range(0, ROUNDS):
-                x_k = load_rows(features_ptr, sample, stride_row, stride_column, k * BLOCK_D, D, known, BLOCK_D)
+                x_k = load_rows(features_ptr, sample, stride_row, stride_column, k * BLOCK_D, D, live, BLOCK_D)
                 squares += tl.sum(x_k * x_k, 1)
         inverse, finite = inverse_norm(squares)
         good, began = known & finite, began | head
@@ -86,7 +93,7 @@ def _update_class_means_kernel(
         count = tl.where(head, 0, count) + good.to(tl.int32)
         store_rows(means_ptr, label, column, D, mean, known & tail & began, BLOCK_D)
         # the end of a segment that began in an earlier walk, or what goes on in the next one
-        left = tl.where(tail, began == 0, step == STEPS - 1) & known
+        left = tl.where(tail, began == 0, step == steps - 1) & known
         slot = 2 * walk + tl.where(tail, 0, 1)
         store_rows(parts_ptr, slot, column, D, mean, left, BLOCK_D)
         tl.store(counts_ptr + slot, count, mask=left)
@@ -101,7 +108,7 @@ def _update_class_means_kernel(
             raise_flag(flag_ptr, live, known, assigned, finite)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B"])
 def _join_parts_kernel(
     sorted_ptr,
     means_ptr,
@@ -110,8 +117,8 @@ def _join_parts_kernel(
     B,
     C,
     D,
+    steps,
     log2_momentum,
-    STEPS: tl.constexpr,
     BLOCK_W: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
@@ -119,9 +126,9 @@ def _join_parts_kernel(
     walk = tl.program_id(0).to(tl.int64) + 1
     o_d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     m_d = o_d < D
-    label = tl.load(sorted_ptr + walk * STEPS)
-    goes_on = (label < C) & (tl.load(sorted_ptr + walk * STEPS - 1) == label)
-    beyond = (walk + 1) * STEPS
+    label = tl.load(sorted_ptr + walk * steps)
+    goes_on = (label < C) & (tl.load(sorted_ptr + walk * steps - 1) == label)
+    beyond = (walk + 1) * steps
     ends = goes_on & (tl.load(sorted_ptr + beyond, mask=beyond < B, other=-1) != label)
     behind = tl.load(counts_ptr + 2 * walk, mask=ends, other=0)
     mean = tl.load(parts_ptr + 2 * walk * D + o_d, mask=m_d & ends, other=0.0)
@@ -129,7 +136,7 @@ def _join_parts_kernel(
     while more:
         first -= BLOCK_W
         o_w = first + BLOCK_W - 1 - tl.arange(0, BLOCK_W)  # from the nearest walk to the farthest
-        mine = tl.load(sorted_ptr + (o_w + 1) * STEPS - 1, mask=o_w >= 0, other=-1) == label
+        mine = tl.load(sorted_ptr + (o_w + 1) * steps - 1, mask=o_w >= 0, other=-1) == label
         count = tl.load(counts_ptr + 2 * o_w + 1, mask=mine, other=0)
         weight = tl.exp2((behind + tl.cumsum(count, 0) - count).to(tl.float32) * log2_momentum)
         at = (2 * o_w + 1)[:, None] * D + o_d[None, :]
@@ -158,7 +165,8 @@ def walk_batch(
     (b, dim), c = features.shape, means.shape[0]
     if b == 0:
         return
-    block, walks = row_block(dim, per_thread=8), -(-b // STEPS)
+    block, steps = row_block(dim, per_thread=8), walk_steps(b)
+    walks = -(-b // steps)
     parts = torch.empty((2 * walks, dim), dtype=torch.float32, device=features.device)
     counts = torch.empty(2 * walks, dtype=torch.int32, device=features.device)
     order, ordered = batch_order(labels, c)
@@ -174,11 +182,11 @@ def walk_batch(
             B=b,
             C=c,
             D=dim,
+            steps=steps,
             stride_row=features.stride(0),
             stride_column=features.stride(1),
             momentum=momentum,
             share=1 - momentum,
-            STEPS=STEPS,
             ROUNDS=block.rounds,
             BLOCK_M=block.rows,
             BLOCK_D=block.width,
@@ -186,14 +194,14 @@ def walk_batch(
             **(_NO_LOSS | loss),
         )
         if walks > 1:
-            _join_parts(means, parts, counts, ordered, momentum)
+            _join_parts(means, parts, counts, ordered, steps, momentum)
 
 
 _NO_LOSS: dict[str, Any] = dict.fromkeys(("prototypes_ptr", "assignment_ptr", "loss_ptr", "gradient_ptr"))
 _NO_LOSS |= {"stride_prototype": 0, "factor": 0.0}
 
 
-def _join_parts(means: Tensor, parts: Tensor, counts: Tensor, ordered: Tensor, momentum: float) -> None:
+def _join_parts(means: Tensor, parts: Tensor, counts: Tensor, ordered: Tensor, steps: int, momentum: float) -> None:
     dim = means.shape[1]
     block_d = min(128, next_power_of_2(dim))
     _join_parts_kernel[(parts.shape[0] // 2 - 1, -(-dim // block_d))](
@@ -204,9 +212,9 @@ def _join_parts(means: Tensor, parts: Tensor, counts: Tensor, ordered: Tensor, m
         B=ordered.shape[0],
         C=means.shape[0],
         D=dim,
+        steps=steps,
         log2_momentum=math.log2(momentum) if momentum else -1e30,
-        STEPS=STEPS,
-        BLOCK_W=32,  # 256 samples at once, 32 numbers a thread
+        BLOCK_W=32,  # 256 samples at once where walks are long, 32 numbers a thread
         BLOCK_D=block_d,
         num_warps=4,
     )

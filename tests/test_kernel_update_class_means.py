@@ -12,9 +12,10 @@ from .kernel_device import DEVICE, poison  # first: it skips the file where the 
 
 # isort: split
 from fastproto_kernels import rows as row_helpers
+from fastproto_kernels import update_class_means as op
 from fastproto_kernels.head_step import head_step_
 from fastproto_kernels.ipm_loss import ipm_loss
-from fastproto_kernels.update_class_means import STEPS, update_class_means_
+from fastproto_kernels.update_class_means import update_class_means_
 
 from .helpers import assert_as_accurate_as, unit_rows
 
@@ -26,6 +27,17 @@ SHAPES = [(64, 16, 64), (45, 33, 10), (31, 37, 17), (1, 2, 2), (25, 1, 3), (19, 
 @pytest.fixture(autouse=True)
 def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch)
+
+
+STEPS = 8  # of the longest walks; batches as small as these would have shorter ones
+
+
+@pytest.fixture
+def _steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(op, "walk_steps", lambda batch: STEPS)
+
+
+long_walks = pytest.mark.usefixtures("_steps")
 
 
 def batch(b: int, c: int, dim: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,12 +81,14 @@ def test_half_precision_features(shape: tuple[int, int, int], dtype: torch.dtype
     check(*batch(*shape, dtype))
 
 
+@long_walks
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 0.999])
 @pytest.mark.parametrize("b", [STEPS, STEPS + 1, 4 * STEPS, 12 * STEPS + 3])
 def test_one_class_across_many_walks(b: int, momentum: float) -> None:
     check(*batch(b, 1, 5), momentum=momentum)
 
 
+@long_walks
 @pytest.mark.parametrize("count", [32 * STEPS + 1, 34 * STEPS + 5])
 def test_parts_beyond_one_block_of_walks_and_weights_beyond_float32(count: int) -> None:
     """At α = 0.5 all but the last 150 samples have no weight; at α = 0.99 all have."""
@@ -85,6 +99,7 @@ def test_parts_beyond_one_block_of_walks_and_weights_beyond_float32(count: int) 
         check(means, x, labels, momentum)
 
 
+@long_walks
 @pytest.mark.parametrize("seed", range(8))
 def test_random_multisets_of_labels(seed: int) -> None:
     """Every border: segments that begin, end and go on at every position of a walk."""
@@ -109,6 +124,7 @@ def test_a_zero_row_is_a_step_towards_zero() -> None:
     check(means, x, labels)
 
 
+@long_walks
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # NumPy, of inf times zero
 @pytest.mark.parametrize("dim", [3, 24, 4100])
 def test_bad_rows_are_left_out_and_flagged(dim: int) -> None:
@@ -159,6 +175,10 @@ def test_the_official_loss_is_twice_eq6(dim: int) -> None:
         head_step_(means.clone(), x, labels, w, assignment, momentum=0.9, loss=loss) for loss in ("eq6", "official")
     ]
     assert all(torch.equal(2 * eq6, official) for eq6, official in zip(*results, strict=True))
+
+
+def test_walks_grow_with_the_batch() -> None:
+    assert [op.walk_steps(b) for b in (1, 1024, 4096, 8192, 10**6)] == [2, 2, 4, 8, 8]
 
 
 def test_an_empty_batch() -> None:
