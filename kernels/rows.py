@@ -28,12 +28,14 @@ def row_block(dim: int, per_thread: int) -> RowBlock:
     """Whole rows up to 4096 columns, ``per_thread`` of each tensor's numbers in a thread.
 
     8 are one 16-byte load of bfloat16 and two of float32: every thread has a load in flight, and four float32 rows
-    (features, prototype, mean, gradient) stay far below the 255 registers of a thread. At least a warp, at most 16.
+    (features, prototype, mean, gradient) stay far below the 255 registers of a thread. At least a warp, at most 8:
+    with 16 (D = 4096) the compiler stopped at 64 registers a thread and spilled on sm_80.
     """
     width = min(WIDEST, max(16, 1 << (dim - 1).bit_length()))
     least_warps = 4 if per_thread > 8 else 1
     rows = max(1, 32 * least_warps * per_thread // width)
-    return RowBlock(rows, width, max(least_warps, rows * width // (32 * per_thread)), -(-dim // width))
+    num_warps = min(8, max(least_warps, rows * width // (32 * per_thread)))
+    return RowBlock(rows, width, num_warps, -(-dim // width))
 
 
 @triton.jit

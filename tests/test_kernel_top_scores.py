@@ -14,7 +14,7 @@ from .kernel_device import DEVICE, poison  # first: it skips the file where the 
 from fastproto_kernels import scores as sweeps
 from fastproto_kernels import tiles
 from fastproto_kernels.common import ROW_PAD
-from fastproto_kernels.top_scores import top_scores
+from fastproto_kernels.top_scores import MAX_PARTS, top_scores
 
 from .helpers import assert_as_accurate_as
 from .score_cases import CRUMB, SHAPES, needs_cuda, rows, strided, tile_of
@@ -165,3 +165,10 @@ def test_tiles_fit_the_padded_operands(family: int, precision: str) -> None:
         tile = sweeps.score_tile_for(width, precision, pieces, family)
         assert ROW_PAD % tile.block_m == ROW_PAD % tile.block_n == 0
         assert width % tile.block_k == 0 and tile.block_k >= 16
+
+
+def test_the_second_launch_holds_all_keys_of_a_row() -> None:
+    for tile in (tiles.Tile(64, 32), tiles.Tile(64, 64)):
+        for m in (1, 64, 65, 1000, 8448, 8449, 100_000):
+            for c in (1, 100, 8448, 8449, 50_000, 1_000_003):
+                assert tiles.parts_of_sweep(m, c, 1, tile) <= MAX_PARTS
