@@ -24,3 +24,11 @@ def load_tile(ptr, first_row, first_column, STRIDE: tl.constexpr, ROWS: tl.const
     """Rows first_row.. and columns first_column.. of a padded row-major matrix: [ROWS, COLUMNS], no masks."""
     o_r, o_c = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     return tl.load(ptr + tl.cast(first_row, tl.int64) * STRIDE + first_column + o_r[:, None] * STRIDE + o_c[None, :])
+
+
+@triton.jit
+def part_of_sweep(C, BLOCK_N: tl.constexpr):
+    """Where this program's part of a sweep over C rows begins and ends; the parts are the grid's second dimension."""
+    tiles = tl.cdiv(tl.cdiv(C, BLOCK_N), tl.num_programs(1))
+    begin = tl.program_id(1) * tiles * BLOCK_N
+    return begin, tl.minimum(begin + tiles * BLOCK_N, C)

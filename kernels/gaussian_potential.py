@@ -24,7 +24,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .common import ROW_PAD, load_tile, next_power_of_2
+from .common import ROW_PAD, load_tile, next_power_of_2, part_of_sweep
 from .operands import prepare_operand
 from .tiles import FLOAT16_SHIFT, Tile, chip_family, operands_for, parts_of_sweep, tile_for, width_of
 
@@ -41,13 +41,6 @@ def _own_columns(self_ptr, row, M, C, BLOCK_M: tl.constexpr):
     if self_ptr is not None:
         own = tl.load(self_ptr + o_m, mask=o_m < M, other=-1).to(tl.int32)
     return own, tl.min(tl.where(own < 0, C, own)), tl.max(own)
-
-
-@triton.jit
-def _part_of_sweep(C, BLOCK_N: tl.constexpr):
-    tiles = tl.cdiv(tl.cdiv(C, BLOCK_N), tl.num_programs(1))
-    begin = tl.program_id(1) * tiles * BLOCK_N
-    return begin, tl.minimum(begin + tiles * BLOCK_N, C)
 
 
 @triton.jit
@@ -91,7 +84,7 @@ def _gaussian_potential_kernel(
     if PIECES > 1:
         p_low = load_tile(points_ptr, row + tl.cdiv(M, _PAD) * _PAD, 0, WIDTH, BLOCK_M, WIDTH)
     own, low, high = _own_columns(self_ptr, row, M, C, BLOCK_M)
-    begin, end = _part_of_sweep(C, BLOCK_N)
+    begin, end = part_of_sweep(C, BLOCK_N)
     potential = tl.zeros([BLOCK_M], tl.float32)
     pull = tl.zeros([BLOCK_M, WIDTH], tl.float32)
     for start in tl.range(begin, end, BLOCK_N):
@@ -144,7 +137,7 @@ def _gaussian_potential_sliced_kernel(
     dtype = others_ptr.dtype.element_ty
     row, column = tl.program_id(0) * BLOCK_M, tl.program_id(2) * BLOCK_D
     own, low, high = _own_columns(self_ptr, row, M, C, BLOCK_M)
-    begin, end = _part_of_sweep(C, BLOCK_N)
+    begin, end = part_of_sweep(C, BLOCK_N)
     low_row, low_start = row + tl.cdiv(M, _PAD) * _PAD, tl.cdiv(C, _PAD) * _PAD
     potential = tl.zeros([BLOCK_M], tl.float32)
     pull = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy
 import pytest
 import torch
@@ -19,3 +22,17 @@ if DEVICE.type == "cpu" and version(triton.__version__) < (3, 7) and version(num
         "the interpreter of this Triton turns arrays of one element into numbers, which NumPy 2.4 refuses",
         allow_module_level=True,
     )
+
+
+def poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that a kernel should write begins as NaN, or as a number that no index, label or count has."""
+
+    def filled(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def made(*arguments: Any, **options: Any) -> torch.Tensor:
+            tensor = make(*arguments, **options)
+            return tensor.fill_(torch.nan if tensor.is_floating_point() else -12345)
+
+        return made
+
+    monkeypatch.setattr(torch, "empty", filled(torch.empty))
+    monkeypatch.setattr(torch, "empty_like", filled(torch.empty_like))

@@ -69,6 +69,11 @@ def test_an_op_without_kernel() -> None:
         resolve("ipm_loss_of_tomorrow", CPU, backend="triton")
 
 
+def test_every_kernel_in_the_table_is_there() -> None:
+    pytest.importorskip("triton")
+    assert all(callable(backend.kernel(op)) for op in backend.KERNELS)
+
+
 def test_float64_has_no_kernel() -> None:
     assert resolve("gaussian_potential", CPU.double()).reason == "the kernels do not take torch.float64"
     with pytest.raises(TypeError, match="expected float32, bfloat16 or float16"):

@@ -20,6 +20,7 @@ import pytest
 pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton's compiler runs on Linux")
 SHARED_KIB = {80: 163, 90: 227, 100: 227}
+PRODUCTS = ("gaussian_potential", "top_scores", "row_maxima", "log_sum_exp")
 TENSOR_CORES = {80: "mma", 90: "wgmma", 100: "tcgen05"}
 
 
@@ -37,19 +38,19 @@ def check(rows: list[dict[str, Any]]) -> None:
         assert row["spills"] == row["stack"] == 0 and row["registers"] >= 16
         assert row["shared_kib"] <= SHARED_KIB[row["sm"]]
         assert row["loads16"] > 0 and row["floor_ms"] > 0
-        if row["kernel"] == "gaussian_potential":
+        if row["kernel"] in PRODUCTS:
             assert row[TENSOR_CORES[row["sm"]]] > 0
 
 
 def test_hopper_at_every_dimension(root: Path) -> None:
-    rows = inspect(root, "--arch", "90", "--variant", "medium fp16", "high fp16")
+    rows = inspect(root, "--arch", "90", "--kernel", "gaussian_potential", "--variant", "medium fp16", "high fp16")
     assert [row["D"] for row in rows] == [64, 64, 128, 128, 256, 256, 512, 512]
     check(rows)
 
 
 def test_every_chip_and_kernel_at_the_widest(root: Path) -> None:
-    rows = inspect(root, "--dim", "512", "--variant", "weighted bf16", "two fp16", "fp32")
-    assert len(rows) == 12 and len({row["kernel"] for row in rows}) == 4
+    rows = inspect(root, "--dim", "512", "--variant", "weighted bf16", "medium bf16", "two fp16", "fp32")
+    assert len(rows) == 24 and len({row["kernel"] for row in rows}) == 7
     check(rows)
     loader = importlib.machinery.SourceFileLoader("inspect_kernels", str(root / "scripts" / "inspect_kernels"))
     spec = importlib.util.spec_from_loader("inspect_kernels", loader)
@@ -59,7 +60,21 @@ def test_every_chip_and_kernel_at_the_widest(root: Path) -> None:
     loader.exec_module(module)
     head, *lines = module.table(rows).splitlines()
     assert head.split()[:4] == ["kernel", "variant", "sm", "D"]
-    assert len(lines) == 12 and all(line.rstrip().endswith("none") for line in lines)
+    assert len(lines) == 24 and all(line.rstrip().endswith("none") for line in lines)
+
+
+def test_sweeps_narrow_and_wide(root: Path) -> None:
+    rows = inspect(
+        root, "--arch", "90", "--dim", "64", "512", "--kernel", *PRODUCTS[1:], "--variant", "higher", "high "
+    )
+    assert len(rows) == 12
+    check(rows)
+
+
+def test_rows_up_to_4096_columns_stay_in_registers(root: Path) -> None:
+    rows = inspect(root, "--arch", "90", "--dim", "64", "4096", "--kernel", "ipm_loss", "update_class_means")
+    assert len(rows) == 12
+    check(rows)
 
 
 def test_gpu_check_says_what_it_needs_and_runs_dry(root: Path, tmp_path: Path) -> None:

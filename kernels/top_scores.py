@@ -1,0 +1,153 @@
+"""The k largest s_ij - p_j of every row and where they are, in one sweep and without the M×C matrix; k up to 32.
+
+A program keeps K = 2^⌈log2 k⌉ keys for each of its rows: 64 bits, the score's bits in an order of integers above the
+index's complement, so that keys are distinct and the lowest index wins among equal scores. Each tile is asked once for
+its row maxima; while any row has one above its K-th score, the maxima of all rows replace the least keys they exceed
+and leave the tile. In a whole sweep a row sees about K ln(C/K) replacements, most of them in the first tiles; later a
+tile costs its product and some ten instructions for each pair. The parts of a sweep write their keys as they are; a
+second launch takes the largest of a row's keys k times. Nothing is sorted.
+"""
+# jit functions have no Python types
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .common import next_power_of_2, part_of_sweep
+from .scores import as_float32, load_points, score_tile, sweep
+from .tiles import Tile
+
+MAX_K = 32  # 64-bit keys of more would take the registers of the tile of scores
+MAX_PARTS = 256  # parts_of_sweep gives at most 132 here; 8192 keys of a row are 64 registers of each of 256 threads
+
+
+@triton.jit
+def pack(score, index):
+    """int64 keys that sort as the scores do and, among equal ones, by falling index."""
+    bits = tl.where(score == 0, 0.0, score).to(tl.int32, bitcast=True)  # -0 and 0 are equal scores
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return (ordered.to(tl.int64) << 32) | (0x7FFFFFFF - index).to(tl.int64)
+
+
+@triton.jit
+def unpack(key):
+    ordered = (key >> 32).to(tl.int32)
+    return (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True), 0x7FFFFFFF - (key & 0x7FFFFFFF)
+
+
+@triton.jit
+def _top_scores_kernel(
+    points_ptr,
+    others_ptr,
+    prices_ptr,
+    keys_ptr,
+    M,
+    C,
+    PIECES: tl.constexpr,
+    WIDTH: tl.constexpr,
+    K: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    row = tl.program_id(0) * BLOCK_M
+    p, p_low = load_points(points_ptr, row, 0, M, PIECES, WIDTH, BLOCK_M, BLOCK_K)
+    o_k, o_n = tl.arange(0, K), tl.arange(0, BLOCK_N)
+    keys = pack(tl.full([BLOCK_M, K], float("-inf"), tl.float32), tl.zeros([BLOCK_M, K], tl.int32) + o_k[None, :])
+    least = tl.min(keys, 1)
+    begin, end = part_of_sweep(C, BLOCK_N)
+    for start in tl.range(begin, end, BLOCK_N):
+        s = score_tile(
+            p, p_low, points_ptr, others_ptr, row, start, M, C, PIECES, WIDTH, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION
+        )
+        if prices_ptr is not None:
+            s -= tl.load(prices_ptr + start + o_n, mask=start + o_n < C, other=0.0)[None, :]
+        if start + BLOCK_N > C:
+            s = tl.where((start + o_n < C)[None, :], s, float("-inf"))
+        best = tl.max(s, 1)
+        enters = best > unpack(least)[0]
+        while tl.max(enters.to(tl.int32), 0) > 0:
+            at = tl.min(tl.where(s == best[:, None], o_n[None, :], BLOCK_N), 1)
+            replaced = enters[:, None] & (keys == least[:, None])
+            keys = tl.where(replaced, pack(best, start + at)[:, None], keys)
+            least = tl.min(keys, 1)
+            s = tl.where(o_n[None, :] == at[:, None], float("-inf"), s)
+            best = tl.max(s, 1)
+            enters = best > unpack(least)[0]
+    o_m = row + tl.arange(0, BLOCK_M)
+    slot = tl.program_id(1).to(tl.int64) * M + o_m
+    tl.store(keys_ptr + slot[:, None] * K + o_k[None, :], keys, mask=(o_m < M)[:, None])
+
+
+@triton.jit
+def _merge_keys_kernel(
+    keys_ptr,
+    scores_ptr,
+    indices_ptr,
+    M,
+    parts,
+    KEPT: tl.constexpr,
+    K: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+):
+    o_m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    o_c = tl.arange(0, BLOCK_P * K)
+    part, m_m = (o_c // K).to(tl.int64), o_m < M
+    at = (part[None, :] * M + o_m[:, None]) * K + (o_c % K)[None, :]
+    keys = tl.load(keys_ptr + at, mask=m_m[:, None] & (part < parts)[None, :], other=-0x8000000000000000)
+    for slot in tl.range(0, KEPT):
+        largest = tl.max(keys, 1)
+        score, index = unpack(largest)
+        tl.store(scores_ptr + o_m * KEPT + slot, score, mask=m_m)
+        tl.store(indices_ptr + o_m * KEPT + slot, index, mask=m_m)
+        keys = tl.where(keys == largest[:, None], -0x8000000000000000, keys)
+
+
+def top_scores(
+    points: Tensor,
+    others: Tensor,
+    k: int,
+    *,
+    prices: Tensor | None = None,
+    precision: str = "higher",
+    tile: Tile | None = None,
+    parts: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """s_ij - p_j [M, k] float32, falling, and j [M, k] int64 of points [M, D] and others [C, D], k <= min(C, 32).
+
+    float32, bfloat16 or float16 rows of length up to 1; prices [C], finite. Among equal scores the lowest index comes
+    first; a row with NaN has scores -inf. ``tile`` and ``parts`` replace the sizes that ship.
+    """
+    m, c = points.shape[0], others.shape[0]
+    if not 1 <= k <= min(c, MAX_K):
+        raise ValueError(f"k is {k}; expected 1..{min(c, MAX_K)}: the kernel keeps at most {MAX_K} of {c} scores a row")
+    size = next_power_of_2(k, least=1)
+    scores = torch.empty((m, k), dtype=torch.float32, device=points.device)
+    indices = torch.empty((m, k), dtype=torch.int64, device=points.device)
+    if m == 0:
+        return scores, indices
+    with torch.cuda.device_of(points):
+        work = sweep(points, others, precision, tile, parts, keys=True)
+        keys = torch.empty((work.grid[1], m, size), dtype=torch.int64, device=points.device)
+        _top_scores_kernel[work.grid](prices_ptr=as_float32(prices), keys_ptr=keys, K=size, **work.arguments)
+        block_p = next_power_of_2(len(keys), least=1)
+        block_m = max(1, 1024 // (block_p * size))  # 8 keys a thread where a row has few
+        _merge_keys_kernel[(-(-m // block_m),)](
+            keys_ptr=keys,
+            scores_ptr=scores,
+            indices_ptr=indices,
+            M=m,
+            parts=len(keys),
+            KEPT=k,
+            K=size,
+            BLOCK_M=block_m,
+            BLOCK_P=block_p,
+            num_warps=4 if block_p * size <= 2048 else 8,
+        )
+    return scores, indices
