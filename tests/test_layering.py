@@ -16,7 +16,14 @@ LAYERS = [
     ["fastproto.backend"],
     ["fastproto.functional", "fastproto.potential"],
     ["fastproto.prototypes", "fastproto.assignment"],
-    ["fastproto.head", "fastproto.baselines", "fastproto.data", "fastproto.models", "fastproto.pictures"],
+    [
+        "fastproto.state",
+        "fastproto.head",
+        "fastproto.baselines",
+        "fastproto.data",
+        "fastproto.models",
+        "fastproto.pictures",
+    ],
     ["fastproto.training"],
     ["fastproto.cli"],
 ]
