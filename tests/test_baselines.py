@@ -59,10 +59,7 @@ def formula(name: str, head: Head, x: Tensor, y: Tensor) -> Tensor:
     cosines = (x / x.norm(dim=1, keepdim=True)) @ (v / v.norm(dim=1, keepdim=True)).T
     rows = torch.arange(len(y))
     own: Tensor = cosines[rows, y]
-    if isinstance(head, LinearHead):
-        logits = x @ v.T + head.linear.bias.to(x.dtype)
-    else:
-        logits = 8 * cosines
+    logits = x @ v.T + head.linear.bias.to(x.dtype) if isinstance(head, LinearHead) else 8 * cosines
     if "softmax" in name or name == "linear":
         entropy: Tensor = logits.exp().sum(1).log() - logits[rows, y]
         return entropy
