@@ -11,20 +11,20 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastproto.assignment import Alignment, Assignment, align, assign
-from fastproto.checks import TINY_NORM, check_finite, check_permutation, check_unit_rows
+from fastproto.checks import TINY_NORM
 from fastproto.functional import nearest_prototypes, update_class_means_
 from fastproto.ipm import check_ipm, ipm_per_sample
 from fastproto.prototypes import Prototypes, check_shape, estimate_prototypes
+from fastproto.state import GuardedState
 
 OFFICIAL_MOMENTUM = 0.95  # the authors' q ← 1.9 q + 0.1 z, then normalised: the direction of 0.95 q + 0.05 z
-STATE = ("prototypes", "assignment", "class_means", "prices", "updates")
 
 
 def in_process_group() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-class PrototypeHead(nn.Module):
+class PrototypeHead(GuardedState):
     """Loss, prediction and re-assignment for fixed prototypes; there is nothing here that an optimiser trains.
 
     ``loss = head(backbone(images), labels)`` in training; ``head.reassign()`` now and then; ``head.predict(features)``.
@@ -88,23 +88,14 @@ class PrototypeHead(nn.Module):
         else:
             start = torch.zeros(num_classes, dim, device="cpu", dtype=torch.float32)
         device = torch.get_default_device()
-        self.register_buffer("prototypes", self._first_prototypes(prototypes, seed, device).to(device))
+        vectors = prepare_prototypes(
+            prototypes, num_classes, dim, lambda: estimate_prototypes(num_classes, dim, seed=seed).vectors
+        )
+        self.register_buffer("prototypes", vectors)
         self.register_buffer("assignment", permutation.to(device))
         self.register_buffer("class_means", start.to(device))
         self.register_buffer("prices", torch.zeros(num_classes, device=device, dtype=torch.float32))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64, device=device))
-
-    def _first_prototypes(self, given: Tensor | Prototypes | None, seed: int, device: torch.device) -> Tensor:
-        if given is not None:
-            return check_shape(given, self.num_classes, self.dim).float().clone()
-        if device.type == "meta":
-            return torch.empty(self.num_classes, self.dim, dtype=torch.float32)
-        if not in_process_group():
-            return estimate_prototypes(self.num_classes, self.dim, seed=seed).vectors
-        vectors: Tensor = _from_rank_0(
-            lambda: estimate_prototypes(self.num_classes, self.dim, seed=seed).vectors, device
-        )
-        return vectors
 
     def forward(
         self,
@@ -246,42 +237,24 @@ class PrototypeHead(nn.Module):
             passes=0,
         )
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PrototypeHead:
-        """Moves between devices happen; changes of the dtype do not: the state stays float32 and int64."""
-
-        def keep_dtype(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]  # torch's own has no types
-        return self
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """A state that is no head's is refused before anything is changed; float buffers are read as float32."""
-        errors: list[str] = args[-1]
-        found = {name: state_dict[prefix + name] for name in STATE if prefix + name in state_dict}
-        try:
-            for name, value in found.items():
-                own = getattr(self, name)
-                if value.shape != own.shape:
-                    continue  # torch itself reports the size mismatch
-                if value.dtype != own.dtype and value.is_floating_point():
-                    state_dict[prefix + name] = value.to(own.dtype)
-                if value.device.type == "meta":
-                    continue
-                if name == "prototypes":
-                    check_unit_rows(prefix + name, value)
-                elif name == "assignment":
-                    check_permutation(prefix + name, value, self.num_classes)
-                elif name != "updates":
-                    check_finite(prefix + name, value[:, None])
-        except ValueError as error:
-            errors.append(str(error))
-            return
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, dim={self.dim}, loss={self.loss!r}, means={self.means!r}"
+
+
+def prepare_prototypes(
+    given: Tensor | Prototypes | None, num_classes: int, dim: int, make: Callable[[], Tensor]
+) -> Tensor:
+    """Unit rows [C, D] float32 on the default device: the given ones, or those that rank 0 makes.
+
+    On the meta device nothing is made: a checkpoint will bring them.
+    """
+    device = torch.get_default_device()
+    if given is not None:
+        return check_shape(given, num_classes, dim).float().clone().to(device)
+    if device.type == "meta":
+        return torch.empty(num_classes, dim, dtype=torch.float32)
+    made: Tensor = _from_rank_0(make, device) if in_process_group() else make().to(device)
+    return made
 
 
 def exclude_from_broadcast(model: nn.Module) -> None:
@@ -291,8 +264,9 @@ def exclude_from_broadcast(model: nn.Module) -> None:
     """
     ignored = set(getattr(model, "_ddp_params_and_buffers_to_ignore", ()))
     for name, module in model.named_modules():
-        if isinstance(module, PrototypeHead):
-            ignored |= {f"{name}.{buffer}" if name else buffer for buffer in STATE}
+        if isinstance(module, GuardedState):
+            buffers = dict(module.named_buffers(recurse=False))
+            ignored |= {f"{name}.{buffer}" if name else buffer for buffer in buffers}
     model._ddp_params_and_buffers_to_ignore = ignored  # type: ignore[assignment]  # the name DDP reads
 
 

@@ -56,7 +56,7 @@ def _fetch(_context, matrix, row, column):
 @compiled
 def fetch_row(matrix, row):
     for column in range(0, matrix.shape[1], 16):  # 16 float32 are a line
-        _fetch(matrix, row, column)
+        _fetch(matrix, row, column)  # type: ignore[call-arg]  # numba itself gives the context
 
 
 @compiled

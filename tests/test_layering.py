@@ -18,7 +18,14 @@ LAYERS = [
     ["fastproto.ipm", "fastproto.means", "fastproto.nearest", "fastproto.potential", "fastproto.uniformity"],
     ["fastproto.functional"],
     ["fastproto.prototypes", "fastproto.assignment"],
-    ["fastproto.head", "fastproto.baselines", "fastproto.data", "fastproto.models", "fastproto.pictures"],
+    [
+        "fastproto.state",
+        "fastproto.head",
+        "fastproto.baselines",
+        "fastproto.data",
+        "fastproto.models",
+        "fastproto.pictures",
+    ],
     ["fastproto.training"],
     ["fastproto.cli"],
 ]

@@ -7,7 +7,13 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
-HEADS = ("prototype", "fixed", "softmax")
+HEADS = ("prototype", "fixed", "softmax", "softmax_uniform", "linear", "fixed_softmax", "etf", "hpn", "trained")
+RENEWED_HEADS = ("prototype", "trained")  # those whose assignment is renewed during training
+FILES_OF_HEADS = {
+    "prototypes": ("prototype", "fixed", "fixed_softmax", "hpn"),
+    "words": ("hpn",),
+    "trained": ("trained",),
+}
 
 
 @dataclass
@@ -51,9 +57,16 @@ class HeadConfig:
     """What turns features into a loss and predictions.
 
     Args:
-        name: prototype (the paper's), fixed (the same, first assignment kept) or softmax (a learned linear layer).
+        name: prototype (the paper's), fixed (the same, first assignment kept), softmax (learned rows, cross-entropy of
+            cosines), softmax_uniform (the same, rows kept apart), linear (the usual last layer), fixed_softmax (our
+            prototypes, cross-entropy), etf (a simplex, dot regression), hpn (far-apart prototypes, squared cosine
+            distance) or trained (rows of a softmax run as prototypes).
         dim: dimension D of the metric space.
         prototypes: file of prototypes to use (None: estimated and cached).
+        words: word vectors of the class names, for prototypes of hpn that are ordered like them.
+        trained: run folder or checkpoint of a softmax run, for trained.
+        scale: factor on the cosines under cross-entropy.
+        uniformity_weight: factor on L_uni in softmax_uniform.
         momentum: alpha of the class means, in [0, 1).
         loss: eq6, or official for the authors' (1 - cos)^2.
         means: ema, or official for the authors' class means.
@@ -64,6 +77,10 @@ class HeadConfig:
     name: str = "prototype"
     dim: int = 5
     prototypes: str | None = None
+    words: str | None = None
+    trained: str | None = None
+    scale: float = 16.0
+    uniformity_weight: float = 1.0
     momentum: float = 0.9
     loss: str = "eq6"
     means: str = "ema"
@@ -152,14 +169,21 @@ class TrainConfig:
             "optim.weight_decay",
             "optim.warmup_epochs",
             "optim.clip_norm",
+            "head.uniformity_weight",
             "head.renewals_per_epoch",
         ):
             self._require(key, 0 <= self._get(key) < float("inf"), "a number >= 0")
         self._require("seed", 0 <= self.seed < 2**32, "0 <= seed < 2^32")
         self._require("optim.lr", self.optim.lr > 0, "a number > 0")
+        self._require("head.scale", 0 < self.head.scale < float("inf"), "a number > 0")
         self._require("head.momentum", 0 <= self.head.momentum < 1, "0 <= momentum < 1")
         for key, choices in _CHOICES.items():
             self._require(key, self._get(key) in choices, "one of " + ", ".join(choices))
+        for name, heads in FILES_OF_HEADS.items():
+            unused = self._get(f"head.{name}") is not None and self.head.name not in heads
+            self._require(f"head.{name}", not unused, f"none with head {self.head.name}: it is for {', '.join(heads)}")
+        missing = self.head.name == "trained" and self.head.trained is None
+        self._require("head.trained", not missing, "the run folder or a checkpoint of a softmax run")
         self._require("optim.milestones", all(0 < m < 1 for m in self.optim.milestones), "fractions between 0 and 1")
 
     def _get(self, key: str) -> Any:

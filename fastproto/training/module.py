@@ -9,33 +9,13 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from fastproto.baselines import SoftmaxHead
 from fastproto.data import DataSplits, Preprocessing
-from fastproto.head import PrototypeHead, exclude_from_broadcast
+from fastproto.head import exclude_from_broadcast
 from fastproto.models import build_backbone
-from fastproto.prototypes import load_prototypes
-from fastproto.training.config import HeadConfig, OptimConfig, TrainConfig
+from fastproto.training.config import OptimConfig, TrainConfig
+from fastproto.training.heads import Head, build_head
 
-Head = PrototypeHead | SoftmaxHead
 Batch = tuple[Tensor, Tensor]
-
-
-def build_head(config: HeadConfig, num_classes: int, seed: int) -> Head:
-    if config.name == "softmax":
-        return SoftmaxHead(num_classes, config.dim, reduction=config.reduction)
-    # On the meta device a checkpoint will bring the prototypes: the file they once came from need not exist any more.
-    on_meta = torch.get_default_device().type == "meta"
-    given = None if config.prototypes is None or on_meta else load_prototypes(config.prototypes)
-    return PrototypeHead(
-        num_classes,
-        config.dim,
-        prototypes=given,
-        momentum=config.momentum,
-        loss=config.loss,
-        means=config.means,
-        reduction=config.reduction,
-        seed=seed,
-    )
 
 
 class Classifier(L.LightningModule):
@@ -74,7 +54,7 @@ class Classifier(L.LightningModule):
             image_size=self.preprocessing.image_size,
             dim=self.config.head.dim,
         )
-        self.head = build_head(self.config.head, len(self.class_names), self.config.seed)
+        self.head = build_head(self.config.head, self.class_names, self.config.seed)
         exclude_from_broadcast(self)
 
     def forward(self, images: Tensor) -> Tensor:

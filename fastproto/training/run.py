@@ -27,7 +27,6 @@ from fastproto.data.optional import require
 from fastproto.files import write_whole
 from fastproto.head import PrototypeHead
 from fastproto.models import build_backbone
-from fastproto.prototypes import check_shape, load_prototypes
 from fastproto.training.callbacks import MetricsFile, RenewAssignment, WriteCheckpoints
 from fastproto.training.checkpoints import (
     WholeFileIO,
@@ -36,7 +35,8 @@ from fastproto.training.checkpoints import (
     load_classifier,
     read_checkpoint,
 )
-from fastproto.training.config import TrainConfig
+from fastproto.training.config import RENEWED_HEADS, TrainConfig
+from fastproto.training.heads import check_head
 from fastproto.training.module import Classifier
 
 
@@ -126,7 +126,7 @@ def _fit_quietly(config: TrainConfig) -> RunResult:
     if resumed is not None:
         _bring_best(resumed, folder)
     callbacks: list[L.Callback] = [RenewAssignment(config.head.renewals_per_epoch), checkpoints]
-    if config.head.name != "prototype":
+    if config.head.name not in RENEWED_HEADS:
         callbacks = [checkpoints]
     if config.progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
@@ -134,7 +134,7 @@ def _fit_quietly(config: TrainConfig) -> RunResult:
     loaders = Loaders(config, data)
     _write_facts(folder, config, trainer)
     note = geometry_note(len(data.class_names), config.head.dim)
-    if config.head.name == "prototype" and note:
+    if config.head.name in RENEWED_HEADS and note:
         rank_zero_only(print)(note, file=sys.stderr)
     _fit(trainer, module, loaders, resumed)
     folder = trainer.strategy.broadcast(folder)
@@ -182,7 +182,7 @@ def _fit(trainer: L.Trainer, module: Classifier, loaders: Loaders, resumed: Path
 
 
 def _check_parts(config: TrainConfig, data: DataSplits) -> None:
-    """Find out that a backbone or a prototype file does not fit before there is a run folder."""
+    """Find out that a backbone, a head or its files do not fit before there is a run folder."""
     require("matplotlib", "the pictures of a run")
     if config.accelerator == "gpu" and torch.cuda.device_count() < config.devices:
         raise ValueError(
@@ -196,8 +196,7 @@ def _check_parts(config: TrainConfig, data: DataSplits) -> None:
             image_size=data.preprocessing.image_size,
             dim=config.head.dim,
         )
-    if config.head.prototypes is not None and config.head.name != "softmax":
-        check_shape(load_prototypes(config.head.prototypes), len(data.class_names), config.head.dim)
+    check_head(config.head, data.class_names)
 
 
 @rank_zero_only

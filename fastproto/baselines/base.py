@@ -1,0 +1,162 @@
+"""What the heads of this package share: the interface of :class:`fastproto.PrototypeHead`, by cosines with C rows."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastproto.checks import check_finite, check_label_range, check_labels, check_matrix, shape_of
+from fastproto.functional import ipm_loss, nearest_prototypes
+from fastproto.head import in_process_group
+from fastproto.state import GuardedState
+
+
+class CosineHead(nn.Module):
+    """``F.cross_entropy(scale * F.normalize(x) @ F.normalize(V).T, y)`` with V [C, D] = ``weight_by_label()``.
+
+    A subclass says what V is, and may have another loss.
+
+    Args:
+        num_classes: C >= 2.
+        dim: D >= 2, the width of the features.
+        scale: factor on the cosines, > 0; 1 / temperature.
+        reduction: ``mean``, ``sum`` or ``none``. Over several ranks ``sum`` is scaled so that the averaging of
+            gradients by DDP does not change it; ``mean`` is that of the rank's own batch.
+
+    Raises:
+        ValueError: C < 2, D < 2, an unknown reduction, a scale that is not positive.
+    """
+
+    def __init__(self, num_classes: int, dim: int, *, scale: float = 1.0, reduction: str = "mean") -> None:
+        super().__init__()
+        if num_classes < 2 or dim < 2:
+            raise ValueError(f"num_classes is {num_classes} and dim {dim}; expected both to be at least 2")
+        if not 0 < scale < float("inf"):
+            raise ValueError(f"scale is {scale}; expected a number > 0, such as 16")
+        if reduction not in ("mean", "sum", "none"):
+            raise ValueError(f"reduction is {reduction!r}; expected 'mean', 'sum' or 'none'")
+        self.num_classes, self.dim, self.scale, self.reduction = num_classes, dim, scale, reduction
+
+    def weight_by_label(self) -> Tensor:
+        """[C, D]: row y stands for label y."""
+        raise NotImplementedError
+
+    def directions(self) -> Tensor:
+        """Unit rows [C, D] of :meth:`weight_by_label`, in float32 at least."""
+        return F.normalize(at_least_float32(self.weight_by_label()), dim=1)
+
+    def sample_losses(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each sample, [B]."""
+        return F.cross_entropy(self.logits(features), labels, reduction="none")
+
+    def regulariser(self) -> Tensor | float:
+        """What the loss has beside that of the samples."""
+        return 0.0
+
+    def forward(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        weight: Tensor | None = None,
+        *,
+        labels2: Tensor | None = None,
+        lam: float | Tensor | None = None,
+        update_means: bool = True,
+    ) -> Tensor:
+        """The loss of a batch, with the arguments of :meth:`fastproto.PrototypeHead.forward`.
+
+        Args:
+            features: [B, D], any float dtype.
+            labels: int64 [B] in 0..C-1.
+            weight: [B], a factor for each sample.
+            labels2, lam: mixup: the loss is ``lam``·L(labels) + (1-``lam``)·L(labels2), ``lam`` a number or [B].
+            update_means: changes nothing here: these heads keep no class means.
+
+        Returns:
+            float32 (float64 for float64 features): a scalar, or [B] for ``none``. Of an empty batch it is 0.
+
+        Raises:
+            TypeError, ValueError: shapes that do not match, labels that are not int64; on the CPU also labels out of
+                range and NaN or inf in the features (on a GPU looking at values would wait for the device).
+        """
+        if (labels2 is None) != (lam is None):
+            raise ValueError("labels2 and lam go together; expected both for mixup, or neither")
+        self._check(features, labels, weight)
+        loss = self.sample_losses(features, labels)
+        if labels2 is not None and lam is not None:
+            self._check(features, labels2, None)
+            loss = lam * loss + (1 - lam) * self.sample_losses(features, labels2)
+        if weight is not None:
+            loss = loss * weight
+        if self.reduction == "mean":
+            loss = loss.sum() / max(len(labels), 1)
+        elif self.reduction == "sum":
+            loss = loss.sum() * (dist.get_world_size() if self.training and in_process_group() else 1)
+        return loss + self.regulariser()
+
+    def _check(self, features: Tensor, labels: Tensor, weight: Tensor | None) -> None:
+        check_matrix("features", features, min_rows=0)
+        check_labels("labels", labels, len(features))
+        if features.shape[1] != self.dim:
+            raise ValueError(
+                f"features are {shape_of(features)}; expected [B, {self.dim}]: make the backbone's output as wide as "
+                "the head's dim"
+            )
+        if weight is not None and weight.shape != labels.shape:
+            raise ValueError(f"weight has shape {shape_of(weight)}; expected {shape_of(labels)}, one for each sample")
+        if features.device.type == "cpu":
+            check_label_range("labels", labels, self.num_classes)
+            check_finite("features", features)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """``scale`` times the cosines, [B, C]; column y is label y. Differentiable."""
+        with torch.autocast(features.device.type, enabled=False):
+            z = F.normalize(at_least_float32(features), dim=1)
+            return self.scale * z @ self.directions().to(z.dtype).T
+
+    def predict(self, features: Tensor, k: int = 1) -> Tensor:
+        """The k most likely labels [B, k] int64, best first."""
+        return self.predict_with_cosines(features, k)[0]
+
+    @torch.no_grad()
+    def predict_with_cosines(self, features: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+        """Labels [B, k] and their cosines [B, k], without a B×C matrix."""
+        cosines, labels = nearest_prototypes(features, self.directions(), k)
+        return labels, cosines
+
+
+class StaticHead(GuardedState, CosineHead):
+    """Prototypes and an assignment that nothing changes; there is nothing here that an optimiser trains.
+
+    Buffers (both in ``state_dict``): ``prototypes`` [C, D] float32 unit rows and ``assignment`` [C] int64.
+    """
+
+    prototypes: Tensor
+    assignment: Tensor
+
+    def __init__(
+        self, prototypes: Tensor, *, assignment: Tensor | None = None, scale: float = 1.0, reduction: str = "mean"
+    ) -> None:
+        super().__init__(*prototypes.shape, scale=scale, reduction=reduction)
+        self.register_buffer("prototypes", prototypes)
+        if assignment is None:
+            assignment = torch.arange(len(prototypes))
+        self.register_buffer("assignment", assignment.to(prototypes.device))
+
+    def weight_by_label(self) -> Tensor:
+        """W[A] [C, D]: row y is the prototype of label y."""
+        return self.prototypes[self.assignment]
+
+    def directions(self) -> Tensor:
+        """The same: its rows are unit already."""
+        return self.weight_by_label()
+
+    def pull(self, features: Tensor, labels: Tensor, loss: str) -> Tensor:
+        """Eq. 6 or the squared loss of :func:`fastproto.ipm_loss` for each sample, [B]."""
+        return ipm_loss(features, labels, self.prototypes, self.assignment, reduction="none", loss=loss)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -1,0 +1,44 @@
+"""Our fixed prototypes under the loss of the softmax classifier."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastproto.baselines.base import StaticHead
+from fastproto.head import prepare_prototypes
+from fastproto.prototypes import Prototypes, estimate_prototypes
+
+
+class FixedSoftmaxHead(StaticHead):
+    """``F.cross_entropy(scale * F.normalize(x) @ W[A].T, y)``: evenly spread prototypes W, A random and kept.
+
+    With the same seed, W and A are those of :class:`FixedHead`, so that the two differ in the loss alone.
+
+    Args:
+        num_classes, dim, scale, reduction: as of :class:`CosineHead`.
+        prototypes: unit rows [C, D]; None estimates them.
+        seed: of the estimated prototypes and of the assignment.
+
+    Raises:
+        TypeError, ValueError: as :class:`CosineHead`; prototypes of another shape, not unit or requiring grad.
+
+    Source: compared in Table 9 of Saadabadi et al., CVPR 2024; the scale of 16 is our choice.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int,
+        *,
+        prototypes: Tensor | Prototypes | None = None,
+        scale: float = 16.0,
+        reduction: str = "mean",
+        seed: int = 0,
+    ) -> None:
+        vectors = prepare_prototypes(
+            prototypes, num_classes, dim, lambda: estimate_prototypes(num_classes, dim, seed=seed).vectors
+        )
+        generator = torch.Generator(device="cpu").manual_seed(seed)
+        permutation = torch.randperm(num_classes, generator=generator, device="cpu")
+        super().__init__(vectors, assignment=permutation, scale=scale, reduction=reduction)

@@ -1,0 +1,38 @@
+"""The usual last layer of a classifier: a learned linear layer and cross-entropy, on no sphere."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastproto.baselines.base import CosineHead, at_least_float32
+
+
+class LinearHead(CosineHead):
+    """``F.cross_entropy(x @ V.T + b, y)`` with learned V [C, D] and b [C].
+
+    Args:
+        num_classes, dim, reduction: as of :class:`CosineHead`.
+    """
+
+    def __init__(self, num_classes: int, dim: int, *, reduction: str = "mean") -> None:
+        super().__init__(num_classes, dim, reduction=reduction)
+        self.linear = nn.Linear(dim, num_classes)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """[B, C] in float32 at least, column y is label y."""
+        weight, bias = self.linear.weight, self.linear.bias
+        dtype = torch.promote_types(features.dtype, weight.dtype)  # autocast, where it is on, has the last word
+        return at_least_float32(F.linear(features.to(dtype), weight.to(dtype), bias.to(dtype)))
+
+    @torch.no_grad()
+    def predict_with_cosines(self, features: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+        """The k most likely labels [B, k], and the cosines [B, k] between the features and their rows of V."""
+        labels = self.logits(features).topk(k, dim=1).indices
+        z = F.normalize(at_least_float32(features), dim=1)
+        return labels, (z[:, None] * self.directions()[labels]).sum(2)
+
+    def weight_by_label(self) -> Tensor:
+        """V [C, D]."""
+        return self.linear.weight

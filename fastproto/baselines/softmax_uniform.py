@@ -1,0 +1,47 @@
+"""PSC*: the softmax classifier whose rows are also asked to spread evenly."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fastproto.baselines.base import at_least_float32
+from fastproto.baselines.softmax import SoftmaxHead
+from fastproto.functional import uniformity_loss
+
+
+class SoftmaxUniformHead(SoftmaxHead):
+    """``F.cross_entropy(scale * F.normalize(x) @ F.normalize(V).T, y) + uniformity_weight * uniformity_loss(V, t=t)``.
+
+    L_uni costs a pass over all C² pairs of rows in every step. It is added once to whatever the reduction leaves (for
+    ``none`` to every sample's loss, so that the mean is that of ``mean``).
+
+    Args:
+        num_classes, dim, scale, reduction, chunked: as of :class:`SoftmaxHead`.
+        uniformity_weight: λ >= 0.
+        t: sharpness of L_uni, > 0.
+
+    Raises:
+        ValueError: as :class:`SoftmaxHead`; a negative weight.
+
+    Source: the "PSC*" of Saadabadi et al., CVPR 2024, with L_uni of its Eq. 4; λ = 1 is our choice.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int,
+        *,
+        uniformity_weight: float = 1.0,
+        t: float = 2.0,
+        scale: float = 16.0,
+        reduction: str = "mean",
+        chunked: bool = False,
+    ) -> None:
+        super().__init__(num_classes, dim, scale=scale, reduction=reduction, chunked=chunked)
+        if not 0 <= uniformity_weight < float("inf"):
+            raise ValueError(f"uniformity_weight is {uniformity_weight}; expected a number >= 0, such as 1")
+        self.uniformity_weight, self.t = uniformity_weight, t
+
+    def regulariser(self) -> Tensor:
+        """λ·L_uni of the learned rows."""
+        return self.uniformity_weight * uniformity_loss(at_least_float32(self.weight), t=self.t)

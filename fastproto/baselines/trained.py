@@ -1,0 +1,63 @@
+"""Ours*: what a softmax classifier has learned, taken as the prototypes of our method."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastproto.checks import check_finite, check_matrix
+from fastproto.head import PrototypeHead
+
+
+class TrainedPrototypesHead(PrototypeHead):
+    """``PrototypeHead(num_classes, dim, prototypes=F.normalize(weights, dim=1))``, row y first assigned to label y.
+
+    The rows were trained for their labels, hence the first assignment; from there it is renewed as ever.
+
+    Args:
+        num_classes, dim, momentum, loss, means, reduction, seed: as of :class:`fastproto.PrototypeHead`.
+        weights: [C, D] of a trained last layer, row y for label y: ``weight_by_label()`` of a trained head. None only
+            on the meta device, where a checkpoint will bring them.
+
+    Raises:
+        TypeError, ValueError: as :class:`fastproto.PrototypeHead`; no weights, NaN or zero rows.
+
+    Source: the "Ours*" of Saadabadi et al., CVPR 2024; the first assignment is our choice.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int,
+        *,
+        weights: Tensor | None,
+        momentum: float = 0.9,
+        loss: str = "eq6",
+        means: str = "ema",
+        reduction: str = "mean",
+        seed: int = 0,
+    ) -> None:
+        if weights is None and torch.get_default_device().type != "meta":
+            raise ValueError("weights is None; expected the [C, D] weights of a trained softmax classifier")
+        super().__init__(
+            num_classes,
+            dim,
+            prototypes=None if weights is None else _directions(weights),
+            momentum=momentum,
+            loss=loss,
+            means=means,
+            reduction=reduction,
+            seed=seed,
+        )
+        if weights is not None:
+            self.assignment.copy_(torch.arange(num_classes))
+
+
+def _directions(weights: Tensor) -> Tensor:
+    check_matrix("weights", weights, min_rows=2)
+    check_finite("weights", weights)
+    norm = torch.linalg.vector_norm(weights.detach().double(), dim=1, keepdim=True)
+    if bool((norm == 0).any()):
+        raise ValueError(f"weights row {int(norm.argmin())} is zero; expected a direction for every label")
+    directions: Tensor = weights.detach().double() / norm
+    return directions.float()

@@ -1,0 +1,110 @@
+"""From the configuration to a head, and the files that one may be made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastproto.baselines import (
+    CosineHead,
+    ETFHead,
+    FixedHead,
+    FixedSoftmaxHead,
+    HPNHead,
+    LinearHead,
+    SoftmaxHead,
+    SoftmaxUniformHead,
+    TrainedPrototypesHead,
+)
+from fastproto.head import PrototypeHead
+from fastproto.prototypes import check_shape, load_prototypes, load_word_vectors
+from fastproto.training.config import HEADS, HeadConfig
+
+Head = PrototypeHead | CosineHead
+ClassNames = tuple[str, ...]
+
+
+def build_head(config: HeadConfig, class_names: ClassNames, seed: int) -> Head:
+    """The head that a configuration names.
+
+    On the meta device no file is read: a checkpoint will bring what was once in it, and it need not exist any more.
+
+    Raises:
+        ValueError, FileNotFoundError: a file or a dimension that does not fit, or a file that is missing.
+    """
+    files = _Files() if torch.get_default_device().type == "meta" else _read_files(config, class_names)
+    count, dim, reduction = len(class_names), config.dim, config.reduction
+    ours: dict[str, Any] = {"momentum": config.momentum, "loss": config.loss, "means": config.means}
+    ours |= {"reduction": reduction, "seed": seed}
+    match config.name:
+        case "prototype":
+            return PrototypeHead(count, dim, prototypes=files.prototypes, **ours)
+        case "fixed":
+            return FixedHead(count, dim, prototypes=files.prototypes, **ours)
+        case "trained":
+            return TrainedPrototypesHead(count, dim, weights=files.trained, **ours)
+        case "softmax":
+            return SoftmaxHead(count, dim, scale=config.scale, reduction=reduction)
+        case "softmax_uniform":
+            return SoftmaxUniformHead(
+                count, dim, uniformity_weight=config.uniformity_weight, scale=config.scale, reduction=reduction
+            )
+        case "linear":
+            return LinearHead(count, dim, reduction=reduction)
+        case "fixed_softmax":
+            return FixedSoftmaxHead(
+                count, dim, prototypes=files.prototypes, scale=config.scale, reduction=reduction, seed=seed
+            )
+        case "etf":
+            return ETFHead(count, dim, reduction=reduction, seed=seed)
+        case "hpn":
+            return HPNHead(
+                count, dim, prototypes=files.prototypes, word_vectors=files.words, reduction=reduction, seed=seed
+            )
+    raise ValueError(f"head.name is {config.name!r}; expected one of {', '.join(HEADS)}")
+
+
+def check_head(config: HeadConfig, class_names: ClassNames) -> None:
+    """Raise what :func:`build_head` would, without estimating anything."""
+    _read_files(config, class_names)
+    with torch.device("meta"):
+        build_head(config, class_names, seed=0)
+
+
+@dataclass(frozen=True)
+class _Files:
+    prototypes: Tensor | None = None  # [C, D]
+    words: Tensor | None = None  # [C, any]
+    trained: Tensor | None = None  # [C, D]
+
+
+def _read_files(config: HeadConfig, class_names: ClassNames) -> _Files:
+    prototypes = words = trained = None
+    if config.prototypes is not None:
+        prototypes = check_shape(load_prototypes(config.prototypes), len(class_names), config.dim)
+    if config.words is not None:
+        words = load_word_vectors(config.words, class_names).vectors
+    if config.trained is not None:
+        trained = _trained_weights(config.trained, class_names, config.dim)
+    return _Files(prototypes, words, trained)
+
+
+def _trained_weights(path: str, class_names: ClassNames, dim: int) -> Tensor:
+    from fastproto.training.checkpoints import load_classifier  # which builds heads itself
+
+    classifier = load_classifier(path)
+    head = classifier.head
+    if not isinstance(head, SoftmaxHead | LinearHead):
+        raise ValueError(
+            f"head.trained is {path}, a run with head {classifier.config.head.name}; expected one whose rows were "
+            "learned: softmax, softmax_uniform or linear"
+        )
+    if classifier.class_names != class_names or head.dim != dim:
+        raise ValueError(
+            f"head.trained is {path}, a run with {len(classifier.class_names)} classes in {head.dim} dimensions; "
+            f"expected the same {len(class_names)} classes, in the same order, in {dim}: train it on the same data"
+        )
+    return head.weight_by_label().detach()
