@@ -108,5 +108,7 @@ def _alternate(
 def _random_rotation(like: Tensor, generator: torch.Generator) -> Tensor:
     dim = like.shape[1]
     normal = torch.randn(dim, dim, dtype=torch.float64, device="cpu", generator=generator)
-    rotation: Tensor = torch.linalg.qr(normal)[0]
+    q, r = torch.linalg.qr(normal)
+    # Householder reflections alone always give the same handedness; the signs make it uniform over rotations and mirrors.
+    rotation: Tensor = q * r.diagonal().sign()
     return rotation.to(like.device)
