@@ -109,6 +109,6 @@ def _random_rotation(like: Tensor, generator: torch.Generator) -> Tensor:
     dim = like.shape[1]
     normal = torch.randn(dim, dim, dtype=torch.float64, device="cpu", generator=generator)
     q, r = torch.linalg.qr(normal)
-    # Householder reflections alone always give the same handedness; the signs make it uniform over rotations and mirrors.
+    # Householder reflections alone always give the same handedness; with the signs, turns and mirrors are as likely.
     rotation: Tensor = q * r.diagonal().sign()
     return rotation.to(like.device)
