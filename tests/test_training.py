@@ -229,6 +229,8 @@ config = TrainConfig(out=out, progress=False, accelerator="cpu", devices=devices
 config.data.augment, config.data.batch_size = False, 64 // devices
 config.optim.epochs, config.optim.name, config.optim.lr, config.head.renewals_per_epoch = 2, "sgd", 0.5, 4.0
 config.head.dim, config.head.momentum = 3, 0.0
+config.head.initial_assignment, config.head.early_epochs, config.head.early_renewals_per_epoch = "aligned", 0.5, 4.0
+config.head.early_alignment = True
 if devices == 1:
     run.DistributedSampler = OneAfterAnother
 run.fit(config)
@@ -244,11 +246,19 @@ def test_two_ranks_train_as_one_process(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     one, two = tmp_path / "1", tmp_path / "2"
     assert any(column(one, "assignment/changed"))
-    for name in ("train/loss", "val/loss", "val/accuracy_top1", "assignment/changed", "test/accuracy_top1"):
+    for name in (
+        "train/loss",
+        "val/loss",
+        "val/accuracy_top1",
+        "assignment/objective",
+        "assignment/changed",
+        "assignment/turns",
+        "test/accuracy_top1",
+    ):
         assert column(two, name) == pytest.approx(column(one, name), rel=1e-4), name
     states = [read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"] for folder in (one, two)]
     assert torch.equal(states[1]["head.assignment"], states[0]["head.assignment"])
-    for name in ("backbone.1.weight", "head.class_means"):
+    for name in ("backbone.1.weight", "head.class_means", "head.prototypes"):
         torch.testing.assert_close(states[1][name], states[0][name], rtol=1e-4, atol=1e-5)
 
 

@@ -24,6 +24,9 @@ from fastproto.training.config import HeadConfig
 from fastproto.training.module import Classifier
 
 Found = Assignment | Alignment
+SAMPLE_BATCH = (
+    64  # whatever a device trains on: batch statistics, thus class means, do not depend on how many there are
+)
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def untrained_means(trainer: L.Trainer, module: Classifier, data: DataSplits) ->
     backbone, own = copy.deepcopy(module.backbone).train(), module.backbone
     indices = sample_of_each_class(data.train.labels, config.head.initial_samples, config.seed)
     # Parts of nearly equal size: a last batch of one image would have no batch statistics.
-    batches = indices.tensor_split(math.ceil(len(indices) / max(config.data.batch_size, 64)))
+    batches = indices.tensor_split(math.ceil(len(indices) / SAMPLE_BATCH))
     mine = range(trainer.global_rank, len(batches), trainer.world_size)
     loader: DataLoader[Any] = DataLoader(
         data.train,
