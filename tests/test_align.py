@@ -83,13 +83,13 @@ def test_balanced_prototypes_align_the_same_to_centred_means() -> None:
     assert found.assignment.objective == pytest.approx(float(part.S.sum()), rel=1e-6)
 
 
-def test_align_finds_a_turned_copy() -> None:
-    prototypes = unit_rows(30, 4)
-    turn = torch.linalg.qr(torch.randn(4, 4))[0]
-    means = (prototypes @ turn)[torch.randperm(30)]
-    found = align(means, prototypes, starts=48)
-    assert found.assignment.objective == pytest.approx(30, abs=1e-3)
-    torch.testing.assert_close(found.rotation.T @ found.rotation, torch.eye(4))
+def test_align_finds_a_turned_copy_given_starts_enough() -> None:
+    prototypes = unit_rows(12, 3)
+    turn = torch.linalg.qr(torch.randn(3, 3))[0]
+    means = (prototypes @ turn)[torch.randperm(12)]
+    found = align(means, prototypes, starts=100)  # a random start finds it about once in thirty
+    assert found.assignment.objective == pytest.approx(12, abs=1e-4)
+    torch.testing.assert_close(found.rotation.T @ found.rotation, torch.eye(3))
 
 
 def test_a_mirror_image_is_found() -> None:
