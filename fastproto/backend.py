@@ -135,7 +135,7 @@ def _numba_obstacle(op: str, tensors: tuple[Tensor, ...]) -> str | None:
         return "the tensors are not on the CPU"
     if any(x.is_floating_point() and x.dtype not in KERNEL_DTYPES for x in tensors):
         return "the row loops take float32, bfloat16 and float16"
-    return None if importlib.util.find_spec("numba") else "numba is not installed (pip install numba)"
+    return None if _installed("numba") else "numba is not installed (pip install numba)"
 
 
 def _obstacle(op: str, tensors: tuple[Tensor, ...]) -> _Obstacle | None:
@@ -152,7 +152,7 @@ def _obstacle(op: str, tensors: tuple[Tensor, ...]) -> _Obstacle | None:
             f"the kernels do not take {odd}",
             TypeError(f"{op} got {odd} for the triton backend; expected float32, bfloat16 or float16: {instead}"),
         )
-    if not _triton_installed():
+    if not _installed("triton"):
         return _Obstacle(
             "Triton is not installed",
             ImportError(f"the triton backend needs Triton, which is not installed: pip install triton, or {instead}"),
@@ -184,8 +184,8 @@ def _obstacle(op: str, tensors: tuple[Tensor, ...]) -> _Obstacle | None:
 
 
 @cache
-def _triton_installed() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def _interpreted() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastproto.assignment import Alignment, Assignment, align, assign
+from fastproto.assignment import Alignment, Assignment, align, assign, in_background
 from fastproto.checks import TINY_NORM
 from fastproto.functional import nearest_prototypes, update_class_means_
 from fastproto.ipm import check_ipm, ipm_per_sample
@@ -18,6 +19,7 @@ from fastproto.prototypes import Prototypes, check_shape, estimate_prototypes
 from fastproto.state import GuardedState
 
 OFFICIAL_MOMENTUM = 0.95  # the authors' q ← 1.9 q + 0.1 z, then normalised: the direction of 0.95 q + 0.05 z
+Found = Assignment | Alignment
 
 
 def in_process_group() -> bool:
@@ -193,38 +195,90 @@ class PrototypeHead(GuardedState):
         return self.prototypes[self.assignment]
 
     @torch.no_grad()
-    def reassign(self) -> Assignment:
-        """Renew the assignment from the class means; rank 0 solves, every rank gets the same answer."""
-        previous = self._as_assignment()
-        if not in_process_group():
-            found = assign(self.class_means, self.prototypes, previous=previous)
-        else:
-            device = self.assignment.device
-            found = _from_rank_0(lambda: assign(self.class_means, self.prototypes, previous=previous), device)
-        self._adopt(found)
+    def reassign(self, *, class_means: Tensor | None = None) -> Assignment:
+        """Renew the assignment from the class means; rank 0 solves, every rank gets the same answer.
+
+        ``class_means`` [C, D] stand in for the head's own, such as those of an untrained backbone; same on all ranks.
+        """
+        found = self._adopt(self._on_rank_0(self._problem(class_means)))
+        assert isinstance(found, Assignment)
         return found
 
     @torch.no_grad()
-    def align(self, *, starts: int = 4, seed: int = 0) -> Alignment:
+    def align(
+        self,
+        *,
+        starts: int = 4,
+        seed: int = 0,
+        class_means: Tensor | None = None,
+        time_limit: float | None = None,
+    ) -> Alignment:
         """Turn the prototypes and renew the assignment together; the turned prototypes are what a checkpoint holds."""
-
-        def solve() -> Alignment:
-            return align(self.class_means, self.prototypes, starts=starts, seed=seed)
-
-        found = solve() if not in_process_group() else _from_rank_0(solve, self.assignment.device)
-        found = replace(found, assignment=_count_changed(found.assignment, self.assignment))
-        self.prototypes.copy_(nn.functional.normalize(self.prototypes @ found.rotation, dim=1))
-        self._adopt(found.assignment)
+        options = {"starts": starts, "seed": seed, "time_limit": time_limit}
+        found = self._adopt(self._on_rank_0(self._problem(class_means, options)))
+        assert isinstance(found, Alignment)
         return found
 
-    def _adopt(self, found: Assignment) -> None:
+    @torch.no_grad()
+    def begin_renewal(self, *, aligned: bool = False, starts: int = 4, seed: int = 0) -> Future[Found]:
+        """Start to solve what :meth:`reassign` (or :meth:`align`) would, in a thread and from copies: steps can go on.
+
+        Give the result to :meth:`finish_renewal`, with no other renewal in between. On ranks other than 0 nothing runs.
+        """
+        options = {"starts": starts, "seed": seed} if aligned else None
+        if in_process_group() and dist.get_rank() != 0:
+            return Future()
+        return in_background(self._problem(self.class_means.clone(), options), self.assignment.device)
+
+    @torch.no_grad()
+    def finish_renewal(self, renewal: Future[Found], *, wait: bool = True, adopt: bool = True) -> Found | None:
+        """Adopt a renewal that :meth:`begin_renewal` started, on all ranks; an error of its thread is raised here.
+
+        None, with nothing changed, if it still runs and ``wait`` is False. With ``adopt=False`` it is only waited for.
+        """
+        if not wait and not self._rank_0_says(renewal.done()):
+            return None
+        found = self._on_rank_0(renewal.result)
+        return self._adopt(found) if adopt else found
+
+    def _problem(self, class_means: Tensor | None, align_options: dict[str, Any] | None = None) -> Callable[[], Found]:
+        """What there is to solve, given class means (None: as they are when it is solved)."""
+        means = self.class_means if class_means is None else class_means
+        prototypes, previous = self.prototypes, self._as_assignment()
+        if align_options is None:
+            return lambda: assign(means, prototypes, previous=previous)
+        return lambda: align(means, prototypes, **align_options)
+
+    def _on_rank_0(self, compute: Callable[[], Found]) -> Found:
+        if not in_process_group():
+            return compute()
+        found: Found = _from_rank_0(compute, self.assignment.device)
+        return found
+
+    def _rank_0_says(self, flag: bool) -> bool:
+        if not in_process_group():
+            return flag
+        told = torch.tensor(flag, device=self.assignment.device)
+        dist.broadcast(told, src=0)
+        return bool(told)
+
+    def _adopt(self, found: Found) -> Found:
+        """Take over an assignment, or an alignment with its turn; ``changed`` is counted against the one in force."""
+        if isinstance(found, Alignment):
+            rotation = found.rotation.to(self.prototypes)
+            self.prototypes.copy_(nn.functional.normalize(self.prototypes @ rotation, dim=1))
+            inner = self._adopt(found.assignment)
+            assert isinstance(inner, Assignment)
+            return replace(found, assignment=inner)
+        found = replace(found, changed=int((found.permutation.to(self.assignment.device) != self.assignment).sum()))
         self.assignment.copy_(found.permutation)
         self.prices.copy_(found.prices)
+        return found
 
     def _as_assignment(self) -> Assignment:
         return Assignment(
             permutation=self.assignment.clone(),
-            prices=self.prices,
+            prices=self.prices.clone(),
             objective=float("nan"),
             gap=float("inf"),
             relative_gap=float("inf"),
@@ -320,9 +374,5 @@ def _to(found: Tensor | Assignment | Alignment, device: torch.device) -> Tensor 
     if isinstance(found, Alignment):
         inner = _to(found.assignment, device)
         assert isinstance(inner, Assignment)
-        return Alignment(found.rotation.to(device), inner)
+        return replace(found, rotation=found.rotation.to(device), assignment=inner)
     return replace(found, permutation=found.permutation.to(device), prices=found.prices.to(device))
-
-
-def _count_changed(found: Assignment, old: Tensor) -> Assignment:
-    return replace(found, changed=int((found.permutation != old).sum()))

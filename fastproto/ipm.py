@@ -191,10 +191,10 @@ def _with_numba(
     skip: bool,
 ) -> tuple[Tensor, Tensor]:
     rows = importlib.import_module("fastproto.rows")
-    loss = torch.empty(len(features))
-    gradient = torch.empty(features.shape)
+    loss = torch.empty(len(features), dtype=torch.float32, device="cpu")  # whatever the defaults are
+    gradient = torch.empty(features.shape, dtype=torch.float32, device="cpu")
     given = [x.detach().float().contiguous().numpy() for x in (features, prototypes)]
-    omega = torch.empty(0) if weight is None else weight.detach().float().contiguous()
+    omega = loss[:0] if weight is None else weight.detach().float().contiguous()
     wrong, row, _ = rows.ipm_rows(
         given[0],
         labels.contiguous().numpy(),

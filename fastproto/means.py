@@ -92,7 +92,7 @@ def _with_numba(means: Tensor, features: Tensor, labels: Tensor, momentum: float
         labels.contiguous().numpy(),
         rows.np.float32(momentum),
         skip,
-        torch.empty(len(labels)).numpy(),
+        torch.empty(len(labels), dtype=torch.float32, device="cpu").numpy(),
     )
     if wrong == rows.BAD_LABEL:
         check_label_range("labels", labels, len(means))

@@ -147,10 +147,15 @@ def shown(value: Any) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/reproduce", description=__doc__)
-    parser.add_argument("what", choices=("table7", "figure2"))
+    parser.add_argument("what", choices=("table7", "figure2", "initial_assignment"))
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder for the JSON and the picture")
     parser.add_argument("--published", type=Path, default=PUBLISHED, help="folder of the authors' prototype files")
     options = parser.parse_args()
+    if options.what == "initial_assignment":
+        from initial_assignment import initial_assignment
+
+        initial_assignment()
+        return
     rows = (table7 if options.what == "table7" else figure2)(options.published)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f"{options.what}.json").write_text(json.dumps(rows, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""assign, solve and align against SciPy, with their certificates recomputed, and their errors."""
+"""assign and solve against SciPy, with their certificates recomputed, and their errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from fastproto import align, assign, reference, solve
+from fastproto import assign, reference, solve
 from fastproto.assignment import Assignment, dense
 
 from .helpers import unit_rows
@@ -121,26 +121,6 @@ def test_solve_takes_numpy() -> None:
     cost = np.random.default_rng(0).random((9, 9))
     found = solve(cost)
     assert found.objective == pytest.approx(cost[np.arange(9), found.permutation.numpy()].sum())
-
-
-def test_align_finds_a_turned_copy() -> None:
-    prototypes = unit_rows(30, 4)
-    turn = torch.linalg.qr(torch.randn(4, 4))[0]
-    means = (prototypes @ turn)[torch.randperm(30)]
-    found = align(means, prototypes, starts=12)
-    assert found.assignment.objective == pytest.approx(30, abs=1e-3)
-    torch.testing.assert_close(found.rotation.T @ found.rotation, torch.eye(4))
-
-
-def test_align_is_never_worse_than_assign() -> None:
-    means, prototypes = torch.randn(20, 3), unit_rows(20, 3)
-    aligned, plain = align(means, prototypes), assign(means, prototypes)
-    assert aligned.assignment.objective >= plain.objective
-    scores = reference.scores(means.double(), (prototypes @ aligned.rotation).double())
-    assert float(reference.objective(scores, aligned.assignment.permutation)) == pytest.approx(
-        aligned.assignment.objective, abs=1e-4
-    )
-    assert align(means, prototypes, seed=0).assignment.objective == aligned.assignment.objective
 
 
 def test_a_time_limit_gives_an_honest_gap(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def test_float64_has_no_kernel() -> None:
 
 
 def test_triton_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "_triton_installed", lambda: False)
+    monkeypatch.setattr(backend, "_installed", lambda package: False)
     assert resolve("gaussian_potential", CPU).reason == "Triton is not installed"
     with pytest.raises(ImportError, match="pip install triton"):
         resolve("gaussian_potential", CPU, backend="triton")

@@ -68,9 +68,15 @@ def worker(rank: int, world: int, port: int, folder: str, reduction: str, means:
     # what a constructor estimates must be the same everywhere, and so must an error in an assignment
     estimated = PrototypeHead(7, 3)
     torch.save(estimated.prototypes, f"{folder}/w{rank}.pt")
+    # a renewal in the background: solved on rank 0, taken over by all at the same moment
+    model.head.assignment.copy_(model.head.assignment.roll(1))
+    found, renewal = None, model.head.begin_renewal(aligned=True)
+    while found is None:
+        found = model.head.finish_renewal(renewal, wait=False)
+    torch.save((model.head.prototypes, model.head.assignment, model.head.prices), f"{folder}/background{rank}.pt")
     model.head.class_means.fill_(float("nan"))
     try:
-        model.head.reassign()
+        model.head.finish_renewal(model.head.begin_renewal())
     except ValueError as error:
         Path(folder, f"error{rank}").write_text(str(error))
     # A bad batch on one rank is an error on all, not a wait for ever.
@@ -114,6 +120,9 @@ def test_ranks_equal_one_process(world: int, reduction: str, means: str, tmp_pat
         assert across == pytest.approx(alone["losses"][step], rel=1e-5)
     estimated = [torch.load(tmp_path / f"w{rank}.pt", weights_only=True) for rank in range(world)]
     assert all(torch.equal(w, estimated[0]) for w in estimated)
+    background = [torch.load(tmp_path / f"background{rank}.pt", weights_only=True) for rank in range(world)]
+    assert not torch.allclose(background[0][0], model.head.prototypes, atol=0.01), "the renewal turned the prototypes"
+    assert all(torch.equal(a, b) for other in background for a, b in zip(other, background[0], strict=True))
     assert "labels run from" in (tmp_path / "bad0").read_text()
     assert all("rank 0 was given a bad batch" in (tmp_path / f"bad{rank}").read_text() for rank in range(1, world))
     assert all("NaN" in (tmp_path / f"error{rank}").read_text() for rank in range(world))

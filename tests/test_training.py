@@ -18,9 +18,10 @@ from PIL import Image
 
 from fastproto.cli import train
 from fastproto.training import TrainConfig, fit, run
-from fastproto.training.callbacks import MetricsFile, RenewAssignment, WriteCheckpoints
+from fastproto.training.callbacks import MetricsFile, WriteCheckpoints
 from fastproto.training.checkpoints import KEY, load_classifier, read_checkpoint
 from fastproto.training.module import learning_rate_factor
+from fastproto.training.renewals import RenewAssignment, Schedule
 
 PLAIN = ("config.yaml", "curves.png", "cosines.png", "metrics.csv", "versions.json")
 
@@ -79,7 +80,7 @@ def test_the_saved_assignment_is_the_validated_one(tmp_path: Path, monkeypatch: 
     assert any(column(tmp_path, "assignment/changed"))
     assert saved[KEY]["class_names"] == [str(digit) for digit in range(10)]
     classifier = load_classifier(tmp_path / "checkpoints" / "last.ckpt")
-    assert torch.equal(classifier.head.assignment, validated[-1])  # type: ignore[union-attr]
+    assert torch.equal(classifier.head.assignment, validated[-1])  # type: ignore[arg-type]
 
 
 class Stop(Exception):
@@ -149,8 +150,8 @@ def test_an_unreadable_image_in_a_worker_is_one_sentence(tmp_path: Path, capsys:
 @pytest.mark.parametrize("rate", [0.0, 0.37, 1.0, 2.0, 3.0])
 @pytest.mark.parametrize("steps", [7, 10])
 def test_renewals_fall_evenly(rate: float, steps: int) -> None:
-    renew = RenewAssignment(rate)
-    due = [step for step in range(100 * steps) if renew._due(step, steps)]
+    schedule = Schedule(rate)
+    due = [step for step in range(100 * steps) if schedule.due(step, steps)]
     assert 0 not in due
     assert abs(len(due) - rate * 100) <= 1 + rate
     gaps = {b - a for a, b in itertools.pairwise(due)}
@@ -228,6 +229,8 @@ config = TrainConfig(out=out, progress=False, accelerator="cpu", devices=devices
 config.data.augment, config.data.batch_size = False, 64 // devices
 config.optim.epochs, config.optim.name, config.optim.lr, config.head.renewals_per_epoch = 2, "sgd", 0.5, 4.0
 config.head.dim, config.head.momentum = 3, 0.0
+config.head.initial_assignment, config.head.early_epochs, config.head.early_renewals_per_epoch = "aligned", 0.5, 4.0
+config.head.early_alignment = True
 if devices == 1:
     run.DistributedSampler = OneAfterAnother
 run.fit(config)
@@ -243,11 +246,19 @@ def test_two_ranks_train_as_one_process(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     one, two = tmp_path / "1", tmp_path / "2"
     assert any(column(one, "assignment/changed"))
-    for name in ("train/loss", "val/loss", "val/accuracy_top1", "assignment/changed", "test/accuracy_top1"):
+    for name in (
+        "train/loss",
+        "val/loss",
+        "val/accuracy_top1",
+        "assignment/objective",
+        "assignment/changed",
+        "assignment/turns",
+        "test/accuracy_top1",
+    ):
         assert column(two, name) == pytest.approx(column(one, name), rel=1e-4), name
     states = [read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"] for folder in (one, two)]
     assert torch.equal(states[1]["head.assignment"], states[0]["head.assignment"])
-    for name in ("backbone.1.weight", "head.class_means"):
+    for name in ("backbone.1.weight", "head.class_means", "head.prototypes"):
         torch.testing.assert_close(states[1][name], states[0][name], rtol=1e-4, atol=1e-5)
 
 

@@ -5,7 +5,8 @@ prototypes. Useful on its own: nothing here needs the rest of the package.
 """
 
 from fastproto.assignment.align import Alignment, align
+from fastproto.assignment.background import in_background
 from fastproto.assignment.certificate import Assignment
 from fastproto.assignment.dense import assign, solve
 
-__all__ = ["Alignment", "Assignment", "align", "assign", "solve"]
+__all__ = ["Alignment", "Assignment", "align", "assign", "in_background", "solve"]

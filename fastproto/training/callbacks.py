@@ -1,4 +1,4 @@
-"""What happens between steps: the assignment is renewed, metrics and checkpoints are written."""
+"""What happens between steps: metrics and checkpoints are written."""
 
 from __future__ import annotations
 
@@ -13,44 +13,8 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from fastproto.files import write_whole
-from fastproto.head import PrototypeHead
 from fastproto.training.checkpoints import KEY, describe
 from fastproto.training.module import Classifier
-
-
-class RenewAssignment(L.Callback):
-    """Renew the assignment every τ = (steps of an epoch) / (renewals per epoch) iterations (Algorithm 1).
-
-    The renewal comes before the step that follows, thus after the validation and the checkpoint at the end of an epoch:
-    the assignment that was validated is the one that is saved, and training never ends on an assignment nobody trained.
-    Whether a step begins with a renewal depends on its number alone, so a resumed run renews where it would have.
-    """
-
-    def __init__(self, renewals_per_epoch: float) -> None:
-        self.renewals_per_epoch = renewals_per_epoch
-
-    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        assert isinstance(module, Classifier)
-        head, step = module.head, trainer.global_step
-        if not isinstance(head, PrototypeHead) or not self._due(step, trainer.num_training_batches):
-            return
-        found = head.reassign()
-        trainer.logger.log_metrics(  # type: ignore[union-attr]
-            {
-                "epoch": trainer.current_epoch,
-                "assignment/changed": (found.changed or 0) / head.num_classes,
-                "assignment/objective": found.objective,
-                "assignment/gap": found.gap,
-                "assignment/certified": float(found.certified),
-                "assignment/seconds": found.seconds,
-            },
-            step=step,
-        )
-
-    def _due(self, step: int, steps_per_epoch: int | float) -> bool:
-        rate = self.renewals_per_epoch / steps_per_epoch
-        # Rounded, so that 3 renewals over 7 steps do not slip by a step for the sake of the last bit of a product.
-        return step > 0 and math.floor(round(step * rate, 9)) > math.floor(round((step - 1) * rate, 9))
 
 
 class WriteCheckpoints(L.Callback):

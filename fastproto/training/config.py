@@ -14,6 +14,7 @@ FILES_OF_HEADS = {
     "words": ("hpn",),
     "trained": ("trained",),
 }
+INITIAL_ASSIGNMENTS = ("random", "features", "aligned")
 
 
 @dataclass
@@ -71,7 +72,15 @@ class HeadConfig:
         loss: eq6, or official for the authors' (1 - cos)^2.
         means: ema, or official for the authors' class means.
         reduction: mean or sum over the batch.
+        initial_assignment: random, features (each label where the untrained backbone's features of it are) or aligned
+            (the same, and the prototypes are turned towards them); of prototype and fixed heads.
+        initial_samples: training images of each class that features and aligned look at.
         renewals_per_epoch: how often the assignment is renewed in an epoch; any fraction, 0 for never.
+        early_epochs: epochs (or a part of one) at the start with a rate of their own.
+        early_renewals_per_epoch: that rate.
+        early_alignment: whether the early renewals turn the prototypes too.
+        assign_async: solve a renewal in a thread while steps go on; results may then differ from run to run.
+        save_class_means: keep class means, prototypes and assignment of every renewal in RUN/class_means.
     """
 
     name: str = "prototype"
@@ -85,7 +94,14 @@ class HeadConfig:
     loss: str = "eq6"
     means: str = "ema"
     reduction: str = "mean"
+    initial_assignment: str = "random"
+    initial_samples: int = 20
     renewals_per_epoch: float = 1.0
+    early_epochs: float = 0.0
+    early_renewals_per_epoch: float = 10.0
+    early_alignment: bool = False
+    assign_async: bool = False
+    save_class_means: bool = False
 
 
 @dataclass
@@ -160,7 +176,13 @@ class TrainConfig:
 
     def check(self) -> None:
         """Raise ValueError, in one sentence, for a value that no run could use."""
-        for key, least in (("data.batch_size", 1), ("data.workers", 0), ("head.dim", 2), ("optim.epochs", 1)):
+        for key, least in (
+            ("data.batch_size", 1),
+            ("data.workers", 0),
+            ("head.dim", 2),
+            ("head.initial_samples", 1),
+            ("optim.epochs", 1),
+        ):
             self._require(key, self._get(key) >= least, f"at least {least}")
         for key in ("devices", "num_nodes"):
             self._require(key, self._get(key) >= 1, "at least 1")
@@ -171,6 +193,8 @@ class TrainConfig:
             "optim.clip_norm",
             "head.uniformity_weight",
             "head.renewals_per_epoch",
+            "head.early_epochs",
+            "head.early_renewals_per_epoch",
         ):
             self._require(key, 0 <= self._get(key) < float("inf"), "a number >= 0")
         self._require("seed", 0 <= self.seed < 2**32, "0 <= seed < 2^32")
@@ -199,6 +223,7 @@ class TrainConfig:
 
 _CHOICES = {
     "head.name": HEADS,
+    "head.initial_assignment": INITIAL_ASSIGNMENTS,
     "head.loss": ("eq6", "official"),
     "head.means": ("ema", "official"),
     "head.reduction": ("mean", "sum"),

@@ -27,7 +27,7 @@ from fastproto.data.optional import require
 from fastproto.files import write_whole
 from fastproto.head import PrototypeHead
 from fastproto.models import build_backbone
-from fastproto.training.callbacks import MetricsFile, RenewAssignment, WriteCheckpoints
+from fastproto.training.callbacks import MetricsFile, WriteCheckpoints
 from fastproto.training.checkpoints import (
     WholeFileIO,
     check_resumable,
@@ -38,6 +38,7 @@ from fastproto.training.checkpoints import (
 from fastproto.training.config import RENEWED_HEADS, TrainConfig
 from fastproto.training.heads import check_head
 from fastproto.training.module import Classifier
+from fastproto.training.renewals import InitialAssignment, RenewAssignment
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,9 @@ def _fit_quietly(config: TrainConfig) -> RunResult:
     checkpoints = WriteCheckpoints(folder / "checkpoints")
     if resumed is not None:
         _bring_best(resumed, folder)
-    callbacks: list[L.Callback] = [RenewAssignment(config.head.renewals_per_epoch), checkpoints]
-    if config.head.name not in RENEWED_HEADS:
-        callbacks = [checkpoints]
+    callbacks: list[L.Callback] = [InitialAssignment(data), checkpoints]
+    if config.head.name in RENEWED_HEADS:
+        callbacks.insert(1, RenewAssignment(config.head, folder / "class_means", config.seed))
     if config.progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
     trainer = _trainer(config, folder, metrics, callbacks)
