@@ -100,7 +100,7 @@ def test_gpus_by_age(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Some GPU")
     monkeypatch.setattr(torch.version, "hip", None)
-    monkeypatch.setattr(backend, "_triton_installed", lambda: True)
+    monkeypatch.setattr(backend, "_installed", lambda package: True)
     tensor = torch.zeros(2, 2).as_subclass(_OnGpu)
     choice = resolve("gaussian_potential", tensor)
     assert choice.backend == expected and "Some GPU" in choice.reason
