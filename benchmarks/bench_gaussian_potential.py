@@ -7,13 +7,8 @@ providers are interleaved and ratios taken within one run. FASTPROTO_BENCH_SLOW=
 from __future__ import annotations
 
 import json
-import math
 import os
-import platform
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,13 +16,13 @@ from typing import Any
 
 import pytest
 import torch
+from common import RESULTS, exponent, extra_peak, interleaved, machine, summary
 from torch import Tensor
 
 from fastproto.functional import gaussian_potential
 from fastproto.potential import PRECISIONS
-from fastproto.sweep import quick_bfloat16, quick_integers
+from fastproto.sweep import quick_bfloat16
 
-RESULTS = Path(__file__).parent / "results"
 SIZES = [(10000, 512), (10000, 128)]
 SERIES = [500, 1000, 2000, 4000]  # C at D = 128; (10000, 128) completes it
 SECONDS = 25.0  # for the rounds of one size, at least three rounds
@@ -67,43 +62,14 @@ def authors_pdist(w: Tensor) -> Tensor:
     return torch.pdist(w).square().mul(-2).exp().mean().log()
 
 
-def interleaved(providers: dict[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in providers}
-    for call in providers.values():
-        call()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(next(iter(times.values()))) < 3:
-        for name, call in providers.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
-    return times
-
-
-def summary(seconds: list[float]) -> dict[str, Any]:
-    return {"median_s": statistics.median(seconds), "min_s": min(seconds), "max_s": max(seconds), "runs": len(seconds)}
-
-
-def memory_kib(field: str) -> int:
-    """Of this program alone; ru_maxrss would begin at the peak of the process that started it."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1])
-
-
-def extra_peak(provider: str, c: int, d: int) -> float:
-    """MiB by which one call raises the peak memory of a fresh process: over what it held before; results included."""
-    code = (
-        "import importlib.util, torch; torch.set_num_threads(1)\n"
-        f"spec = importlib.util.spec_from_file_location('b', {__file__!r}); b = importlib.util.module_from_spec(spec)\n"
-        "spec.loader.exec_module(b)\n"
-        f"call = {{'symmetric_loop': b.symmetric_loop, 'ours': b.gaussian_potential,"
-        " 'naive': lambda w: b.with_gradient(b.naive, w.requires_grad_())}"
-        f"[{provider!r}]\n"
-        f"call(b.rows(600, {d})); w = b.rows({c}, {d})\n"
-        "before = b.memory_kib('VmRSS'); call(w); print((b.memory_kib('VmHWM') - before) / 1024)"
+def peak_of(provider: str, c: int, d: int) -> float:
+    setup = (
+        "import bench_gaussian_potential as b\n"
+        "calls = {'symmetric_loop': b.symmetric_loop, 'ours': b.gaussian_potential,"
+        " 'naive': lambda w: b.with_gradient(b.naive, w.requires_grad_())}\n"
+        f"call, w = calls[{provider!r}], b.rows({c}, {d})"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return float(found.stdout)
+    return extra_peak(setup, f"call(b.rows(600, {d}))", "call(w)")
 
 
 def gradient_errors(w: Tensor) -> dict[str, float]:
@@ -159,31 +125,8 @@ def measure(c: int, d: int, seconds: float, informational: bool) -> dict[str, An
     return cell
 
 
-def machine() -> dict[str, Any]:
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    )
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
-    ).stdout.strip()
-    return {
-        "processor": model,
-        "cores": os.cpu_count(),
-        "load_average_before": os.getloadavg()[0],
-        "threads": torch.get_num_threads(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "quick_bfloat16": quick_bfloat16(torch.device("cpu")),
-        "quick_integers": quick_integers(torch.device("cpu")),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "commit": commit,
-    }
-
-
-def exponent(cells: list[dict[str, Any]], name: str) -> float:
-    x = [math.log(cell["C"]) for cell in cells]
-    return statistics.linear_regression(x, [math.log(cell["providers"][name]["median_s"]) for cell in cells]).slope
+def exponent_of(cells: list[dict[str, Any]], name: str) -> float:
+    return exponent([cell["C"] for cell in cells], [cell["providers"][name]["median_s"] for cell in cells])
 
 
 def draw(cells: list[dict[str, Any]], path: Path) -> None:
@@ -194,7 +137,7 @@ def draw(cells: list[dict[str, Any]], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     for name in ("naive", "symmetric_loop", "highest"):
-        label = f"{name}: C^{exponent(cells, name):.2f}"
+        label = f"{name}: C^{exponent_of(cells, name):.2f}"
         axes.loglog([c["C"] for c in cells], [c["providers"][name]["median_s"] for c in cells], "o-", label=label)
     axes.set(xlabel="C", ylabel="seconds, potential and pull (median)", title="Gaussian potential, D = 128, one thread")
     axes.legend()
@@ -214,10 +157,10 @@ def test_gaussian_potential() -> None:
     if not quick_bfloat16(torch.device("cpu")):
         result["not_measured"] += ["high", "medium: this processor has no quick bfloat16, both run as highest"]
     result["extra_peak_mib_10000_128"] = {
-        name: extra_peak(name, 10000, 128) for name in ("ours", "symmetric_loop", "naive")
+        name: peak_of(name, 10000, 128) for name in ("ours", "symmetric_loop", "naive")
     }
     series = [*result["series"], *(cell for cell in result["sizes"] if cell["D"] == 128)]
-    result["exponent"] = {name: exponent(series, name) for name in ("naive", "symmetric_loop", "highest")}
+    result["exponent"] = {name: exponent_of(series, name) for name in ("naive", "symmetric_loop", "highest")}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "gaussian_potential.json").write_text(json.dumps(result, indent=2) + "\n")
     draw(series, RESULTS / "gaussian_potential.png")

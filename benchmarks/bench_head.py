@@ -95,6 +95,17 @@ def series() -> list[dict[str, Any]]:
     return [{"C": c} | summary(times[str(c)]) for c in SERIES]
 
 
+def gather(sizes: list[int]) -> dict[str, float]:
+    """Seconds to read the prototypes of a batch and nothing else: what the memory alone makes of many classes."""
+    out, generator = torch.empty(BATCH, DIM), torch.Generator().manual_seed(1)
+
+    def read(prototypes: Tensor) -> None:
+        torch.index_select(prototypes, 0, torch.randint(0, len(prototypes), (BATCH,), generator=generator), out=out)
+
+    times = interleaved({str(c): partial(read, unit_rows(c, DIM)) for c in sizes}, 2.0)
+    return {c: statistics.median(each) for c, each in times.items()}
+
+
 def prediction(c: int, b: int, d: int, k: int) -> dict[str, Any]:
     """Top k of b features against c prototypes, and the same with all logits at once."""
     prototypes, features = unit_rows(c, d), torch.randn(b, d)
@@ -147,6 +158,7 @@ def test_head() -> None:
     result["exponent"] = exponent(SERIES, [p["median_s"] for p in result["series"]])
     by_size = {p["C"]: p["median_s"] for p in result["series"]}
     result["step_100k_over_1k"] = by_size[100_000] / by_size[1_000]
+    result["gather_s"] = gather([1_000, 100_000])
     result["prediction"] = prediction(100_000, 10_000, 128, 5)
     result["not_measured"] = ["a GPU"] if SLOW else ["a GPU", "softmax at 100,000 classes"]
     RESULTS.mkdir(exist_ok=True)
