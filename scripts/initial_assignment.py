@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 EARLY = {"early_epochs": 2.0, "early_renewals_per_epoch": 5.0}
 HEADS: dict[str, dict[str, Any]] = {
-    "softmax": {"name": "softmax"},
+    "linear": {"name": "linear"},
     "fixed": {"name": "fixed"},
     "fixed, aligned": {"name": "fixed", "initial_assignment": "aligned"},
     "prototype": {},
@@ -25,7 +25,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "prototype, early": EARLY,
     "prototype, early, turned": EARLY | {"early_alignment": True},
 }
-# name: (data settings, D, epochs, seeds, learning rate of softmax where it is not the default)
+# name: (data settings, D, epochs, seeds, learning rate of linear where it is not the default)
 STUDIES: dict[str, tuple[dict[str, Any], int, int, range, float | None]] = {
     "digits, D = 3": ({"name": "digits"}, 3, 12, range(4), None),
     "glyphs, 200 classes, D = 8": ({"name": "glyphs", "num_classes": 200}, 8, 12, range(2), 0.005),
@@ -47,13 +47,13 @@ def initial_assignment(out: Path = RESULTS) -> list[Row]:
 
 
 def run(study: str, head: str, seed: int) -> Row:
-    data, dim, epochs, _, softmax_lr = STUDIES[study]
+    data, dim, epochs, _, linear_lr = STUDIES[study]
     with tempfile.TemporaryDirectory() as folder:
         config = TrainConfig.from_dict({"data": data, "head": {"dim": dim, **HEADS[head]}, "seed": seed})
         config.out, config.progress, config.accelerator = str(Path(folder) / "run"), False, "cpu"
         config.optim.epochs = epochs
-        if head == "softmax" and softmax_lr is not None:
-            config.optim.lr = softmax_lr
+        if head == "linear" and linear_lr is not None:
+            config.optim.lr = linear_lr
         result = fit(config)
         with (result.folder / "metrics.csv").open(newline="") as file:
             metrics = list(csv.DictReader(file))
