@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from fastproto import PrototypeHead, estimate_prototypes, ipm_loss, reference
+from fastproto import PrototypeHead, estimate_prototypes, ipm_loss, reference, update_class_means
 
 from .helpers import unit_rows
 
@@ -269,3 +271,53 @@ def test_bad_batches_change_nothing() -> None:
         with pytest.raises(ValueError, match="expected"):
             head(x, y)
     assert all(torch.equal(value, state[name]) for name, value in head.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler's own imports
+def test_compiled_equals_eager() -> None:
+    torch.manual_seed(0)
+    eager = nn.ModuleDict({"backbone": nn.Linear(6, 4), "head": make()})
+    compiled = copy.deepcopy(eager)
+
+    def step(modules: nn.ModuleDict, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = modules["head"](modules["backbone"](x), y)
+        return loss
+
+    run = torch.compile(partial(step, compiled), fullgraph=True, backend="aot_eager")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for _ in range(3):
+            x, y = torch.randn(8, 6), torch.randint(0, 12, (8,))
+            losses = []
+            for modules, call in ((eager, partial(step, eager)), (compiled, run)):
+                modules.zero_grad()
+                losses.append(call(x, y))
+                losses[-1].backward()
+            assert torch.equal(*losses)
+            for ours, theirs in zip(eager.parameters(), compiled.parameters(), strict=True):
+                torch.testing.assert_close(ours.grad, theirs.grad)
+    for name, buffer in eager.named_buffers():
+        assert torch.equal(buffer, compiled.get_buffer(name)), name
+    assert int(eager["head"].updates) == 3
+
+
+def test_rows_that_are_not_finite_are_skipped_on_request() -> None:
+    prototypes, assignment, means = unit_rows(12, 4), torch.randperm(12), torch.zeros(12, 4)
+    for dtype in (torch.float32, torch.float64):
+        x, y = torch.randn(6, 4, dtype=dtype), torch.arange(6)
+        x[2, 1], x[4, 0] = float("nan"), float("inf")
+        good = torch.tensor([0, 1, 3, 5])
+        x.requires_grad_()
+        loss = ipm_loss(x, y, prototypes, assignment, reduction="none", nan_policy="skip")
+        loss.sum().backward()
+        alone = x.detach()[good].requires_grad_()
+        expected = ipm_loss(alone, y[good], prototypes, assignment, reduction="none")
+        expected.sum().backward()
+        torch.testing.assert_close(loss[good], expected)
+        assert x.grad is not None and alone.grad is not None
+        torch.testing.assert_close(x.grad[good], alone.grad)
+        assert loss[[2, 4]].tolist() == [0, 0] and x.grad[[2, 4]].eq(0).all()
+        moved = update_class_means(means, x.detach(), y, 0.9, nan_policy="skip")
+        torch.testing.assert_close(moved[:6][good], update_class_means(means, alone.detach(), y[good], 0.9)[good])
+        assert moved[[2, 4]].eq(0).all()
+        with pytest.raises(ValueError, match="first in row 2"):
+            update_class_means(means, x.detach(), y, 0.9)
