@@ -1,0 +1,239 @@
+"""The assignment against lapjv, lapx and SciPy, each given Q and W: forming the C×C matrix is part of their time.
+
+``pytest benchmarks/bench_assignment.py`` writes results/assignment.json and .png; one thread, the solvers in turn,
+ratios within one run. FASTPROTO_BENCH_SLOW=1 adds 50,000 and 100,000 classes (minutes), and the class means of a
+training run, which it makes: 1,000 kinds of printed characters (about ten minutes).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import RESULTS, exponent, extra_peak, interleaved, machine, summary
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from fastproto.assignment import Assignment, assign
+
+SLOW = bool(os.environ.get("FASTPROTO_BENCH_SLOW"))
+DIM = 128
+COLD = [2_000, 5_000, 10_000]
+EASY = [200, 500, 1_000, 5_000]
+RENEWALS = 50
+Pair = tuple[Tensor, Tensor]
+
+
+def instance(kind: str, c: int, d: int, seed: int = 0) -> Pair:
+    """Class means and prototypes: ``clustered`` as of an untrained network, or ``easy``, near their prototypes."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def directions(rows: int) -> Tensor:
+        return normalize(torch.randn(rows, d, generator=generator), dim=1)
+
+    prototypes = directions(c)
+    if kind == "easy":
+        means = 0.7 * prototypes[torch.randperm(c, generator=generator)] + 0.7 * directions(c)
+    else:
+        groups = torch.randint(0, max(c // 20, 2), (c,), generator=generator)
+        means = directions(1) + directions(max(c // 20, 2))[groups] + 0.7 * directions(c)
+    return normalize(means, dim=1), prototypes
+
+
+def with_lapjv(means: Tensor, prototypes: Tensor) -> Any:
+    from lapjv import lapjv
+
+    return lapjv((-(means @ prototypes.T)).numpy())[0]
+
+
+def with_lapx(means: Tensor, prototypes: Tensor) -> Any:
+    from lap import lapjv
+
+    return lapjv((-(means @ prototypes.T)).numpy())[1]
+
+
+def with_scipy(means: Tensor, prototypes: Tensor) -> Any:
+    from scipy.optimize import linear_sum_assignment
+
+    return linear_sum_assignment((means @ prototypes.T).numpy(), maximize=True)[1]
+
+
+def peers(c: int) -> dict[str, Callable[[Tensor, Tensor], Any]]:
+    """Those installed; SciPy up to 5,000, where it takes its ten seconds."""
+    found: dict[str, Callable[[Tensor, Tensor], Any]] = {}
+    if importlib.util.find_spec("lapjv"):
+        found["lapjv"] = with_lapjv
+    if importlib.util.find_spec("lap"):
+        found["lapx"] = with_lapx
+    if c <= 5_000 or SLOW:
+        found["scipy"] = with_scipy
+    return found
+
+
+def facts(found: Assignment) -> dict[str, Any]:
+    return {
+        "method": found.method,
+        "reason": found.reason,
+        "certified": found.certified,
+        "relative_gap": found.relative_gap,
+        "passes": found.passes,
+    }
+
+
+def cold(kind: str, c: int, seconds: float) -> dict[str, Any]:
+    """``auto`` and each peer on one instance, and a second look at it with ``previous``."""
+    means, prototypes = instance(kind, c, DIM)
+    found = assign(means, prototypes)
+    columns = with_lapjv(means, prototypes) if importlib.util.find_spec("lapjv") else with_scipy(means, prototypes)
+    best = float((means.double() * prototypes.double()[torch.as_tensor(columns, dtype=torch.int64)]).sum())
+    providers: dict[str, Callable[[], Any]] = {
+        "ours": lambda: assign(means, prototypes),
+        "ours_unchanged": lambda: assign(means, prototypes, previous=found),
+    }
+    for name, solve in peers(c).items():
+        providers[name] = lambda solve=solve: solve(means, prototypes)  # type: ignore[misc]
+    times = interleaved(providers, seconds)
+    ours = statistics.median(times["ours"])
+    return {
+        "kind": kind,
+        "C": c,
+        "D": DIM,
+        **facts(found),
+        "objective_minus_peer": found.objective - best,
+        "providers": {n: summary(t) | {"over_ours": statistics.median(t) / ours} for n, t in times.items()},
+    }
+
+
+def drifting(c: int, d: int, renewals: int, seed: int = 3) -> tuple[Tensor, list[Tensor]]:
+    """Prototypes, and class means that begin clustered and wander towards the prototypes of the best assignment."""
+    means, prototypes = instance("clustered", c, d, seed)
+    generator, sequence, noise = torch.Generator().manual_seed(seed), [], torch.zeros(c, d)
+    speed = 0.3 + 1.4 * torch.rand(c, 1, generator=generator)
+    for step in range(renewals):
+        noise = 0.7 * noise + 0.7 * torch.randn(c, d, generator=generator) / d**0.5
+        sequence.append(normalize(means + (0.6 * 2 ** (-step / 8) + 0.05) * noise, dim=1))
+        target = prototypes[torch.as_tensor(with_scipy_or_lapjv(sequence[-1], prototypes), dtype=torch.int64)]
+        pull = 0.08 * speed * (1 - 2 ** (-step / 7))
+        means = normalize(means + pull * (target - means), dim=1)
+    return prototypes, sequence
+
+
+def with_scipy_or_lapjv(means: Tensor, prototypes: Tensor) -> Any:
+    return (with_lapjv if importlib.util.find_spec("lapjv") else with_scipy)(means, prototypes)
+
+
+def sequence(name: str, prototypes: Tensor, means: list[Tensor]) -> dict[str, Any]:
+    """Every renewal warm-started from the last, against a dense solver each time; the two in turn."""
+    previous: Assignment | None = None
+    ours, theirs, changed, methods = [], [], [], []
+    for q in means:
+        start = time.perf_counter()
+        found = assign(q, prototypes, previous=previous)
+        ours.append(time.perf_counter() - start)
+        assert found.certified
+        start = time.perf_counter()
+        with_scipy_or_lapjv(q, prototypes)
+        theirs.append(time.perf_counter() - start)
+        changed.append(None if found.changed is None else found.changed / len(q))
+        methods.append(found.method)
+        previous = found
+    still = [i for i, share in enumerate(changed) if share == 0]
+    return {
+        "name": name,
+        "C": len(prototypes),
+        "D": prototypes.shape[1],
+        "renewals": len(means),
+        "ours_s": sum(ours),
+        "dense_s": sum(theirs),
+        "speedup": sum(theirs) / sum(ours),
+        "changed": changed,
+        "methods": methods,
+        "unchanged": len(still),
+        "unchanged_speedup": statistics.median(theirs[i] / ours[i] for i in still) if still else None,
+    }
+
+
+def real_means() -> tuple[Tensor, list[Tensor]]:
+    """Prototypes and class means at each renewal of a training run on printed characters of 1,000 kinds."""
+    from fastproto.training import TrainConfig, fit
+    from fastproto.training.renewals import read_class_means
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = TrainConfig.from_dict(
+            {
+                "data": {"name": "glyphs", "num_classes": 1_000},
+                "head": {"dim": 64, "save_class_means": True, "renewals_per_epoch": 2},
+                "out": str(Path(folder) / "run"),
+                "progress": False,
+                "accelerator": "cpu",
+            }
+        )
+        config.optim.epochs = 12
+        saved = read_class_means(fit(config).folder)
+    return torch.as_tensor(saved["prototypes"][0]), [torch.as_tensor(q) for q in saved["class_means"]]
+
+
+def large(c: int, d: int) -> dict[str, Any]:
+    means, prototypes = instance("clustered", c, d)
+    start = time.perf_counter()
+    found = assign(means, prototypes)
+    return {"C": c, "D": d, "seconds": time.perf_counter() - start, **facts(found)}
+
+
+def memory(c: int, d: int) -> float:
+    setup = (
+        "from bench_assignment import assign, instance\n"
+        f"means, prototypes = instance('clustered', {c}, {d}); small = instance('clustered', 3000, {d})"
+    )
+    return extra_peak(setup, "assign(*small)", "assign(means, prototypes)")
+
+
+def draw(cells: list[dict[str, Any]], slope: float) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    for name in ("ours", "lapjv", "lapx", "scipy"):
+        points = [(cell["C"], cell["providers"][name]["median_s"]) for cell in cells if name in cell["providers"]]
+        if points:
+            axes.loglog(*zip(*points, strict=True), "o-", label=f"{name}: C^{slope:.2f}" if name == "ours" else name)
+    axes.set(xlabel="classes C", ylabel="seconds", title=f"Assignment of clustered class means, D = {DIM}, one thread")
+    axes.legend()
+    figure.savefig(RESULTS / "assignment.png", dpi=120)
+    pyplot.close(figure)
+
+
+def test_assignment() -> None:
+    torch.set_num_threads(1)
+    assign(*instance("clustered", 3_000, DIM))  # compiles what has not been compiled on this machine
+    file = RESULTS / "assignment.json"
+    before = json.loads(file.read_text()) if file.is_file() else {}
+    cells = [cold("clustered", c, 6.0) for c in COLD] + [cold("easy", c, 2.0) for c in EASY]
+    clustered = [cell for cell in cells if cell["kind"] == "clustered"]
+    slope = exponent([c["C"] for c in clustered], [c["providers"]["ours"]["median_s"] for c in clustered])
+    result: dict[str, Any] = {"machine": machine(), "cells": cells, "exponent": slope}
+    result["sequences"] = [sequence("drifting", *drifting(5_000, DIM, RENEWALS))]
+    if SLOW:
+        result["sequences"].append(sequence("glyphs", *real_means()))
+        result["large"] = [large(50_000, 64), large(100_000, 64)]
+    else:  # the slow ones stay as they were measured last
+        result["sequences"] += [s for s in before.get("sequences", []) if s["name"] == "glyphs"]
+        result["large"] = before.get("large", [])
+    result["extra_peak_mib_20000_128"] = memory(20_000, 128)
+    result["not_measured"] = ["a GPU", "torch-linear-assignment, which needs a CUDA compiler"]
+    RESULTS.mkdir(exist_ok=True)
+    file.write_text(json.dumps(result, indent=2) + "\n")
+    draw(clustered, slope)
+    for cell in cells:
+        assert cell["certified"] and abs(cell["objective_minus_peer"]) <= 1e-6 * cell["C"]
+    assert result["extra_peak_mib_20000_128"] < 8 * 20_000**2 / 2**20 / 4  # a float64 matrix is 3,052 MiB
