@@ -6,6 +6,6 @@ prototypes. Useful on its own: nothing here needs the rest of the package.
 
 from fastproto.assignment.align import Alignment, align
 from fastproto.assignment.certificate import Assignment
-from fastproto.assignment.dense import assign, solve
+from fastproto.assignment.dispatch import assign, solve
 
 __all__ = ["Alignment", "Assignment", "align", "assign", "solve"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastproto.assignment.certificate import Assignment, directions
-from fastproto.assignment.dense import assign
+from fastproto.assignment.dispatch import assign
 
 MAX_ROUNDS = 50
 
