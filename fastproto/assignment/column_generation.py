@@ -17,16 +17,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastproto.assignment.passes import Array, Scores
+from fastproto.assignment.passes import EVERY, Array, Scores
 
 LIST = 24  # columns on a row's list: 16 sometimes needed a second round, 32 cost more and saved nothing
+LONGEST = 768  # of what is added to a list at once: doubled from LIST for rows that stay short of columns
 SHORT_LIST = 12  # where each row is likely to get its favourite
 PROOF = 16  # better columns that a sweep for proof names of a row; doubled while rows have more
 PROOF_MOST = 256
 # (temperature in units of std(s), one row in so many). On clustered and random means of 2,000 to 10,000 classes the
 # lists then held the optimum at once; the last step still moves prices by 0.1 std, well within the width of a list.
 COLD = ((1.14, 4), (0.4, 2), (0.15, 1))
-WARM = ((0.15, 1),)
+WARM = ((0.4, 2), (0.15, 1))
 LEAST_MASS = 0.1  # what a sample says of a column that none of its rows wants is no reason to make it much cheaper
 STEPS = (2e-2, 4e-3, 8e-4, 1.6e-4, 3e-5)  # of the auction, in units of std(s)
 SETTLED = 0.9  # from this share of rows with a favourite of their own on, neither Sinkhorn steps nor an auction pay
@@ -35,7 +36,10 @@ LOOK_EVERY, LOOK_ROWS, LOOK_SHARE = (
     1024,
     0.985,
 )  # a sample of large problems tells whether a look at all rows can pay
-FEW = 0.05  # of the rows: so many may be wrong for the prices to be kept as they are
+PEEK_EVERY = 16  # the same for a previous result
+NEAR = 0.5  # in units of std(s): columns so far below the assigned one are listed as well
+FEW = 0.02  # of the rows: so many may be wrong for the prices to be kept as they are
+CENTRE = 0.25  # in units of std(s): how far prices may be moved away from their limits
 TOLERANCE = 1e-9  # in units of std(s): a pair that is better by less is ruled out
 TIE = 1e-11  # in units of std(s): a previous column is so much better than its equal
 ROUNDING = 4e-15  # of sums in the solver, relative to the largest score
@@ -100,6 +104,7 @@ class Search:
         try:
             return self.search()
         except (OutOfTime, KeyboardInterrupt) as reason:
+            self.deadline = None  # the sweep for the honest gap
             why = "interrupted" if isinstance(reason, KeyboardInterrupt) else "the time was over"
             return self.found(self.prove(self.columns, self.prices), f"{why}: the best so far")
 
@@ -113,34 +118,42 @@ class Search:
         places = PROOF
         columns, row_of = self.columns.copy() if self.warm else np.full(self.size, -1), np.full(self.size, -1)
         for round_ in range(1, MAX_ROUNDS + 1):
-            self.solve(lists, columns, row_of, steps if round_ == 1 else ())
+            self.settle(lists, columns, row_of, steps if round_ == 1 else (), centre=round_ == 1)
             self.columns = columns.copy()
             proof = self.prove(self.columns, self.prices, places)
             if not len(proof.rows):
                 break
             places = min(2 * places, PROOF_MOST) if proof.crowded else places
             self.say(f"round {round_}: {len(proof.rows)} pairs are better")
-            lists = lists.extended(proof, self.tie * (proof.columns == self.old[proof.rows]))
+            lists.add(proof.rows, proof.columns, proof.scores + self.bonus(proof.rows, proof.columns))
         return self.found(proof, f"{round_} round{'s' if round_ > 1 else ''} of lists, prices and proof")
 
     # --- the steps ---
 
     def look_at_previous(self) -> tuple[Found | None, Lists | None, tuple[float, ...]]:
-        values, indices = self.sweep(self.prices, LIST)
+        own, margin = self.own(self.columns, self.prices), self.scores.margin(self.prices)
+        floor = own - margin - NEAR * self.scores.spread
+        if self.rows >= LOOK_ROWS:
+            some = slice(None, None, PEEK_EVERY)
+            values, _ = self.sweep(self.prices, 1, floor, some)
+            if np.mean(values[:, 0] > (own + margin)[some]) > FEW:
+                self.say("much of the previous assignment no longer holds")
+                return None, None, STEPS
+        values, indices = self.sweep(self.prices, LIST, floor=floor)
         proof = self.prove(self.columns, self.prices, seen=(values, indices))
         if proof.gap <= self.good_enough:
             found = self.found(proof, "its prices still prove it optimal")
             found.unchanged = True
             return found, None, ()
         wrong = len(np.unique(proof.rows)) / self.rows
-        self.say(f"{100 * wrong:.1f} % of the previous assignment no longer holds")
-        return (None, self.list_columns(values, indices), ()) if wrong <= FEW else (None, None, STEPS)
+        self.say(f"{100 * wrong:.1f} % of the previous assignment no longer hold")
+        return (None, self.list_columns(values, indices, floor), ()) if wrong <= FEW else (None, None, STEPS)
 
     def look(self) -> tuple[Found | None, Lists | None, tuple[float, ...]]:
         """Whether the favourites of the rows are the answer already, or nearly."""
         length = LIST
         if self.rows >= LOOK_ROWS:
-            _, some = self.sweep(self.prices, 1, LOOK_EVERY)
+            _, some = self.sweep(self.prices, 1, rows=slice(None, None, LOOK_EVERY))
             different = np.count_nonzero(self.count(some))
             if different < LOOK_SHARE * len(some):
                 return None, None, STEPS
@@ -174,33 +187,66 @@ class Search:
         if unseen:  # left-over columns end with equal prices, the lowest
             self.prices = np.maximum(self.prices, np.partition(self.prices, unseen - 1)[unseen - 1])
 
-    def list_columns(self, values: Array, indices: Array) -> Lists:
+    def list_columns(self, values: Array, indices: Array, floor: Array | None = None) -> Lists:
         """The columns found, and the old one: so there is always a complete assignment on the lists."""
-        ends = np.concatenate((indices, self.old[: self.rows, None].astype(np.int32)), axis=1)
-        known = (indices == ends[:, -1:]).any(1)
-        width = ends.shape[1]
-        scores = self.scores.exact(np.repeat(self.every_row, width), ends.ravel()).reshape(ends.shape)
-        scores += self.tie * (ends == ends[:, -1:])
-        return Lists(ends, scores, np.where(known, width - 1, width))
+        from fastproto.assignment.sparse import start_lists
 
-    def solve(self, lists: Lists, columns: Array, row_of: Array, steps: tuple[float, ...]) -> None:
+        ends, counts = start_lists(indices, self.old)
+        scores = self.scores.exact(np.repeat(self.every_row, ends.shape[1]), ends.ravel()).reshape(ends.shape)
+        scores[:, 0] += self.tie
+        return Lists(ends, scores, counts, values[:, -1] if floor is None else np.maximum(values[:, -1], floor))
+
+    def settle(
+        self, lists: Lists, columns: Array, row_of: Array, steps: tuple[float, ...], *, centre: bool
+    ) -> None:
+        """The optimum on the lists, with lists made longer where the prices that it needs reach beyond their end.
+
+        Prices only rise, so what is not on a list stays below the value at its end; only rows that are left with less
+        can be missing a column, and only these are looked at.
+        """
         from fastproto.assignment.sparse import centre_prices, solve_lists
 
-        self.check_time()
-        arcs = (lists.indices, lists.scores, lists.counts)
         spread, slack = self.scores.spread, ROUNDING * self.scores.magnitude
-        stuck = solve_lists(*arcs, self.prices, columns, row_of, tuple(step * spread for step in steps), slack)
-        assert stuck < 0, "the old columns are a complete assignment"
-        centre_prices(*arcs, self.prices, columns, row_of, 2, 0.5 * spread)
+        for round_ in range(MAX_ROUNDS):
+            self.check_time()
+            arcs = (lists.indices, lists.scores, lists.counts)
+            bids = tuple(step * spread for step in steps) if round_ == 0 else ()
+            stuck = solve_lists(*arcs, self.prices, columns, row_of, bids, slack)
+            assert stuck < 0, "the old columns are a complete assignment"
+            own, margin = self.own(columns, self.prices), self.scores.margin(self.prices)
+            short = np.nonzero(own < lists.complete_to + margin)[0]
+            if not len(short) and not centre:
+                break
+            if not len(short):
+                before, centre = self.prices.copy(), False
+                centre_prices(*arcs, self.prices, columns, row_of, 2, CENTRE * spread)
+                lists.complete_to += (before - self.prices).max()  # what is not listed may have come up by so much
+                continue
+            floor = own - margin - NEAR * spread
+            places = min(LIST << round_, LONGEST)
+            values, indices = self.sweep(self.prices, places, floor, short)
+            rows, place = np.nonzero(indices >= 0)
+            rows, ends = short[rows], indices[rows, place]
+            scores = self.scores.exact(rows.astype(np.int32), ends)
+            lists.add(rows, ends, scores + self.bonus(rows, ends))
+            end = np.maximum(values[:, -1], floor[short])
+            # What is still crowded then (equal columns, equal rows) is left to the sweeps for proof.
+            lists.complete_to[short] = -np.inf if places == LONGEST else end
+            self.say(f"{len(short)} lists made longer")
+
+    def bonus(self, rows: Array, columns: Array) -> Array:
+        """Of equally good columns the previous one is taken."""
+        extra: Array = self.tie * (columns == self.old[rows])
+        return extra
 
     def prove(
         self, columns: Array, prices: Array, places: int = PROOF, seen: tuple[Array, Array] | None = None
     ) -> Proof:
         """One sweep, or none if ``seen`` is what one saw at these prices; then float64 for what rounding left open."""
         margin = self.scores.margin(prices)
-        own = self.scores.exact(self.every_row, columns[: self.rows].astype(np.int32)) - prices[columns[: self.rows]]
+        own = self.own(columns, prices)
         floor = own - margin
-        values, indices = seen or self.sweep(prices, min(places, self.size), floor=floor)
+        values, indices = seen or self.sweep(prices, places, floor)
         rows, place = np.nonzero((values >= floor[:, None]) & (indices >= 0))
         ends = indices[rows, place]
         scores = self.scores.exact(rows.astype(np.int32), ends)
@@ -233,11 +279,19 @@ class Search:
     def count(self, columns: Array) -> Array:
         return np.bincount(columns.ravel(), minlength=self.size)
 
-    def sweep(self, prices: Array, k: int, every: int = 1, floor: Array | None = None) -> tuple[Array, Array]:
-        if floor is None:
-            self.check_time()
-        self.passes += 1 / every
-        return self.scores.top(prices, min(k, self.size), floor, every)
+    def sweep(
+        self, prices: Array, k: int, floor: Array | None = None, rows: Array | slice = EVERY
+    ) -> tuple[Array, Array]:
+        self.check_time()
+        values, indices = self.scores.top(prices, min(k, self.size), floor, rows)
+        self.passes += len(values) / self.rows
+        return values, indices
+
+    def own(self, columns: Array, prices: Array) -> Array:
+        """What each row has of its column."""
+        columns = columns[: self.rows]
+        left: Array = self.scores.exact(self.every_row, columns.astype(np.int32)) - prices[columns]
+        return left
 
     def tolerance(self, prices: Array) -> float:
         return max(TOLERANCE * self.scores.spread, 4 * ROUNDING * self.scores.magnitude)
@@ -262,12 +316,12 @@ class Lists:
     indices: Array  # [n, width] int32
     scores: Array  # [n, width] float64
     counts: Array  # [n] int64
+    complete_to: Array  # [n]: no column with a larger s_ij - p_j, of the prices when it was listed, is missing
 
-    def extended(self, proof: Proof, bonus: Array) -> Lists:
+    def add(self, rows: Array, columns: Array, scores: Array) -> None:
         from fastproto.assignment.sparse import add_arcs
 
-        need = int((self.counts + np.bincount(proof.rows, minlength=len(self.counts))).max())
+        need = int((self.counts + np.bincount(rows, minlength=len(self.counts))).max())
         more = ((0, 0), (0, max(0, need - self.indices.shape[1])))
-        lists = Lists(np.pad(self.indices, more), np.pad(self.scores, more), self.counts)
-        add_arcs(lists.indices, lists.scores, lists.counts, proof.rows, proof.columns, proof.scores + bonus)
-        return lists
+        self.indices, self.scores = np.pad(self.indices, more), np.pad(self.scores, more)
+        add_arcs(self.indices, self.scores, self.counts, rows, columns, scores)

@@ -22,6 +22,7 @@ BLOCK_BYTES = 1 << 22  # a block stays in the last cache between the product and
 FOR_ONE_THREAD = 1 << 16  # a block of fewer scores is not worth waking others
 ROUNDED_MIN_DIM = 32  # below it the scan costs more than the product, and the error leaves too many pairs in question
 LOG2E = 1.4426950408889634
+EVERY = slice(None)
 EPS = float(np.finfo(np.float32).eps)
 
 
@@ -39,8 +40,10 @@ class Scores(Protocol):
     def column_mass(self, prices: Array, temperature: float, every: int) -> Array:
         """Σ_i softmax_j((s_ij - p_j) / temperature) [columns], of each ``every``-th row."""
 
-    def top(self, prices: Array, k: int, floor: Array | None = None, every: int = 1) -> tuple[Array, Array]:
-        """The k largest s_ij - p_j of a row, rounded, downwards, and where [rows, k]; -inf and -1 below the floor."""
+    def top(
+        self, prices: Array, k: int, floor: Array | None = None, rows: Array | slice = EVERY
+    ) -> tuple[Array, Array]:
+        """Of all or some rows, the k largest s_ij - p_j of a row, rounded, downwards, and where [rows, k]; -inf and -1 below the floor."""
 
     def exact(self, rows: Array, columns: Array) -> Array:
         """s_ij in float64 of these pairs."""
@@ -114,11 +117,44 @@ def top_scores(blocks: Blocks, prices: Array, k: int, floor: Array) -> tuple[Arr
     return values, indices
 
 
-class FactorScores:
-    """s_ij = q̂_i·w_j. The sweeps see q̂ and w centred: constants of rows and columns, which the prices take up.
+class Swept:
+    """What sweeps over rounded scores say of the true ones: s_ij - p_j = (rounded - (p_j - price_shift_j)) + row_shift_i.
 
-    Centring leaves what the assignment is about; without it bfloat16, or float32 where means have collapsed, would
-    spend its digits on what all rows have in common.
+    Shifts of rows and columns leave the assignment what it is, and the rounded scores with digits for what matters.
+    """
+
+    shape: tuple[int, int]
+    blocks: Blocks
+    row_shift: Array  # [rows]
+    price_shift: Array  # [columns]
+    error: Array  # [rows]: of a rounded score
+
+    def margin(self, prices: Array) -> Array:
+        return self.error + 2 * EPS * float(np.abs(prices - self.price_shift).max())
+
+    def _part(self, rows: Array | slice) -> Blocks:
+        chosen = rows if isinstance(rows, slice) else torch.from_numpy(rows)
+        return Blocks(self.blocks.left[chosen], self.blocks.right)
+
+    def column_mass(self, prices: Array, temperature: float, every: int) -> Array:
+        shifted = (prices - self.price_shift).astype(np.float32)
+        return column_mass(self._part(slice(None, None, every)), shifted, 1 / temperature)
+
+    def top(
+        self, prices: Array, k: int, floor: Array | None = None, rows: Array | slice = EVERY
+    ) -> tuple[Array, Array]:
+        shift = self.row_shift[rows]
+        low = np.full(len(shift), -np.inf) if floor is None else floor[rows] - shift
+        shifted = (prices - self.price_shift).astype(np.float32)
+        values, indices = top_scores(self._part(rows), shifted, k, low.astype(np.float32))
+        return values + shift[:, None], indices
+
+
+class FactorScores(Swept):
+    """s_ij = q̂_i·w_j. The sweeps see q̂ and w centred.
+
+    Without centring bfloat16, or float32 where means have collapsed, would spend its digits on what all rows have in
+    common.
     """
 
     def __init__(self, class_means: Tensor, norms: Array, prototypes: Tensor) -> None:
@@ -138,11 +174,12 @@ class FactorScores:
             gram *= (factor.T @ factor).float() / len(x)  # what its rounding does to std(s) is far below a percent
             norm, lost = np.empty(len(x)), np.empty(len(x))
             norms_and_losses(x, scale, mean, as_array(factor), norm, lost)
-            means.append(mean), factors.append(factor), size.append(norm), loss.append(lost)
+            for into, value in ((means, mean), (factors, factor), (size, norm), (loss, lost)):
+                into.append(value)
         self.spread = max(float(gram.sum()), 0.0) ** 0.5
         self.mean = float(means[0] @ means[1])
         self.blocks = Blocks(*factors)
-        self.column_shift = self.right @ means[0]
+        self.price_shift = self.column_shift = self.right @ means[0]
         self.row_shift = self.left @ means[1] / norms - self.mean
         self.magnitude = float(size[1].max() + np.linalg.norm(means[1]))
         # Cauchy-Schwarz on what rounding took from the factors; the float32 sums and the rounding of the result.
@@ -150,22 +187,6 @@ class FactorScores:
         self.error = (
             loss[0] * (size[1].max() + loss[1].max()) + size[0] * loss[1].max() + 1.01 * unit * size[0] * size[1].max()
         )
-
-    def margin(self, prices: Array) -> Array:
-        return self.error + 2 * EPS * float(np.abs(prices - self.column_shift).max())
-
-    def _prices(self, prices: Array) -> Array:
-        return (prices - self.column_shift).astype(np.float32)
-
-    def column_mass(self, prices: Array, temperature: float, every: int = 1) -> Array:
-        blocks = Blocks(self.blocks.left[::every], self.blocks.right)
-        return column_mass(blocks, self._prices(prices), 1 / temperature)
-
-    def top(self, prices: Array, k: int, floor: Array | None = None, every: int = 1) -> tuple[Array, Array]:
-        low = np.full(self.shape[0], -np.inf) if floor is None else floor - self.row_shift
-        blocks = Blocks(self.blocks.left[::every], self.blocks.right)
-        values, indices = top_scores(blocks, self._prices(prices), k, low[::every].astype(np.float32))
-        return values + self.row_shift[::every, None], indices
 
     def exact(self, rows: Array, columns: Array) -> Array:
         from fastproto.assignment.scan import exact_scores
@@ -180,28 +201,17 @@ class FactorScores:
         return found
 
 
-class MatrixScores:
-    """s = a matrix that is there, float64; the sweeps see it in float32, less the mean of each row."""
+class MatrixScores(Swept):
+    """s = a float64 matrix that is there; the sweeps see it in float32, less the mean of each row."""
 
     def __init__(self, scores: Array) -> None:
         self.scores, self.shape = scores, scores.shape
         self.spread, self.magnitude = float(scores.std()), float(np.abs(scores).max())
-        self.row_shift = scores.mean(1)
-        self.blocks = Blocks(torch.from_numpy((scores - self.row_shift[:, None]).astype(np.float32)), None)
+        self.row_shift, self.price_shift = scores.mean(1), np.zeros(len(scores))
         self.column_shift = scores.mean(0) - self.row_shift.mean()
-        self.error = EPS * np.abs(scores - self.row_shift[:, None]).max(1)
-
-    def margin(self, prices: Array) -> Array:
-        return self.error + 2 * EPS * float(np.abs(prices).max())
-
-    def column_mass(self, prices: Array, temperature: float, every: int) -> Array:
-        return column_mass(Blocks(self.blocks.left[::every], None), prices.astype(np.float32), 1 / temperature)
-
-    def top(self, prices: Array, k: int, floor: Array | None = None, every: int = 1) -> tuple[Array, Array]:
-        low = np.full(self.shape[0], -np.inf) if floor is None else floor - self.row_shift
-        blocks = Blocks(self.blocks.left[::every], None)
-        values, indices = top_scores(blocks, prices.astype(np.float32), k, low[::every].astype(np.float32))
-        return values + self.row_shift[::every, None], indices
+        centred = (scores - self.row_shift[:, None]).astype(np.float32)
+        self.blocks = Blocks(torch.from_numpy(centred), None)
+        self.error = EPS * np.abs(centred).max(1).astype(np.float64)
 
     def exact(self, rows: Array, columns: Array) -> Array:
         found: Array = self.scores[rows, columns]

@@ -18,6 +18,7 @@ BIDS_PER_ROW = (
     100  # of an auction: it ends far earlier, unless bids rise in steps that are small beside what they compete for
 )
 BIDS_PER_FREE_ROW = 5  # of the row reduction, before augmenting paths take over
+HIGHEST_BID = 5  # of any auction, in units of the largest step
 
 
 @njit(cache=True, nogil=True)
@@ -69,10 +70,20 @@ def _two_best(indices: Any, scores: Any, count: int, prices: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def _auction(
-    indices: Any, scores: Any, counts: Any, prices: Any, column_of: Any, row_of: Any, step: float, most: int
+    indices: Any,
+    scores: Any,
+    counts: Any,
+    prices: Any,
+    column_of: Any,
+    row_of: Any,
+    step: float,
+    highest: float,
+    most: int,
 ) -> int:
     """Free rows outbid one another, the last one first; each ends within ``step`` of its best.
 
+    A row takes a free column at its price, and raises that of a taken one by what it could lose, at most ``highest``:
+    were it the whole margin, prices on an easy instance would rise until columns that are not listed look attractive.
     With ``step`` 0 it is the row reduction of Jonker and Volgenant: rows end at their best, but one that is outbid at
     no gain in price stays free. Stops after ``most`` bids.
     """
@@ -88,17 +99,15 @@ def _auction(
         bids += 1
         i = waiting[count]
         best, j, second, other = _two_best(indices[i], scores[i], counts[i], prices)
-        if other < 0:
-            second = best
-        if step == 0.0 and second == best and row_of[j] >= 0 and other >= 0:
+        if step == 0.0 and second == best and row_of[j] >= 0:
             j = other
-        gained = best - second + step
-        prices[j] += gained
         loser = row_of[j]
         row_of[j], column_of[i] = i, j
         if loser >= 0:
+            raised = min(best - second, highest) + step
+            prices[j] += raised
             column_of[loser] = -1
-            if gained > 0.0:
+            if raised > 0.0:
                 waiting[count] = loser
                 count += 1
     return bids
@@ -290,12 +299,13 @@ def solve_lists(
     """
     arcs = (indices, scores, counts)
     listed = len(indices)
+    highest = HIGHEST_BID * steps[0] if steps else 0.0
     for step in steps:
         if _keep(*arcs, prices, column_of, row_of, step):
-            _auction(*arcs, prices, column_of, row_of, step, BIDS_PER_ROW * listed)
+            _auction(*arcs, prices, column_of, row_of, step, highest, BIDS_PER_ROW * listed)
     free = _keep(*arcs, prices, column_of, row_of, slack)
     if steps:
-        _auction(*arcs, prices, column_of, row_of, 0.0, BIDS_PER_FREE_ROW * free)
+        _auction(*arcs, prices, column_of, row_of, 0.0, highest, BIDS_PER_FREE_ROW * free)
     profit = _profits(*arcs, prices, column_of)
     _, stuck = _augment(*arcs, prices, profit, 0.0, column_of, row_of, 0, listed)
     if stuck < 0 and listed < len(prices):
@@ -303,6 +313,20 @@ def solve_lists(
         lowest = _give_away(*arcs, prices, profit, column_of, row_of)
         _augment(*arcs, prices, profit, lowest, column_of, row_of, listed, len(prices))
     return int(stuck)
+
+
+@njit(cache=True, nogil=True)
+def start_lists(found: Any, old: Any) -> Any:
+    """(indices, counts): the column ``old_i`` first, then those of ``found`` [n, k] that are others and not -1."""
+    rows, k = found.shape
+    indices, counts = np.zeros((rows, k + 1), np.int32), np.ones(rows, np.int64)
+    for i in range(rows):
+        indices[i, 0] = old[i]
+        for a in range(k):
+            if found[i, a] >= 0 and found[i, a] != old[i]:
+                indices[i, counts[i]] = found[i, a]
+                counts[i] += 1
+    return indices, counts
 
 
 @njit(cache=True, nogil=True)
