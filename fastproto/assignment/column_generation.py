@@ -38,8 +38,8 @@ LOOK_EVERY, LOOK_ROWS, LOOK_SHARE = (
 )  # a sample of large problems tells whether a look at all rows can pay
 PEEK_EVERY = 16  # the same for a previous result
 NEAR = 0.5  # in units of std(s): columns so far below the assigned one are listed as well
-FEW = 0.02  # of the rows: so many may be wrong for the prices to be kept as they are
-CENTRE = 0.25  # in units of std(s): how far prices may be moved away from their limits
+FEW = 0.1  # of the rows: so many may be wrong for the prices to be kept as they are
+CENTRE = 0.5  # in units of std(s): how far prices may be moved away from their limits
 TOLERANCE = 1e-9  # in units of std(s): a pair that is better by less is ruled out
 TIE = 1e-11  # in units of std(s): a previous column is so much better than its equal
 ROUNDING = 4e-15  # of sums in the solver, relative to the largest score
@@ -196,9 +196,7 @@ class Search:
         scores[:, 0] += self.tie
         return Lists(ends, scores, counts, values[:, -1] if floor is None else np.maximum(values[:, -1], floor))
 
-    def settle(
-        self, lists: Lists, columns: Array, row_of: Array, steps: tuple[float, ...], *, centre: bool
-    ) -> None:
+    def settle(self, lists: Lists, columns: Array, row_of: Array, steps: tuple[float, ...], *, centre: bool) -> None:
         """The optimum on the lists, with lists made longer where the prices that it needs reach beyond their end.
 
         Prices only rise, so what is not on a list stays below the value at its end; only rows that are left with less
@@ -255,11 +253,12 @@ class Search:
         np.maximum.at(best, rows, value)
         full = (indices[:, -1] >= 0) & (values[:, -1] >= floor) & (indices.shape[1] < self.size)
         better = value > own[rows] + self.tolerance(prices)
-        rows, ends, scores = [rows[better]], [ends[better]], [scores[better]]
-        self.complete(np.nonzero(full & (values[:, -1] + margin > best))[0], prices, own, best, (rows, ends, scores))
+        arcs = ([rows[better]], [ends[better]], [scores[better]])
+        self.complete(np.nonzero(full & (values[:, -1] + margin > best))[0], prices, own, best, arcs)
         left_over = prices[columns[self.rows :]]
         gap = float((best - own).sum() + (left_over - prices.min()).sum())
-        return Proof(gap, np.concatenate(rows), np.concatenate(ends), np.concatenate(scores), bool(full.any()))
+        rows, ends, scores = (np.concatenate(part) for part in arcs)
+        return Proof(gap, rows, ends, scores, bool(full.any()))
 
     def complete(self, rows: Array, prices: Array, own: Array, best: Array, arcs: tuple[list[Array], ...]) -> None:
         """All of these rows in float64: those in which more columns than places are as good as rounding can tell."""

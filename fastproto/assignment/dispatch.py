@@ -195,7 +195,8 @@ def check_memory(size: int, instead: str) -> None:
     have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if need > have:
         raise ValueError(
-            f"{size} classes need {need / 2**30:.0f} GiB as a matrix and this machine has {have / 2**30:.0f}; use {instead}"
+            f"{size} classes need {need / 2**30:.0f} GiB as a matrix and this machine has {have / 2**30:.0f}; "
+            f"use {instead}"
         )
 
 

@@ -7,7 +7,6 @@ is decided or reported is then computed again in float64 for the few pairs that 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,7 +18,6 @@ from fastproto.potential import quick_bfloat16
 
 Array = np.ndarray[Any, Any]
 BLOCK_BYTES = 1 << 22  # a block stays in the last cache between the product and the scan
-FOR_ONE_THREAD = 1 << 16  # a block of fewer scores is not worth waking others
 ROUNDED_MIN_DIM = 32  # below it the scan costs more than the product, and the error leaves too many pairs in question
 LOG2E = 1.4426950408889634
 EVERY = slice(None)
@@ -43,7 +41,7 @@ class Scores(Protocol):
     def top(
         self, prices: Array, k: int, floor: Array | None = None, rows: Array | slice = EVERY
     ) -> tuple[Array, Array]:
-        """Of all or some rows, the k largest s_ij - p_j of a row, rounded, downwards, and where [rows, k]; -inf and -1 below the floor."""
+        """Of all or some rows the k largest s_ij - p_j, rounded, downwards, and where; -inf and -1 below the floor."""
 
     def exact(self, rows: Array, columns: Array) -> Array:
         """s_ij in float64 of these pairs."""
@@ -63,24 +61,20 @@ class Blocks:
     def shape(self) -> tuple[int, int]:
         return len(self.left), (self.left.shape[1] if self.right is None else len(self.right))
 
-    def scan(self, visit: Callable[[Array, int, int], None]) -> None:
-        """``visit(block, first row, thread)``, in as many threads as torch has; a block is overwritten by the next."""
+    def scan(self, visit: Callable[[Array, int], None]) -> None:
+        """``visit(block, first row)``; a block is overwritten by the next.
+
+        Products run in torch's threads, the scans, a fifth of the time, in this one: a second pool of threads would
+        fight with torch's, which keep spinning for a while after each product.
+        """
         rows, columns = self.shape
         step = max(32, min(512, BLOCK_BYTES // (columns * self.left.element_size()) // 32 * 32))
-        threads = torch.get_num_threads()
         room = None if self.right is None else self.left.new_empty(min(step, rows), columns)
-        with ThreadPoolExecutor(threads) as pool:  # starts no thread before it is given work
-            for start in range(0, rows, step):
-                part = self.left[start : start + step]
-                if self.right is not None and room is not None:
-                    part = torch.mm(part, self.right.T, out=room[: len(part)])
-                block = as_array(part)
-                if threads == 1 or block.size < FOR_ONE_THREAD:
-                    visit(block, start, 0)
-                    continue
-                share = -(-len(block) // threads)
-                at = range(0, len(block), share)
-                list(pool.map(visit, (block[a : a + share] for a in at), (start + a for a in at), range(len(at))))
+        for start in range(0, rows, step):
+            part = self.left[start : start + step]
+            if self.right is not None and room is not None:
+                part = torch.mm(part, self.right.T, out=room[: len(part)])
+            visit(as_array(part), start)
 
 
 def as_array(tensor: Tensor) -> Array:
@@ -93,13 +87,13 @@ def column_mass(blocks: Blocks, prices: Array, sharpness: float) -> Array:
     """Σ_i softmax_j(sharpness · (s_ij - p_j)) [C] float64; prices float32 [C]."""
     from fastproto.assignment.scan import softmax_columns
 
-    mass = np.zeros((torch.get_num_threads(), len(prices)), np.float32)
+    mass = np.zeros(len(prices), np.float32)
 
-    def visit(block: Array, first: int, thread: int) -> None:
-        softmax_columns(block, prices, np.float32(sharpness * LOG2E), mass[thread])
+    def visit(block: Array, first: int) -> None:
+        softmax_columns(block, prices, np.float32(sharpness * LOG2E), mass)
 
     blocks.scan(visit)
-    return mass.sum(0, dtype=np.float64)
+    return mass.astype(np.float64)
 
 
 def top_scores(blocks: Blocks, prices: Array, k: int, floor: Array) -> tuple[Array, Array]:
@@ -109,7 +103,7 @@ def top_scores(blocks: Blocks, prices: Array, k: int, floor: Array) -> tuple[Arr
     values = np.empty((blocks.shape[0], k), np.float32)
     indices = np.empty((blocks.shape[0], k), np.int32)
 
-    def visit(block: Array, first: int, thread: int) -> None:
+    def visit(block: Array, first: int) -> None:
         rows = slice(first, first + len(block))
         top_of_rows(block, prices, floor[rows], first, values[rows], indices[rows])
 
@@ -118,7 +112,7 @@ def top_scores(blocks: Blocks, prices: Array, k: int, floor: Array) -> tuple[Arr
 
 
 class Swept:
-    """What sweeps over rounded scores say of the true ones: s_ij - p_j = (rounded - (p_j - price_shift_j)) + row_shift_i.
+    """What sweeps over rounded scores r say of the true ones: s_ij - p_j = r_ij - (p_j - price_shift_j) + row_shift_i.
 
     Shifts of rows and columns leave the assignment what it is, and the rounded scores with digits for what matters.
     """
@@ -164,7 +158,10 @@ class FactorScores(Swept):
         self.shape = (len(self.left), len(self.right))
         dim = self.left.shape[1]
         rounded = dim >= ROUNDED_MIN_DIM and quick_bfloat16(torch.device("cpu"))
-        means, factors, size, loss = [], [], [], []
+        means: list[Array] = []
+        factors: list[Tensor] = []
+        size: list[Array] = []
+        loss: list[Array] = []
         gram = torch.ones(dim, dim)
         for x, scale in ((self.left, norms), (self.right, np.ones(len(self.right)))):
             mean, centred = np.zeros(dim), torch.empty(x.shape)
@@ -174,8 +171,10 @@ class FactorScores(Swept):
             gram *= (factor.T @ factor).float() / len(x)  # what its rounding does to std(s) is far below a percent
             norm, lost = np.empty(len(x)), np.empty(len(x))
             norms_and_losses(x, scale, mean, as_array(factor), norm, lost)
-            for into, value in ((means, mean), (factors, factor), (size, norm), (loss, lost)):
-                into.append(value)
+            means.append(mean)
+            factors.append(factor)
+            size.append(norm)
+            loss.append(lost)
         self.spread = max(float(gram.sum()), 0.0) ** 0.5
         self.mean = float(means[0] @ means[1])
         self.blocks = Blocks(*factors)
