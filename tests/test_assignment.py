@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from fastproto import assign, reference, solve
-from fastproto.assignment import Assignment, dense
+from fastproto.assignment import Assignment, dispatch
 
 from .helpers import unit_rows
 
@@ -178,6 +178,6 @@ def test_solve_errors(cost: Tensor, error: type[Exception], message: str) -> Non
 
 
 def test_too_large_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense.os, "sysconf", lambda name: 100)
-    with pytest.raises(ValueError, match="fewer classes"):
-        assign(torch.randn(50, 2), unit_rows(50, 2))
+    monkeypatch.setattr(dispatch.os, "sysconf", lambda name: 100)
+    with pytest.raises(ValueError, match="column_generation"):
+        assign(torch.randn(50, 2), unit_rows(50, 2), method="dense")

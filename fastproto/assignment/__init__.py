@@ -7,6 +7,6 @@ prototypes. Useful on its own: nothing here needs the rest of the package.
 from fastproto.assignment.align import Alignment, align
 from fastproto.assignment.background import in_background
 from fastproto.assignment.certificate import Assignment
-from fastproto.assignment.dense import assign, solve
+from fastproto.assignment.dispatch import assign, solve
 
 __all__ = ["Alignment", "Assignment", "align", "assign", "in_background", "solve"]

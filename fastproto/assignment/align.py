@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastproto.assignment.certificate import Assignment, directions
-from fastproto.assignment.dense import assign
+from fastproto.assignment.dispatch import assign
 
 MAX_ROUNDS = 50
 # Between two turns the assignment need not be the best one, only near it: the next turn moves the target anyway.

@@ -30,10 +30,12 @@ class Assignment:
     rounding_floor: float  # what rounding alone can make of a zero gap
     certified: bool
     changed: int | None  # labels whose prototype differs from the previous assignment; None without a previous one
-    method: str  # "previous", "lapjv", "lapx", "scipy"
+    method: str  # "previous", "column_generation", "lapjv", "lapx", "scipy"
     reason: str  # why this method ran
     seconds: float
-    passes: int  # sweeps over all C×C scores for certificates and prices, the solver's own not counted
+    passes: (
+        float  # sweeps over all C×C scores, of a part of the rows in proportion; those of a dense solver not counted
+    )
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,32 @@ def certify(
         block = rows(start, min(size, start + step))
         objective += block.gather(1, permutation[start : start + step, None]).sum()
         bound += (block - prices).max(1).values.sum()
-    gap = float(bound - objective)
-    floor = 4 * torch.finfo(torch.float64).eps * size * (magnitude + float(prices.abs().max()))
+    return judge(
+        float(objective),
+        float(bound - objective),
+        size=size,
+        largest_price=float(prices.abs().max()),
+        spread=spread,
+        magnitude=magnitude,
+        tolerance=tolerance,
+    )
+
+
+def judge(
+    objective: float,
+    gap: float,
+    *,
+    size: int,
+    largest_price: float,
+    spread: float,
+    magnitude: float,
+    tolerance: float,
+) -> Certificate:
+    """What a gap means: beside rounding, and beside the spread of the scores."""
+    floor = 4 * torch.finfo(torch.float64).eps * size * (magnitude + largest_price)
     scale = size * spread
     return Certificate(
-        objective=float(objective),
+        objective=objective,
         gap=max(gap, 0.0),
         relative_gap=max(gap, 0.0) / scale if scale > 0 else (0.0 if gap <= floor else float("inf")),
         rounding_floor=floor,

@@ -1,0 +1,221 @@
+"""Sweeps over all scores in blocks that are never stored: what column generation needs to know of them (processor).
+
+A sweep works on rounded scores, bfloat16 where the processor is quick at it, and knows how wrong these can be; whatever
+is decided or reported is then computed again in float64 for the few pairs that the error leaves in question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastproto.sweep import quick_bfloat16
+
+Array = np.ndarray[Any, Any]
+BLOCK_BYTES = 1 << 22  # a block stays in the last cache between the product and the scan
+ROUNDED_MIN_DIM = 32  # below it the scan costs more than the product, and the error leaves too many pairs in question
+LOG2E = 1.4426950408889634
+EVERY = slice(None)
+EPS = float(np.finfo(np.float32).eps)
+
+
+class Scores(Protocol):
+    """Rows and columns to be matched by s_ij; prices, values and results are in the units of s."""
+
+    shape: tuple[int, int]
+    spread: float  # std of s
+    magnitude: float  # no |s_ij| is larger
+    column_shift: Array  # prices [columns] that take out what all rows have in common: where a cold start begins
+
+    def margin(self, prices: Array) -> Array:
+        """How far a value of ``top`` can be from the true one [rows]."""
+
+    def column_mass(self, prices: Array, temperature: float, every: int) -> Array:
+        """Σ_i softmax_j((s_ij - p_j) / temperature) [columns], of each ``every``-th row."""
+
+    def top(
+        self, prices: Array, k: int, floor: Array | None = None, rows: Array | slice = EVERY
+    ) -> tuple[Array, Array]:
+        """Of all or some rows the k largest s_ij - p_j, rounded, downwards, and where; -inf and -1 below the floor."""
+
+    def exact(self, rows: Array, columns: Array) -> Array:
+        """s_ij in float64 of these pairs."""
+
+    def exact_rows(self, rows: Array) -> Array:
+        """All s_ij in float64 of a few rows."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Rounded scores by blocks of rows: ``left @ right.T``, or the rows of ``left`` where there is no ``right``."""
+
+    left: Tensor
+    right: Tensor | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.left), (self.left.shape[1] if self.right is None else len(self.right))
+
+    def scan(self, visit: Callable[[Array, int], None]) -> None:
+        """``visit(block, first row)``; a block is overwritten by the next.
+
+        Products run in torch's threads, the scans, a fifth of the time, in this one: a second pool of threads would
+        fight with torch's, which keep spinning for a while after each product.
+        """
+        rows, columns = self.shape
+        step = max(32, min(512, BLOCK_BYTES // (columns * self.left.element_size()) // 32 * 32))
+        room = None if self.right is None else self.left.new_empty(min(step, rows), columns)
+        for start in range(0, rows, step):
+            part = self.left[start : start + step]
+            if self.right is not None and room is not None:
+                part = torch.mm(part, self.right.T, out=room[: len(part)])
+            visit(as_array(part), start)
+
+
+def as_array(tensor: Tensor) -> Array:
+    """NumPy's view of it; of bfloat16, which NumPy lacks, the bits."""
+    array: Array = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array
+
+
+def column_mass(blocks: Blocks, prices: Array, sharpness: float) -> Array:
+    """Σ_i softmax_j(sharpness · (s_ij - p_j)) [C] float64; prices float32 [C]."""
+    from fastproto.assignment.scan import softmax_columns
+
+    mass = np.zeros(len(prices), np.float32)
+
+    def visit(block: Array, first: int) -> None:
+        softmax_columns(block, prices, np.float32(sharpness * LOG2E), mass)
+
+    blocks.scan(visit)
+    return mass.astype(np.float64)
+
+
+def top_scores(blocks: Blocks, prices: Array, k: int, floor: Array) -> tuple[Array, Array]:
+    """The k largest s_ij - p_j above floor_i, downwards (float32, -inf where there are fewer) and where (int32, -1)."""
+    from fastproto.assignment.scan import top_of_rows
+
+    values = np.empty((blocks.shape[0], k), np.float32)
+    indices = np.empty((blocks.shape[0], k), np.int32)
+
+    def visit(block: Array, first: int) -> None:
+        rows = slice(first, first + len(block))
+        top_of_rows(block, prices, floor[rows], first, values[rows], indices[rows])
+
+    blocks.scan(visit)
+    return values, indices
+
+
+class Swept:
+    """What sweeps over rounded scores r say of the true ones: s_ij - p_j = r_ij - (p_j - price_shift_j) + row_shift_i.
+
+    Shifts of rows and columns leave the assignment what it is, and the rounded scores with digits for what matters.
+    """
+
+    shape: tuple[int, int]
+    blocks: Blocks
+    row_shift: Array  # [rows]
+    price_shift: Array  # [columns]
+    error: Array  # [rows]: of a rounded score
+
+    def margin(self, prices: Array) -> Array:
+        return self.error + 2 * EPS * float(np.abs(prices - self.price_shift).max())
+
+    def _part(self, rows: Array | slice) -> Blocks:
+        chosen = rows if isinstance(rows, slice) else torch.from_numpy(rows)
+        return Blocks(self.blocks.left[chosen], self.blocks.right)
+
+    def column_mass(self, prices: Array, temperature: float, every: int) -> Array:
+        shifted = (prices - self.price_shift).astype(np.float32)
+        return column_mass(self._part(slice(None, None, every)), shifted, 1 / temperature)
+
+    def top(
+        self, prices: Array, k: int, floor: Array | None = None, rows: Array | slice = EVERY
+    ) -> tuple[Array, Array]:
+        shift = self.row_shift[rows]
+        low = np.full(len(shift), -np.inf) if floor is None else floor[rows] - shift
+        shifted = (prices - self.price_shift).astype(np.float32)
+        values, indices = top_scores(self._part(rows), shifted, k, low.astype(np.float32))
+        return values + shift[:, None], indices
+
+
+class FactorScores(Swept):
+    """s_ij = q̂_i·w_j. The sweeps see q̂ and w centred.
+
+    Without centring bfloat16, or float32 where means have collapsed, would spend its digits on what all rows have in
+    common.
+    """
+
+    def __init__(self, class_means: Tensor, norms: Array, prototypes: Tensor) -> None:
+        from fastproto.assignment.scan import centre_rows, mean_direction, norms_and_losses
+
+        self.left, self.right, self.norms = class_means.numpy(), prototypes.numpy(), norms
+        self.shape = (len(self.left), len(self.right))
+        dim = self.left.shape[1]
+        rounded = dim >= ROUNDED_MIN_DIM and quick_bfloat16(torch.device("cpu"))
+        means: list[Array] = []
+        factors: list[Tensor] = []
+        size: list[Array] = []
+        loss: list[Array] = []
+        gram = torch.ones(dim, dim)
+        for x, scale in ((self.left, norms), (self.right, np.ones(len(self.right)))):
+            mean, centred = np.zeros(dim), torch.empty(x.shape)
+            mean_direction(x, scale, mean)
+            centre_rows(x, scale, mean, centred.numpy())
+            factor = centred.bfloat16() if rounded else centred
+            gram *= (factor.T @ factor).float() / len(x)  # what its rounding does to std(s) is far below a percent
+            norm, lost = np.empty(len(x)), np.empty(len(x))
+            norms_and_losses(x, scale, mean, as_array(factor), norm, lost)
+            means.append(mean)
+            factors.append(factor)
+            size.append(norm)
+            loss.append(lost)
+        self.spread = max(float(gram.sum()), 0.0) ** 0.5
+        self.mean = float(means[0] @ means[1])
+        self.blocks = Blocks(*factors)
+        self.price_shift = self.column_shift = self.right @ means[0]
+        self.row_shift = self.left @ means[1] / norms - self.mean
+        self.magnitude = float(size[1].max() + np.linalg.norm(means[1]))
+        # Cauchy-Schwarz on what rounding took from the factors; the float32 sums and the rounding of the result.
+        unit = torch.finfo(factors[0].dtype).eps / 2 + 2 * (dim + 1) * EPS
+        self.error = (
+            loss[0] * (size[1].max() + loss[1].max()) + size[0] * loss[1].max() + 1.01 * unit * size[0] * size[1].max()
+        )
+
+    def exact(self, rows: Array, columns: Array) -> Array:
+        from fastproto.assignment.scan import exact_scores
+
+        found = np.empty(len(rows))
+        exact_scores(self.left, self.right, rows, columns, found)
+        found /= self.norms[rows]
+        return found
+
+    def exact_rows(self, rows: Array) -> Array:
+        found: Array = self.left[rows].astype(np.float64) @ self.right.T.astype(np.float64) / self.norms[rows, None]
+        return found
+
+
+class MatrixScores(Swept):
+    """s = a float64 matrix that is there; the sweeps see it in float32, less the mean of each row."""
+
+    def __init__(self, scores: Array) -> None:
+        self.scores, self.shape = scores, scores.shape
+        self.spread, self.magnitude = float(scores.std()), float(np.abs(scores).max())
+        self.row_shift, self.price_shift = scores.mean(1), np.zeros(len(scores))
+        self.column_shift = scores.mean(0) - self.row_shift.mean()
+        centred = (scores - self.row_shift[:, None]).astype(np.float32)
+        self.blocks = Blocks(torch.from_numpy(centred), None)
+        self.error = EPS * np.abs(centred).max(1).astype(np.float64)
+
+    def exact(self, rows: Array, columns: Array) -> Array:
+        found: Array = self.scores[rows, columns]
+        return found
+
+    def exact_rows(self, rows: Array) -> Array:
+        found: Array = self.scores[rows]
+        return found
