@@ -143,7 +143,7 @@ def test_left_over_prototypes_cost_nothing() -> None:
 def test_cut_short(stop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     means, prototypes = instance(400, 16, 0, "clustered")
 
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     if stop == "interrupt":

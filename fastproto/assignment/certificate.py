@@ -30,7 +30,7 @@ class Assignment:
     rounding_floor: float  # what rounding alone can make of a zero gap
     certified: bool
     changed: int | None  # labels whose prototype differs from the previous assignment; None without a previous one
-    method: str  # "previous", "column_generation", "lapjv", "lapx", "scipy"
+    method: str  # "previous", "column_generation", "lapx", "scipy"
     reason: str  # why this method ran
     seconds: float
     passes: (

@@ -1,4 +1,8 @@
-"""Exact dense solvers: lapjv where it has a wheel, lapx elsewhere, SciPy where neither is installed."""
+"""Exact dense solvers: lapx, or SciPy where it is not installed.
+
+Not the package lapjv: its row reduction has no bound, and on ties that rounding has almost broken two rows outbid one
+another by a last digit at a time, for ever.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +18,20 @@ def match_dense(scores: Array) -> tuple[Any, Array, str, str]:
     """(column of each row, first prices, solver, reason)."""
     if len(scores) == 1:
         return np.zeros(1, dtype=np.int64), np.zeros(1), "dense", "one class has one assignment"
-    cost = scores.max() - scores  # lapjv expects costs >= 0
-    try:
-        from lapjv import lapjv
-    except ImportError:
-        pass
-    else:
-        row, _, (_, _, dual) = lapjv(cost, force_doubles=True)
-        return row, -np.asarray(dual, dtype=np.float64), "lapjv", "the fastest dense solver that is installed"
+    cost = scores.max() - scores
     try:
         from lap import lapjv as lapx
     except ImportError:
         from scipy.optimize import linear_sum_assignment
 
-        return linear_sum_assignment(cost)[1], np.zeros(len(cost)), "scipy", "neither lapjv nor lapx is installed"
-    return lapx(cost)[1], np.zeros(len(cost)), "lapx", "lapjv is not installed"
+        return linear_sum_assignment(cost)[1], np.zeros(len(cost)), "scipy", "lapx is not installed"
+    return lapx(cost)[1], np.zeros(len(cost)), "lapx", "the fastest dense solver that always ends"
 
 
 def improve_prices(scores: Array, columns: Any, prices: Array, deadline: float | None) -> tuple[Array, int]:
     """Raise prices until no row prefers another column: p_j >= p_{A(i)} + s_ij - s_{i,A(i)} (Bellman-Ford).
 
-    Solvers without duals start from zero; those of lapjv are optimal but for rounding and need one sweep.
+    The solvers give no prices, so this starts from zero.
     """
     size = len(columns)
     matched = scores[np.arange(size), columns]

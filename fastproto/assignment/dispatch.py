@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from fastproto.assignment.certificate import Assignment, Certificate, certify, directions, judge, score_spread
-from fastproto.assignment.column_generation import TIE, Found, Search
+from fastproto.assignment.column_generation import Found, Search
 from fastproto.assignment.dense import improve_prices, match_dense
 from fastproto.assignment.passes import FactorScores, MatrixScores, Scores
 from fastproto.checks import TINY_NORM, check_finite, check_matrix, check_permutation, shape_of
 
 METHODS = ("auto", "dense", "column_generation")
-# From here on column generation took no longer than the dense solver and its matrix on any kind of means that was
-# measured, easy or hard; below, forming the matrix is cheap, and the sweeps' fixed costs show.
-COLUMN_GENERATION_FROM = 1000
+# From here on column generation took less time than the dense solver with its matrix and the proof, on easy and on
+# hard means; below, both take a millisecond or a few, and the dense solver needs no compiled code.
+COLUMN_GENERATION_FROM = 300
+TIE = 2e-10  # in units of std(s): more than a step of the grid that the dense solver sees
 MATRIX_FROM = 3000  # the same where the matrix is given
 
 
@@ -58,9 +59,9 @@ def assign(
         prototypes: W [C, D], any floating-point dtype and norms.
         previous: an earlier result; if its prices still prove its permutation optimal, it is returned after one pass.
             Otherwise the search starts from them. Of equally good prototypes a class keeps its previous one.
-        method: ``dense`` forms the C×C scores and hands them to lapjv, lapx or SciPy, whichever is installed;
+        method: ``dense`` forms the C×C scores and hands them to lapx, or to SciPy where that is not installed;
             ``column_generation`` needs memory O(C·D) and a few passes over the scores, which are never stored; ``auto``
-            is column generation from C = 1000 on. The result says which ran and why.
+            is column generation from C = 300 on. The result says which ran and why.
         tolerance: how large the gap may be, relative to C · std(s), for the result to count as certified; a gap within
             the rounding floor always does.
         time_limit: seconds, looked at between passes. When the time is over, or at Ctrl-C, column generation returns
