@@ -164,7 +164,8 @@ def test_gaussian_potential() -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "gaussian_potential.json").write_text(json.dumps(result, indent=2) + "\n")
     draw(series, RESULTS / "gaussian_potential.png")
-    assert all(cell["gradient_error"]["highest"] < 1e-5 for cell in result["sizes"])
+    for name, most in (("highest", 1e-5), ("high", 1e-3), ("medium", 1e-2)):
+        assert all(cell["gradient_error"][name] <= most for cell in result["sizes"]), name
     # the naive pass holds two C×C matrices or more: less means that the measurement, not the memory, is small
     assert result["extra_peak_mib_10000_128"]["naive"] > 600
     assert result["extra_peak_mib_10000_128"]["ours"] <= 30

@@ -20,17 +20,9 @@ import torch
 from torch import Tensor
 
 BACKENDS = ("auto", "triton", "numba", "torch")
-KERNELS = {  # op -> (its module, its function)
+KERNELS = {  # op that runs on Triton -> (its module, its function)
     "gaussian_potential": ("fastproto_kernels.gaussian_potential", "gaussian_potential"),
-    "head_step_": ("fastproto_kernels.head_step", "head_step_"),
-    "ipm_loss": ("fastproto_kernels.ipm_loss", "ipm_loss"),
-    "log_sum_exp": ("fastproto_kernels.sinkhorn", "log_sum_exp"),
-    "nearest_prototypes": ("fastproto_kernels.top_scores", "top_scores"),
-    "row_maxima": ("fastproto_kernels.row_maxima", "row_maxima"),
-    "sinkhorn_sweep": ("fastproto_kernels.sinkhorn", "sinkhorn_sweep"),
     "sphere_step_": ("fastproto_kernels.sphere_step", "sphere_step_"),
-    "top_scores": ("fastproto_kernels.top_scores", "top_scores"),
-    "update_class_means_": ("fastproto_kernels.update_class_means", "update_class_means_"),
 }
 COMPILED = ("ipm_loss", "update_class_means_")  # ops with row loops for the processor
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 TINY_NORM = 1e-12  # rows shorter than this have no direction
-UNIT_TOLERANCE = 1e-3  # a prototype's norm may differ from 1 by this much (a bfloat16 copy still passes a cast back)
+UNIT_TOLERANCE = 1e-3  # a prototype's norm may differ from 1 by this much, or by the epsilon of its dtype
 
 
 def shape_of(tensor: Tensor) -> str:
@@ -35,12 +35,19 @@ def check_finite(name: str, tensor: Tensor) -> None:
 def check_unit_rows(name: str, tensor: Tensor) -> None:
     check_finite(name, tensor)
     deviation = (torch.linalg.vector_norm(tensor.float(), dim=1) - 1).abs()
-    if bool((deviation > max(UNIT_TOLERANCE, torch.finfo(tensor.dtype).eps)).any()):
-        row = int(deviation.argmax())
-        norm = float(torch.linalg.vector_norm(tensor[row].float()))
-        raise ValueError(
-            f"{name} row {row} has norm {norm:.4g}; expected unit rows: pass torch.nn.functional.normalize(w, dim=1)"
-        )
+    if bool((deviation > unit_tolerance(tensor.dtype)).any()):
+        raise not_unit(name, tensor, int(deviation.argmax()))
+
+
+def unit_tolerance(dtype: torch.dtype) -> float:
+    return max(UNIT_TOLERANCE, torch.finfo(dtype).eps)
+
+
+def not_unit(name: str, tensor: Tensor, row: int) -> ValueError:
+    norm = float(torch.linalg.vector_norm(tensor[row].float()))
+    return ValueError(
+        f"{name} row {row} has norm {norm:.4g}; expected unit rows: pass torch.nn.functional.normalize(w, dim=1)"
+    )
 
 
 def check_prototypes(prototypes: Tensor) -> None:
@@ -55,9 +62,7 @@ def check_labels(name: str, labels: Tensor, count: int) -> None:
         given = str(labels.dtype) if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"{name} are {given}; expected an int64 tensor: convert them with .long()")
     if labels.shape != (count,):
-        raise ValueError(
-            f"{name} have shape {shape_of(labels)}; expected [{count}], one label for each row of features"
-        )
+        raise ValueError(f"{name} have shape {shape_of(labels)}; expected [{count}], one number for each row")
 
 
 def check_label_range(name: str, labels: Tensor, num_classes: int) -> None:

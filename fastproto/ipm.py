@@ -17,8 +17,10 @@ from fastproto.checks import (
     check_matrix,
     check_prototypes,
     check_unit_rows,
+    not_unit,
     refuse_double_backward,
     shape_of,
+    unit_tolerance,
 )
 from fastproto.operators import register
 
@@ -147,8 +149,12 @@ def _ipm_loss(
     skip: bool,
 ) -> tuple[Tensor, Tensor]:
     """Loss per sample [B] and its gradient with respect to that sample's features [B, D] (dtype of the features)."""
-    backend = resolve("ipm_loss", features, prototypes).backend
-    if backend == "numba":
+    given = (
+        (features, prototypes, labels, assignment)
+        if weight is None
+        else (features, prototypes, labels, assignment, weight)
+    )
+    if resolve("ipm_loss", *given).backend == "numba":
         return _with_numba(features, labels, prototypes, assignment, weight, factor, skip)
     check_label_range("labels", labels, len(prototypes))
     rows = assignment[labels]
@@ -202,6 +208,7 @@ def _with_numba(
         assignment.contiguous().numpy(),
         omega.numpy(),
         rows.np.float32(factor),
+        rows.np.float32(unit_tolerance(prototypes.dtype)),
         skip,
         loss.numpy(),
         gradient.numpy(),
@@ -211,7 +218,8 @@ def _with_numba(
     elif wrong == rows.BAD_ASSIGNMENT:
         check_label_range("rows of the assignment", assignment, len(prototypes))
     elif wrong == rows.NOT_UNIT:
-        check_unit_rows("prototypes", prototypes)
+        check_finite("prototypes", prototypes)
+        raise not_unit("prototypes", prototypes, row)
     elif wrong == rows.NOT_FINITE:
         raise not_finite(row)
     return loss, gradient.to(features.dtype)
@@ -226,7 +234,7 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
 
 def not_finite(row: int) -> ValueError:
     return ValueError(
-        f"features hold NaN or inf (first in row {row}); expected finite numbers: "
+        f"features hold NaN or inf, or numbers too large to be squared (first in row {row}); expected finite numbers: "
         "lower the learning rate or look for the layer that overflows"
     )
 

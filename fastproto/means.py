@@ -58,7 +58,7 @@ def update_class_means(
 
 
 def _update_class_means_(means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool) -> None:
-    if resolve("update_class_means_", means, features).backend == "numba" and means.is_contiguous():
+    if resolve("update_class_means_", means, features, labels).backend == "numba" and means.is_contiguous():
         _with_numba(means, features, labels, momentum, skip)
         return
     check_label_range("labels", labels, len(means))
@@ -66,6 +66,8 @@ def _update_class_means_(means: Tensor, features: Tensor, labels: Tensor, moment
     if skip:
         counted = ~inverse.isnan().squeeze(1)
         z, labels = z[counted], labels[counted]
+        if len(labels) == 0:
+            return
     order = torch.argsort(labels, stable=True)
     classes, counts = torch.unique_consecutive(labels[order], return_counts=True)
     # q ← αⁿ q + (1-α) Σ_r α^{n-1-r} z_r, r the sample's rank within its class: the recurrence written as one sum

@@ -11,7 +11,7 @@ from fastproto.operators import register
 from fastproto.sweep import COLUMNS, sweep_in_blocks
 
 PRECISIONS = ("highest", "high", "medium")
-WEIGHTED_MIN_DIM = 16  # weights take the kernels to bfloat16, whose errors of "medium" reach 3e-2 in two dimensions
+WEIGHTED_MIN_DIM = 32  # weights take the kernels to bfloat16, whose "medium" errs by 3e-2 in two dimensions, 1e-2 in 16
 ROUNDED_MAX = 8.0  # up to this 2t bfloat16 keeps what is promised: its error of a cosine, 2⁻⁹, is multiplied by 2t
 
 
@@ -42,7 +42,7 @@ def gaussian_potential(
         weights: [C], a factor for each row of ``others``.
         precision: of the matrix products: ``highest`` is IEEE float32; ``high`` and ``medium`` have errors up to 1e-3
             and 1e-2 of the tangent gradient at evenly spread rows. They apply to float32 rows where t <= 4. On Triton
-            they use float16 (bfloat16 with weights, from D = 16). On torch they need D >= 96 and quick bfloat16 (CUDA;
+            they use float16 (bfloat16 with weights, from D = 32). On torch they need D >= 96 and quick bfloat16 (CUDA;
             processors with AMX or AVX512-BF16), ``high`` also 20 t² <= D; ``medium`` may use 8-bit integers. Otherwise,
             and always for float64, the products stay in the dtype of the points.
 
@@ -71,6 +71,8 @@ def gaussian_potential(
     count = len(points if others is None else others)
     if self_index is not None:
         check_labels("self_index", self_index, len(points))
+    if weights is not None and not isinstance(weights, Tensor):
+        raise TypeError(f"weights is a {type(weights).__name__}; expected a tensor, one number for each row of others")
     if weights is not None and weights.shape != (count,):
         raise ValueError(f"weights have shape {shape_of(weights)}; expected [{count}], one for each row of others")
     with torch.no_grad():

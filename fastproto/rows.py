@@ -17,14 +17,13 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastproto.checks import TINY_NORM, UNIT_TOLERANCE
+from fastproto.checks import TINY_NORM
 
 GOOD, BAD_LABEL, BAD_ASSIGNMENT, NOT_FINITE, NOT_UNIT = range(5)
 REORDER = {"reassoc", "contract", "nsz", "arcp"}  # without "nnan" and "ninf": NaN and inf have to be seen
 AHEAD = 6  # rows: far enough for the memory to answer, near enough to be still there
 _ZERO, _ONE, _INFINITE = np.float32(0), np.float32(1), np.float32(np.inf)
 _TINY = np.float32(TINY_NORM**2)
-_SHORTEST, _LONGEST = np.float32((1 - UNIT_TOLERANCE) ** 2), np.float32((1 + UNIT_TOLERANCE) ** 2)
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -68,10 +67,11 @@ def inverse_norm(squares):
 
 
 @compiled
-def ipm_rows(x, labels, prototypes, assignment, weight, factor, skip, loss, gradient):
+def ipm_rows(x, labels, prototypes, assignment, weight, factor, tolerance, skip, loss, gradient):
     """Loss [B] and gradient [B, D] of factor · ω · ½(cos - 1)²; what is wrong, in which row, and rows skipped.
 
-    An empty weight stands for ones; ``skip``: rows that are not finite have loss and gradient zero.
+    An empty weight stands for ones; ``tolerance`` is that of ‖w‖ = 1; ``skip``: rows that are not finite have loss and
+    gradient zero.
     """
     dim, count, skipped = x.shape[1], len(prototypes), 0
     for i in range(len(x)):
@@ -87,7 +87,7 @@ def ipm_rows(x, labels, prototypes, assignment, weight, factor, skip, loss, grad
             xx += x[i, d] * x[i, d]
             xw += x[i, d] * prototypes[row, d]
             ww += prototypes[row, d] * prototypes[row, d]
-        if not _SHORTEST <= ww <= _LONGEST:
+        if not abs(np.sqrt(ww) - _ONE) <= tolerance:
             return NOT_UNIT, row, skipped
         inverse = inverse_norm(xx)
         if inverse < _ZERO:

@@ -40,7 +40,8 @@ def uniformity_loss(
     makes the loss NaN, and a subset must be distinct rows in range.
 
     Args:
-        prototypes: [C, D] float32 or float64, any non-zero norms; the gradient is tangent and divided by the norm.
+        prototypes: [C, D] float32 or float64, any norms above 1e-12 whose squares the dtype holds; the gradient is
+            tangent and divided by the norm.
         t: sharpness, > 0.
         subset: int64 [ĉ] distinct rows; the mean is then over their ĉ(C-1) pairs with all rows, gradient to *all* rows.
         form: ``pairs`` or ``eq5``.
@@ -151,6 +152,11 @@ def _check_values(prototypes: Tensor, subset: Tensor | None) -> None:
     if bool((norm <= TINY_NORM).any()):
         raise ValueError(
             f"prototypes row {int(norm.argmin())} is zero; expected rows with a direction: replace the row"
+        )
+    if not bool(norm.isfinite().all()):
+        raise ValueError(
+            f"prototypes row {int(norm.argmax())} has a norm that {prototypes.dtype} does not hold; expected squares "
+            "that can be added: scale the row"
         )
     if subset is not None:
         check_label_range("subset", subset, len(prototypes))

@@ -374,3 +374,25 @@ def test_nearest_prototypes_errors() -> None:
 def test_uniformity_loss_errors(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         F.uniformity_loss(**({"prototypes": unit_rows(6, 3)} | arguments))
+
+
+def test_prototypes_of_low_precision_are_taken_or_refused() -> None:
+    features, labels, prototypes, assignment = batch(64, 50, 8)
+    low = prototypes.bfloat16()
+    ours = F.ipm_loss(features, labels, low, assignment, reduction="none")
+    torch.testing.assert_close(ours, reference.ipm_loss(features, labels, low.float(), assignment, None))
+    prototypes[7] *= 1.01
+    with pytest.raises(ValueError, match=r"row 7 has norm 1\.01"):
+        F.ipm_loss(features, torch.full((64,), 3), prototypes, torch.tensor([7, 1, 2] + [7] * 47))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_batch_without_a_finite_row_changes_nothing(dtype: torch.dtype) -> None:
+    means = torch.ones(5, 4, dtype=dtype)
+    moved = F.update_class_means(means, torch.full((2, 4), float("nan")), torch.tensor([0, 1]), 0.9, nan_policy="skip")
+    assert torch.equal(moved, means)
+
+
+def test_norms_that_no_float32_holds_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"has a norm that torch\.float32 does not hold"):
+        F.uniformity_loss(torch.randn(5, 4) * 1e25)

@@ -110,7 +110,7 @@ def test_precisions_keep_their_promise(precision: str, bound: float, dim: int, t
 
 
 @pytest.mark.parametrize("precision", ["medium", "high"])
-@pytest.mark.parametrize(("dim", "passed_on"), [(15, "highest"), (16, None)])
+@pytest.mark.parametrize(("dim", "passed_on"), [(31, "highest"), (32, None)])
 def test_weights_in_few_dimensions_stay_float32(
     precision: str, dim: int, passed_on: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

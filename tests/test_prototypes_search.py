@@ -103,13 +103,13 @@ def test_lowest_values_of_small_cases() -> None:
 
 def test_a_population_ends_where_the_best_of_many_descents_does() -> None:
     effort = Effort(limit=60_000)
-    for points in hopping_population(48, 6, 2.0, 0, effort):
+    for _, points in hopping_population(48, 6, 2.0, 0, effort):
         reached, value = minimise(points, 2.0, Effort(), passes=400, tolerance=0.0)
         torch.testing.assert_close(torch.linalg.vector_norm(reached, dim=1), torch.ones(48, dtype=torch.float64))
     starts = [minimise(random_start(48, 6, k), 2.0, Effort(), passes=400, tolerance=0.0)[1] for k in range(6)]
     assert effort.spent <= 60_000 and value <= min(starts) + 1e-9 and value < max(starts) - 1e-4
     short = Effort(limit=100)
-    assert hopping_population(20, 4, 2.0, 0, short).shape[1:] == (20, 4) and short.spent <= 100
+    assert hopping_population(20, 4, 2.0, 0, short)[0][1].shape == (20, 4) and short.spent <= 100
 
 
 def test_search_finds_sharp_codes() -> None:

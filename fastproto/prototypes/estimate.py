@@ -12,17 +12,16 @@ from pathlib import Path
 
 import torch
 
+from fastproto.potential import PRECISIONS, check_sharpness
 from fastproto.prototypes.closed_forms import closed_form
 from fastproto.prototypes.codes import binary_code
 from fastproto.prototypes.files import Prototypes, load_prototypes, make
 from fastproto.prototypes.optimise import Effort
-from fastproto.prototypes.quality import check_sharpness
 from fastproto.prototypes.search import random_start, search_max_cosine, search_uniform
 from fastproto.prototypes.sgd import check_sgd, sgd
 
 OBJECTIVES = ("uniform", "max_cosine")
 METHODS = ("auto", "lbfgs", "binary_code", "sgd")
-PRECISIONS = ("highest", "high", "medium")
 RECIPE = 3  # part of the cache's key: raise it when the same arguments begin to give other prototypes
 
 

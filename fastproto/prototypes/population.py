@@ -21,8 +21,8 @@ STEPS = 0.02, 20.0  # shortest and longest step along C times the gradient
 LONGEST = 1.0  # no point moves farther in one step
 
 
-def hopping_population(num_classes: int, dim: int, t: float, seed: int, effort: Effort) -> Tensor:
-    """Up to three arrangements [<= 3, C, D] float64 of lowest L_uni, nearly relaxed, lowest first.
+def hopping_population(num_classes: int, dim: int, t: float, seed: int, effort: Effort) -> list[tuple[float, Tensor]]:
+    """Up to three arrangements of lowest L_uni: the value and [C, D] float64, nearly relaxed, lowest first.
 
     Ends early when the effort is over; Ctrl-C is noted in it.
     """
@@ -37,6 +37,9 @@ def hopping_population(num_classes: int, dim: int, t: float, seed: int, effort: 
     try:
         points, values = relax(points, t, FIRST, effort)
         for generation in range(1, GENERATIONS + 1):
+            if not effort.affords(3 * CHAINS):  # a hop, a first look and a step
+                break
+            effort.spent += CHAINS
             crowded = weights(points, t).sum(2).topk(moved, dim=1).indices[:, :, None].expand(-1, -1, dim)
             hopped, reached = relax(points.scatter(1, crowded, directions(CHAINS, moved, dim)), t, AGAIN, effort)
             lower = reached < values
@@ -46,13 +49,13 @@ def hopping_population(num_classes: int, dim: int, t: float, seed: int, effort: 
                 points, values = points[better].repeat(2, 1, 1), values[better].repeat(2)
             since = 0 if float(values.min()) < lowest - 1e-7 else since + 1
             lowest = float(values.min())
-            if since == PATIENCE or not effort.affords(CHAINS):
+            if since == PATIENCE:
                 break
     except KeyboardInterrupt:
         effort.interrupted = True
     order = values.argsort()
     other = values[order].diff(prepend=values.new_tensor([-torch.inf])) > 1e-9  # breeding has made copies
-    return points[order[other][:3]]
+    return [(float(values[k]), points[k]) for k in order[other][:3]]
 
 
 def weights(points: Tensor, t: float) -> Tensor:
@@ -73,6 +76,7 @@ def relax(points: Tensor, t: float, steps: int, effort: Effort) -> tuple[Tensor,
         return torch.log(total / (count * (count - 1))), pull * (4 * t * count / total)[:, None, None]
 
     value, gradient = evaluate(points)
+    effort.count(t, float(value.min()), chains)
     best, lowest = points, value
     size = torch.full((chains,), 0.1 / t, dtype=points.dtype)
     for step in range(steps):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastproto.checks import TINY_NORM, check_finite, check_matrix
+from fastproto.potential import check_sharpness
 from fastproto.prototypes.bounds import max_cosine_bound, uniformity_bound
 
 BLOCK = 512  # 512² float64 are 2 MiB: they stay in the processor's cache through the sums and maxima
@@ -79,11 +80,6 @@ def measure_prototypes(vectors: Tensor, t: float = 2.0) -> Quality:
         mean_angle=math.degrees(angles / pairs),
         t=t,
     )
-
-
-def check_sharpness(t: float) -> None:
-    if not 0 < t < math.inf:
-        raise ValueError(f"t is {t}; expected a sharpness > 0, such as 2.0")
 
 
 def unit_rows(name: str, vectors: Tensor) -> Tensor:

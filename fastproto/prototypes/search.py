@@ -11,8 +11,8 @@ from fastproto.nearest import BLOCK
 from fastproto.potential import potential_and_pull
 from fastproto.prototypes.bounds import max_cosine_bound, uniformity_bound
 from fastproto.prototypes.codes import binary_code, code_capacity, code_cosine
-from fastproto.prototypes.optimise import Effort, minimise
-from fastproto.prototypes.population import hopping_population
+from fastproto.prototypes.optimise import PLAIN_SHARPNESS, Effort, minimise
+from fastproto.prototypes.population import CHAINS, MOVED, hopping_population
 
 PASSES = 400  # at most for one descent
 TINY = 150_000  # numbers C²·D up to which a population hops in batched calls, some ten seconds at the most
@@ -26,7 +26,6 @@ ANNEALED = 2_500_000  # as SMALL, for annealing: it is slower and more often rig
 # that the others miss where C is a few times D; in few dimensions the others find better packings.
 WAYS_UP = ((1.0, math.sqrt(2)), (16.0, 4.0), (1.0, math.sqrt(2)), (4.0, 4.0))
 FINALISTS = 3  # annealed descents that go on to the end
-MOVED = 0.05  # share of the points, those of highest potential, that a hop puts elsewhere
 
 
 def random_start(num_classes: int, dim: int, seed: int, device: torch.device | str | None = None) -> Tensor:
@@ -68,15 +67,18 @@ def search_uniform(
     found.sort(key=lambda pair: pair[0])
     if tries == 1 or effort.over():
         return found[0][1]
-    if num_classes**2 * dim <= TINY:
-        for points in hopping_population(num_classes, dim, t, seed, effort).to(found[0][1]):
-            points, value = minimise(points, t, effort, passes=PASSES, tolerance=0.05 * tolerance)
-            found.append((value, points))
+    if num_classes**2 * dim <= TINY and t <= PLAIN_SHARPNESS[torch.float64] and effort.affords(3 * CHAINS):
+        for value, points in hopping_population(num_classes, dim, t, seed, effort):
+            found.append((value, points.to(found[0][1])))
+            if not effort.over():
+                points, value = minimise(found[-1][1], t, effort, passes=PASSES, tolerance=0.05 * tolerance)
+                found.append((value, points))
         return min(found, key=lambda pair: pair[0])[1]
     generator = torch.Generator().manual_seed(seed)
     for _ in range(tries):
         for k in range(2):
             points = _hop(found[k][1], t, generator)
+            effort.spent += 1
             points, value = minimise(points, t, effort, passes=PASSES, tolerance=tolerance)
             if value < found[k][0]:
                 found[k] = value, points
