@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 import fastproto.head as head_module
 from fastproto import PrototypeHead, align, assign, estimate_prototypes, reference
 from fastproto.assignment import Alignment, Assignment
+from fastproto.assignment.column_generation import Search
 
 from .helpers import unit_rows
 
@@ -207,3 +208,20 @@ def test_an_error_in_the_background_is_raised() -> None:
     renewal = head.begin_renewal()
     with pytest.raises(ValueError, match="NaN"):
         head.finish_renewal(renewal)
+
+
+def test_an_interrupted_assignment_ends_the_alignment(monkeypatch: pytest.MonkeyPatch) -> None:
+    means, prototypes = torch.randn(400, 16), unit_rows(400, 16)
+    genuine, calls = Search.settle, 0
+
+    def interrupt(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return genuine(*arguments, **named)
+
+    monkeypatch.setattr(Search, "settle", interrupt)
+    found = align(means, prototypes)
+    assert found.stopped == "interrupted" and calls == 3
+    assert sorted(found.assignment.permutation.tolist()) == list(range(400))

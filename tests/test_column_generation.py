@@ -152,6 +152,7 @@ def test_cut_short(stop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = assign(means, prototypes, method="column_generation", time_limit=limit)
     scores = reference.scores(means.double(), prototypes.double())
     assert sorted(found.permutation.tolist()) == list(range(400)) and not found.certified
+    assert found.interrupted == (stop == "interrupt")
     assert float(reference.duality_gap(scores, found.permutation, found.prices)) == pytest.approx(found.gap)
     best = float(reference.objective(scores, reference.best_assignment(scores)))
     assert found.objective + found.gap >= best > found.objective

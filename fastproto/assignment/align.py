@@ -69,6 +69,8 @@ def align(
             found = best
             if start > 0:
                 found = assign(q, w @ _random_rotation(w, generator), tolerance=INNER_TOLERANCE, time_limit=left())
+            if found.interrupted:
+                raise KeyboardInterrupt
             objectives.append(found.objective)
             for turned, better in _alternate(q, w, found, left):
                 rounds += 1
@@ -101,6 +103,8 @@ def _alternate(
         rotation = u @ vh
         found = assign(q, w @ rotation, previous=found, tolerance=INNER_TOLERANCE, time_limit=left())
         yield rotation, found
+        if found.interrupted:
+            raise KeyboardInterrupt
         if not found.changed:
             return
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastproto.checks import TINY_NORM
 
+INTERRUPTED = "interrupted: the best so far"
 BLOCK_ELEMENTS = 1 << 22  # scores looked at together: 32 MiB of float64
 
 
@@ -36,6 +37,11 @@ class Assignment:
     passes: (
         float  # sweeps over all C×C scores, of a part of the rows in proportion; those of a dense solver not counted
     )
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the search: this is then the best so far."""
+        return self.reason.endswith(INTERRUPTED)
 
 
 @dataclass(frozen=True)

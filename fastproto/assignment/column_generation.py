@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastproto.assignment.certificate import INTERRUPTED
 from fastproto.assignment.passes import EVERY, Array, Scores
 
 LIST = 24  # columns on a row's list: 16 sometimes needed a second round, 32 cost more and saved nothing
@@ -105,8 +106,8 @@ class Search:
             return self.search()
         except (OutOfTime, KeyboardInterrupt) as reason:
             self.deadline = None  # the sweep for the honest gap
-            why = "interrupted" if isinstance(reason, KeyboardInterrupt) else "the time was over"
-            return self.found(self.prove(self.columns, self.prices), f"{why}: the best so far")
+            why = INTERRUPTED if isinstance(reason, KeyboardInterrupt) else "the time was over: the best so far"
+            return self.found(self.prove(self.columns, self.prices), why)
 
     def search(self) -> Found:
         found, lists, steps = self.look_at_previous() if self.warm else self.look()

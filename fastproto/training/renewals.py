@@ -196,8 +196,8 @@ def log_renewal(
     if delay is not None:
         row["assignment/delay_steps"] = delay
     trainer.logger.log_metrics(row, step=trainer.global_step)  # type: ignore[union-attr]
-    if isinstance(found, Alignment) and found.stopped == "interrupted":
-        raise KeyboardInterrupt  # align has returned its best; the run was meant
+    if inner.interrupted or (isinstance(found, Alignment) and found.stopped == "interrupted"):
+        raise KeyboardInterrupt  # the search has returned its best; the run was meant
 
 
 # --- class means on disk ---------------------------------------------------------------------------------------------
