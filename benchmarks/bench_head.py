@@ -141,9 +141,7 @@ def draw(points: list[dict[str, Any]], slope: float) -> None:
 
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     axes.loglog([p["C"] for p in points], [1e3 * p["median_s"] for p in points], "o-", label=f"C^{slope:.2f}")
-    axes.set(
-        xlabel="classes C", ylabel="ms", title=f"Loss, gradient and class means, B = {BATCH}, D = {DIM}, one thread"
-    )
+    axes.set(xlabel="classes C", ylabel="ms", title=f"A training step of the head, B = {BATCH}, D = {DIM}")
     axes.set_ylim(bottom=0.1)
     axes.legend()
     figure.savefig(RESULTS / "head.png", dpi=120)
