@@ -180,7 +180,7 @@ def test_low_precision_modules(name: str) -> None:
         (torch.randn(3, D), torch.tensor([0, 1, C]), "labels run from 0 to 6"),
         (torch.randn(3, D), torch.tensor([0, -100, 2]), "labels run from -100"),
         (torch.randn(3, D), torch.tensor([0.0, 1.0, 2.0]), "int64"),
-        (torch.randn(3, D), torch.tensor([0, 1]), "one label for each row"),
+        (torch.randn(3, D), torch.tensor([0, 1]), "one number for each row"),
         (torch.randn(3, D + 1), torch.tensor([0, 1, 2]), "as wide as"),
         (torch.full((3, D), float("nan")), torch.tensor([0, 1, 2]), "NaN"),
         (torch.ones(3, D, dtype=torch.int64), torch.tensor([0, 1, 2]), "floating-point"),

@@ -14,7 +14,7 @@ from fastproto.prototypes.optimise import Effort
 
 CHAINS = 32
 FIRST, AGAIN = 600, 200  # steps of relaxation before the first hop and after each: the tail is left to L-BFGS
-GENERATIONS, PATIENCE = 60, 20  # at most; and without a new lowest
+GENERATIONS, PATIENCE = 60, 12  # at most; and without a new lowest
 BREED = 5  # generations between two replacements
 MOVED = 0.05  # share of the points, those of highest potential, that a hop puts elsewhere
 STEPS = 0.02, 20.0  # shortest and longest step along C times the gradient

@@ -15,7 +15,7 @@ from fastproto.prototypes.optimise import PLAIN_SHARPNESS, Effort, minimise
 from fastproto.prototypes.population import CHAINS, MOVED, hopping_population
 
 PASSES = 400  # at most for one descent
-TINY = 150_000  # numbers C²·D up to which a population hops in batched calls, some ten seconds at the most
+TINY = 150_000  # numbers C²·D up to which a population hops in batched calls, some twenty seconds
 SMALL = 8_000_000  # numbers C²·D that are looked at again and again in a second
 WIDE = 200_000_000  # C²·D up to which all is done in float64
 STARTS = 12  # at most
