@@ -99,7 +99,7 @@ def cold(kind: str, c: int, seconds: float) -> dict[str, Any]:
         "ours_unchanged": lambda: assign(means, prototypes, previous=found),
     }
     for name, solve in peers(c).items():
-        providers[name] = lambda solve=solve: solve(means, prototypes)  # type: ignore[misc]
+        providers[name] = lambda solve=solve: solve(means, prototypes)
     times = interleaved(providers, seconds)
     ours = statistics.median(times["ours"])
     return {

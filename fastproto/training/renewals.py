@@ -195,7 +195,7 @@ def log_renewal(
         row |= {"assignment/seconds": found.seconds, "assignment/turns": found.rounds}
     if delay is not None:
         row["assignment/delay_steps"] = delay
-    trainer.logger.log_metrics(row, step=trainer.global_step)  # type: ignore[union-attr]
+    trainer.logger.log_metrics(row, step=trainer.global_step)  # type: ignore[union-attr]  # the trainer always has one
     if inner.interrupted or (isinstance(found, Alignment) and found.stopped == "interrupted"):
         raise KeyboardInterrupt  # the search has returned its best; the run was meant
 
