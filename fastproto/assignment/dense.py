@@ -1,7 +1,7 @@
 """Exact dense solvers: lapx, or SciPy where it is not installed.
 
-Not the package lapjv: its row reduction has no bound, and on ties that rounding has almost broken two rows outbid one
-another by a last digit at a time, for ever.
+Not the package lapjv: it was seen not to return on small instances with near ties, with costs in float64 and also with
+costs rounded to whole numbers.
 """
 
 from __future__ import annotations
