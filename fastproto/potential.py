@@ -8,11 +8,12 @@ from torch import Tensor
 from fastproto.backend import KERNEL_DTYPES, kernel, resolve
 from fastproto.checks import check_labels, check_matrix, check_unit_rows, shape_of
 from fastproto.operators import register
-from fastproto.sweep import COLUMNS, sweep_in_blocks
+from fastproto.sweep import product, slices, sweep_in_blocks
 
 PRECISIONS = ("highest", "high", "medium")
 WEIGHTED_MIN_DIM = 32  # weights take the kernels to bfloat16, whose "medium" errs by 3e-2 in two dimensions, 1e-2 in 16
 ROUNDED_MAX = 8.0  # up to this 2t bfloat16 keeps what is promised: its error of a cosine, 2⁻⁹, is multiplied by 2t
+COSINES_SIDE = 1024  # of a block, 4 MiB in float32
 
 
 def gaussian_potential(
@@ -150,12 +151,11 @@ def largest_cosine(points: Tensor, others: Tensor | None = None, self_index: Ten
     if others is None:
         others, self_index = points, torch.arange(len(points), device=points.device)
     largest = points.new_full((1,), -torch.inf)
-    for start in range(0, len(points), COLUMNS):
-        rows = slice(start, start + COLUMNS)
-        for column in range(0, len(others), COLUMNS):
-            cosines = points[rows] @ others[column : column + COLUMNS].T
+    for rows in slices(len(points), COSINES_SIDE):
+        for columns in slices(len(others), COSINES_SIDE):
+            cosines = product(points[rows], others[columns])
             if self_index is not None:
-                at = torch.arange(column, column + cosines.shape[1], device=points.device)
+                at = torch.arange(columns.start, columns.stop, device=points.device)
                 cosines.masked_fill_(self_index[rows, None] == at, -torch.inf)
             largest = torch.maximum(largest, cosines.max())
     return largest

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from functools import cached_property
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-# One block of g is ROWS × COLUMNS, 4 MiB in float32: small enough to stay in the last cache between the product that
-# makes it, exp and the two products that use it. ROWS is also what the square blocks on the diagonal waste. Ten
-# shapes from 128 × 2048 to 1024 × 1024 differed by no more than the noise of timing, about a tenth.
-ROWS = 512
-COLUMNS = 2048  # at least ROWS: the diagonal lies in the first block of a row of blocks
 OFFSET_MAX = 16.0  # up to this 2t the factor exp(-2t) is applied to the sums, not to g; beyond, g is more accurate so
 ROUNDED_MIN_DIM = 96  # below it the cosines of random rows are too large for "high", and the products too small to gain
 HIGH_MAX = 0.2  # up to this (2t)²/D, to which the error of "high" is proportional: 8e-4 at t = 2 and D = 96
@@ -70,6 +66,23 @@ def quick_integers(device: torch.device) -> bool:
     return device.type == "cpu" and bool(getattr(torch.cpu, "_is_vnni_supported", bool)())
 
 
+def product(left: Tensor, right: Tensor, onto: Tensor | None = None) -> Tensor:
+    """left [m, k] · right [n, k]ᵀ, and ``onto`` [m, n] added (and then no longer to be used).
+
+    In float32 on the CPU by oneDNN, for which PyTorch has no public call but for layers: on AMD Zen 4 a tenth faster
+    than the library behind ``torch.mm``. It is slow where ``right`` has gaps in memory.
+    """
+    if not (right.is_contiguous() or right.T.is_contiguous()):
+        right = right.contiguous()
+    if left.dtype == torch.float32 and left.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+        if linear is not None:
+            if onto is None:
+                return cast(Tensor, linear(left, right, None, "none", [], ""))
+            return cast(Tensor, linear.binary(left, onto, right, None, "add"))
+    return left @ right.T if onto is None else torch.addmm(onto, left, right.T)
+
+
 class _Block(NamedTuple):
     """What a block holds [R, C] in float32, and, for the products of ``pull``, rounded: g ≈ unit·(rounded + zero)."""
 
@@ -78,77 +91,113 @@ class _Block(NamedTuple):
     unit: float = 1.0
     zero: int = 0
 
-    def columns(self, first: int) -> _Block:
-        """Its columns from ``first`` as rows."""
-        rounded = None if self.rounded is None else self.rounded[:, first:].T
-        return self._replace(g=self.g[:, first:].T, rounded=rounded)
-
 
 class _Sweep:
-    """One pass in the dtype of the points. With k = 2t a block holds exp(k·cos); exp(-k) is applied to the sums."""
+    """One pass in the dtype of the points. With k = 2t a block holds exp(k·cos); exp(-k) is applied to the sums.
+
+    A block of g is ``side`` × ``side``: 3 MiB, which the last cache holds between the product that makes it, exp and
+    the two products that use it. From 768 to 1792 the difference is a few hundredths.
+    """
+
+    side = 896
+    inner = 448  # of the blocks on the diagonal, where half of the work is done twice
 
     def __init__(self, points: Tensor, others: Tensor | None, k: float, weights: Tensor | None) -> None:
-        self.k, self.points, self.others = k, points, points if others is None else others
+        self.k, self.points = k, points.contiguous()
+        self.others = self.points if others is None else others.contiguous()
         self.weights = points.new_ones(len(self.others)) if weights is None else weights
         self.values = self.others if weights is None else self.others * weights[:, None]
         self.offset = 0.0 if k <= OFFSET_MAX else k
         self.potential = points.new_zeros(len(points))
-        self.pull = torch.zeros_like(points, memory_format=torch.contiguous_format)
-        self.g = self.buffer(points.dtype)
+        self.pull = torch.zeros_like(self.points)
 
-    def buffer(self, dtype: torch.dtype) -> Tensor:
-        """Room for one block, used again and again."""
-        return self.points.new_empty(min(ROWS, len(self.points)) * min(COLUMNS, len(self.others)), dtype=dtype)
+    # The products read the rows transposed, [D, side]: rows 2 KiB apart, as at D = 512, contend for cache lines.
+
+    @cached_property
+    def turned_others(self) -> list[Tensor]:
+        return [self.others[rows].T.contiguous() for rows in slices(len(self.others), self.side)]
+
+    @cached_property
+    def turned_values(self) -> list[Tensor]:
+        if self.values is self.others:
+            return self.turned_others
+        return [self.values[rows].T.contiguous() for rows in slices(len(self.values), self.side)]
 
     def block(self, rows: slice, columns: slice, own: tuple[Tensor, Tensor] | None) -> _Block:
         """The block [rows, columns] of all pairs, zero at the places ``own``, the self-pairs."""
-        p, w = self.points[rows], self.others[columns]
-        g = self.g[: len(p) * len(w)].view(len(p), len(w))
-        if self.offset:  # in this order: 1 - cos of a close pair is exact, k times the cosine would not be
-            torch.mm(p, w.T, out=g).sub_(1).mul_(self.k).exp_()
-        else:
-            torch.mm(p * (self.k * LOG2_E), w.T, out=g).exp2_()
+        p, w = self.points[rows], self.turned_others[columns.start // self.side]
+        g = product(p if self.offset else p * (self.k * LOG2_E), w.T)
+        # the first in this order: 1 - cos of a close pair is exact, k times the cosine would not be
+        g = g.sub_(1).mul_(self.k).exp_() if self.offset else g.exp2_()
         if own is not None:
             g[own] = 0
         return _Block(g)
 
-    def add(self, into: slice, summed: slice, block: _Block) -> None:
-        """Σ over the rows ``summed`` into potential and pull of the points ``into``."""
-        self.potential[into] += torch.mv(block.g, self.weights[summed])  # also along columns as quick as the memory
-        self.pull[into].addmm_(block.g, self.values[summed])
+    def gather(self, block: _Block, columns: slice, onto: Tensor) -> Tensor:
+        """``onto`` [R, D] and Σ over the columns."""
+        return product(block.g, self.turned_values[columns.start // self.side], onto)
+
+    def gather_across(self, block: _Block, rows: slice, onto: Tensor | None) -> Tensor:
+        """``onto`` [D, C] and, for each column, Σ over the rows."""
+        return product(self.turned_values[rows.start // self.side], block.g.T, onto)
 
     def symmetric(self) -> tuple[Tensor, Tensor]:
-        """Each pair once: a row of blocks begins at the diagonal and gives to both its rows and its columns."""
-        count = len(self.points)
-        every = torch.arange(count, device=self.points.device)
-        for start in range(0, count, ROWS):
-            rows = slice(start, min(start + ROWS, count))
-            for column in range(start, count, COLUMNS):
-                columns = slice(column, min(column + COLUMNS, count))
-                diagonal = every[: rows.stop - start]
-                block = self.block(rows, columns, (diagonal, diagonal) if column == start else None)
-                self.add(rows, columns, block)
-                beyond = slice(max(column, rows.stop), columns.stop)
-                if beyond.stop > beyond.start:
-                    self.add(beyond, rows, block.columns(beyond.start - column))
+        self.add_pairs()
         return self.finish(slice(None))
 
+    def add_pairs(self) -> None:
+        """Each pair once: a row of blocks begins at the diagonal and gives to both its rows and its columns."""
+        blocks = slices(len(self.points), self.side)
+        across: list[Tensor | None] = [None] * len(blocks)
+        for i, rows in enumerate(blocks):
+            pull = self.add_diagonal(rows)
+            for j, columns in enumerate(blocks[i + 1 :], i + 1):
+                block = self.block(rows, columns, None)
+                self.potential[rows] += torch.mv(block.g, self.weights[columns])
+                self.potential[columns] += torch.mv(block.g.T, self.weights[rows])
+                pull = self.gather(block, columns, pull)
+                across[j] = self.gather_across(block, rows, across[j])
+            self.pull[rows] = pull
+            before, across[i] = across[i], None
+            if before is not None:
+                self.pull[rows] += before.T
+
+    def add_diagonal(self, rows: slice) -> Tensor:
+        """Pull of the rows on each other; their potential is added."""
+        if self.inner < rows.stop - rows.start:
+            weights = None if self.values is self.others else self.weights[rows]
+            within = _Sweep(self.points[rows], None, self.k, weights)
+            within.side = self.inner
+            within.add_pairs()
+            self.potential[rows] += within.potential
+            return within.pull
+        own = torch.arange(rows.stop - rows.start, device=self.points.device)
+        block = self.block(rows, rows, (own, own))
+        self.potential[rows] += torch.mv(block.g, self.weights[rows])
+        return self.gather(block, rows, self.pull[rows])
+
     def general(self, self_index: Tensor | None) -> tuple[Tensor, Tensor]:
-        for start in range(0, len(self.points), ROWS):
-            rows = slice(start, start + ROWS)
-            for column in range(0, len(self.others), COLUMNS):
-                columns = slice(column, column + COLUMNS)
+        for rows in slices(len(self.points), self.side):
+            pull = self.pull[rows]
+            for columns in slices(len(self.others), self.side):
                 own = None
                 if self_index is not None:
-                    at = self_index[rows] - column
-                    inside = ((at >= 0) & (at < len(self.others[columns]))).nonzero().squeeze(1)
+                    at = self_index[rows] - columns.start
+                    inside = ((at >= 0) & (at < columns.stop - columns.start)).nonzero().squeeze(1)
                     own = inside, at[inside]
-                self.add(rows, columns, self.block(rows, columns, own))
+                block = self.block(rows, columns, own)
+                self.potential[rows] += torch.mv(block.g, self.weights[columns])
+                pull = self.gather(block, columns, pull)
+            self.pull[rows] = pull
         return self.finish(self_index)
 
     def finish(self, own: Tensor | slice | None) -> tuple[Tensor, Tensor]:
         scale = math.exp(self.offset - self.k)
         return self.potential.mul_(scale), self.pull.mul_(scale)
+
+
+def slices(count: int, side: int) -> list[slice]:
+    return [slice(start, min(start + side, count)) for start in range(0, count, side)]
 
 
 class _RoundedSweep(_Sweep):
@@ -159,9 +208,11 @@ class _RoundedSweep(_Sweep):
     ``medium`` to 8-bit integers, split, where they pay, else to bfloat16.
     """
 
+    side = inner = 768
+
     def __init__(self, points: Tensor, others: Tensor | None, k: float, weights: Tensor | None, precision: str) -> None:
         super().__init__(points, others, k, weights)
-        self.exponent, self.g16 = self.buffer(torch.float32), self.buffer(torch.bfloat16)
+        self.g, self.exponent, self.g16 = self.buffer(), self.buffer(), self.buffer(torch.bfloat16)
         self.right = self.others.to(torch.bfloat16)
         self.heavy = self.right if weights is None else self.values.to(torch.bfloat16)
         self.step = 0.0  # of the 8-bit integers; 0 says that there are none
@@ -169,10 +220,14 @@ class _RoundedSweep(_Sweep):
             self.step = self.peak() / 127
             self.left = (points / self.step).round_().to(torch.int8)
             self.right = self.left if others is None else (self.others / self.step).round_().to(torch.int8)
-            self.g8, self.ones8 = self.buffer(torch.int8), self.right.new_ones(1, max(ROWS, COLUMNS))
+            self.g8, self.ones8 = self.buffer(torch.int8), self.right.new_ones(1, self.side)
         else:
             self.left = (points * (k * LOG2_E)).to(torch.bfloat16)
         self.split = precision == "high" or self.step > 0
+
+    def buffer(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Room for one block, used again and again."""
+        return self.points.new_empty(min(self.side, len(self.points)) * min(self.side, len(self.others)), dtype=dtype)
 
     def integers_pay(self) -> bool:
         rows, dim = min(len(self.points), len(self.others)), self.points.shape[1]
@@ -211,15 +266,19 @@ class _RoundedSweep(_Sweep):
         torch.add(g.new_tensor(-127.0), g, alpha=1 / unit, out=scaled).round_()
         return _Block(g, self.g8[: g.numel()].view(g.shape).copy_(scaled), unit, 127)
 
-    def add(self, into: slice, summed: slice, block: _Block) -> None:
-        self.potential[into] += torch.mv(block.g, self.weights[summed])
+    def gather(self, block: _Block, columns: slice, onto: Tensor) -> Tensor:
         assert block.rounded is not None
         if block.rounded.dtype == torch.int8:
-            unit, w = block.unit * self.step, self.right[summed]
-            self.pull[into].add_(torch._int_mm(block.rounded, w), alpha=unit)
-            self.pull[into].add_(torch._int_mm(self.ones8[:, : len(w)], w), alpha=unit * block.zero)
-        else:
-            self.pull[into] += block.rounded @ self.heavy[summed]
+            unit, w = block.unit * self.step, self.right[columns]
+            onto.add_(torch._int_mm(block.rounded, w), alpha=unit)
+            return onto.add_(torch._int_mm(self.ones8[:, : len(w)], w), alpha=unit * block.zero)
+        return onto.add_(block.rounded @ self.heavy[columns])
+
+    def gather_across(self, block: _Block, rows: slice, onto: Tensor | None) -> Tensor:
+        assert block.rounded is not None
+        turned = block._replace(g=block.g.T, rounded=block.rounded.T)
+        before = self.pull.new_zeros(len(turned.g), self.pull.shape[1]) if onto is None else onto.T
+        return self.gather(turned, rows, before).T
 
     def finish(self, own: Tensor | slice | None) -> tuple[Tensor, Tensor]:
         """Adds what the blocks left out, without the pairs of the points with ``others[own]``, themselves."""

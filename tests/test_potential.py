@@ -17,8 +17,9 @@ ALLOWED = {"high": 1e-3, "medium": 1e-2}  # of the norm of the tangent gradient,
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "ROWS", 5)  # several ragged blocks, on and off the diagonal, even at test sizes
-    monkeypatch.setattr(sweep, "COLUMNS", 13)
+    for kind in (sweep._Sweep, sweep._RoundedSweep):  # several ragged blocks, on and off the diagonal, at test sizes
+        monkeypatch.setattr(kind, "side", 13)
+        monkeypatch.setattr(kind, "inner", 5 if kind is sweep._Sweep else 13)
 
 
 @pytest.fixture(params=["bfloat16", "integers"])
@@ -74,8 +75,8 @@ def test_the_full_set(c: int, d: int, t: float, weighted: bool) -> None:
 def test_rounding_keeps_its_promise(
     precision: str, weighted: bool, c: int, d: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "ROWS", 128)
-    monkeypatch.setattr(sweep, "COLUMNS", 300)
+    monkeypatch.setattr(sweep._RoundedSweep, "side", 150)
+    monkeypatch.setattr(sweep._RoundedSweep, "inner", 150)
     w = unit_rows(c, d)
     weights = torch.rand(c) if weighted else None
     heavy = None if weights is None else weights.double()
