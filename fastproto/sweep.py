@@ -66,21 +66,31 @@ def quick_integers(device: torch.device) -> bool:
     return device.type == "cpu" and bool(getattr(torch.cpu, "_is_vnni_supported", bool)())
 
 
-def product(left: Tensor, right: Tensor, onto: Tensor | None = None) -> Tensor:
-    """left [m, k] · right [n, k]ᵀ, and ``onto`` [m, n] added (and then no longer to be used).
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """left [m, k] · right [n, k]ᵀ.
 
     In float32 on the CPU by oneDNN, for which PyTorch has no public call but for layers: on AMD Zen 4 a tenth faster
     than the library behind ``torch.mm``. It is slow where ``right`` has gaps in memory.
     """
-    if not (right.is_contiguous() or right.T.is_contiguous()):
-        right = right.contiguous()
     if left.dtype == torch.float32 and left.device.type == "cpu" and torch.backends.mkldnn.is_available():
         linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
         if linear is not None:
-            if onto is None:
-                return cast(Tensor, linear(left, right, None, "none", [], ""))
-            return cast(Tensor, linear.binary(left, onto, right, None, "add"))
-    return left @ right.T if onto is None else torch.addmm(onto, left, right.T)
+            dense = right.is_contiguous() or right.T.is_contiguous()
+            return cast(Tensor, linear(left, right if dense else right.contiguous(), None, "none", [], ""))
+    return left @ right.T
+
+
+def slices(count: int, side: int) -> list[slice]:
+    return [slice(start, min(start + side, count)) for start in range(0, count, side)]
+
+
+def turned(matrix: Tensor, side: int) -> list[Tensor]:
+    """The rows of the matrix [C, D] transposed, ``side`` at a time: [D, side] each, in one piece of memory."""
+    whole, dim = matrix.new_empty(matrix.numel()), matrix.shape[1]
+    parts = [whole[dim * rows.start : dim * rows.stop].view(dim, -1) for rows in slices(len(matrix), side)]
+    for part, rows in zip(parts, matrix.split(side), strict=True):
+        part.copy_(rows.T)
+    return parts
 
 
 class _Block(NamedTuple):
@@ -91,16 +101,20 @@ class _Block(NamedTuple):
     unit: float = 1.0
     zero: int = 0
 
+    def turned(self) -> _Block:
+        """Its columns as rows."""
+        return self._replace(g=self.g.T, rounded=None if self.rounded is None else self.rounded.T)
+
 
 class _Sweep:
     """One pass in the dtype of the points. With k = 2t a block holds exp(k·cos); exp(-k) is applied to the sums.
 
-    A block of g is ``side`` × ``side``: 6 MiB, which the last cache holds between the product that makes it, exp and
-    the two products that use it. From 768 to 1792 the difference is a few hundredths.
+    A block of g is ``side`` × ``side``: 2 MiB, which the last cache holds between the product that makes it, exp and
+    the two products that use it. From 640 to 1792 the difference is a few hundredths.
     """
 
-    side = 1280
-    inner = 320  # of the blocks on the diagonal, where half of the work is done twice
+    side = 768
+    inner = 384  # of the blocks on the diagonal, where half of the work is done twice
 
     def __init__(self, points: Tensor, others: Tensor | None, k: float, weights: Tensor | None) -> None:
         self.k, self.points = k, points.contiguous()
@@ -115,13 +129,15 @@ class _Sweep:
 
     @cached_property
     def turned_others(self) -> list[Tensor]:
-        return [self.others[rows].T.contiguous() for rows in slices(len(self.others), self.side)]
+        return turned(self.others, self.side)
 
     @cached_property
     def turned_values(self) -> list[Tensor]:
-        if self.values is self.others:
-            return self.turned_others
-        return [self.values[rows].T.contiguous() for rows in slices(len(self.values), self.side)]
+        return self.turned_others if self.values is self.others else turned(self.values, self.side)
+
+    @cached_property
+    def turned_pull(self) -> list[Tensor]:
+        return turned(self.pull, self.side)
 
     def block(self, rows: slice, columns: slice, own: tuple[Tensor, Tensor] | None) -> _Block:
         """The block [rows, columns] of all pairs, zero at the places ``own``, the self-pairs."""
@@ -133,13 +149,11 @@ class _Sweep:
             g[own] = 0
         return _Block(g)
 
-    def gather(self, block: _Block, columns: slice, onto: Tensor) -> Tensor:
-        """``onto`` [R, D] and Σ over the columns."""
-        return product(block.g, self.turned_values[columns.start // self.side], onto)
-
-    def gather_across(self, block: _Block, rows: slice, onto: Tensor | None) -> Tensor:
-        """``onto`` [D, C] and, for each column, Σ over the rows."""
-        return product(self.turned_values[rows.start // self.side], block.g.T, onto)
+    def add(self, into: slice, summed: slice, block: _Block) -> None:
+        """For each row of the block, the points ``into``, Σ over its columns, the rows ``summed`` of others."""
+        self.potential[into] += torch.mv(block.g, self.weights[summed])  # also along columns as quick as the memory
+        values = self.turned_values[summed.start // self.side]
+        self.turned_pull[into.start // self.side] += product(values, block.g)
 
     def symmetric(self) -> tuple[Tensor, Tensor]:
         self.add_pairs()
@@ -148,56 +162,47 @@ class _Sweep:
     def add_pairs(self) -> None:
         """Each pair once: a row of blocks begins at the diagonal and gives to both its rows and its columns."""
         blocks = slices(len(self.points), self.side)
-        across: list[Tensor | None] = [None] * len(blocks)
         for i, rows in enumerate(blocks):
-            pull = self.add_diagonal(rows)
-            for j, columns in enumerate(blocks[i + 1 :], i + 1):
+            self.add_diagonal(rows)
+            for columns in blocks[i + 1 :]:
                 block = self.block(rows, columns, None)
-                self.potential[rows] += torch.mv(block.g, self.weights[columns])
-                self.potential[columns] += torch.mv(block.g.T, self.weights[rows])
-                pull = self.gather(block, columns, pull)
-                across[j] = self.gather_across(block, rows, across[j])
-            self.pull[rows] = pull
-            before, across[i] = across[i], None
-            if before is not None:
-                self.pull[rows] += before.T
+                self.add(rows, columns, block)
+                self.add(columns, rows, block.turned())
+                del block  # or two would be held at once
 
-    def add_diagonal(self, rows: slice) -> Tensor:
-        """Pull of the rows on each other; their potential is added."""
+    def add_diagonal(self, rows: slice) -> None:
+        """The pairs of the rows with each other."""
         if self.inner < rows.stop - rows.start:
             weights = None if self.values is self.others else self.weights[rows]
             within = _Sweep(self.points[rows], None, self.k, weights)
             within.side = self.inner
             within.add_pairs()
             self.potential[rows] += within.potential
-            return within.pull
-        own = torch.arange(rows.stop - rows.start, device=self.points.device)
-        block = self.block(rows, rows, (own, own))
-        self.potential[rows] += torch.mv(block.g, self.weights[rows])
-        return self.gather(block, rows, self.pull[rows])
+            self.turned_pull[rows.start // self.side] += within.collect().T
+        else:
+            own = torch.arange(rows.stop - rows.start, device=self.points.device)
+            self.add(rows, rows, self.block(rows, rows, (own, own)))
 
     def general(self, self_index: Tensor | None) -> tuple[Tensor, Tensor]:
         for rows in slices(len(self.points), self.side):
-            pull = self.pull[rows]
             for columns in slices(len(self.others), self.side):
                 own = None
                 if self_index is not None:
                     at = self_index[rows] - columns.start
                     inside = ((at >= 0) & (at < columns.stop - columns.start)).nonzero().squeeze(1)
                     own = inside, at[inside]
-                block = self.block(rows, columns, own)
-                self.potential[rows] += torch.mv(block.g, self.weights[columns])
-                pull = self.gather(block, columns, pull)
-            self.pull[rows] = pull
+                self.add(rows, columns, self.block(rows, columns, own))
         return self.finish(self_index)
+
+    def collect(self) -> Tensor:
+        """The pull, its parts turned back."""
+        for rows, part in zip(self.pull.split(self.side), self.turned_pull, strict=True):
+            rows.copy_(part.T)
+        return self.pull
 
     def finish(self, own: Tensor | slice | None) -> tuple[Tensor, Tensor]:
         scale = math.exp(self.offset - self.k)
-        return self.potential.mul_(scale), self.pull.mul_(scale)
-
-
-def slices(count: int, side: int) -> list[slice]:
-    return [slice(start, min(start + side, count)) for start in range(0, count, side)]
+        return self.potential.mul_(scale), self.collect().mul_(scale)
 
 
 class _RoundedSweep(_Sweep):
@@ -266,19 +271,18 @@ class _RoundedSweep(_Sweep):
         torch.add(g.new_tensor(-127.0), g, alpha=1 / unit, out=scaled).round_()
         return _Block(g, self.g8[: g.numel()].view(g.shape).copy_(scaled), unit, 127)
 
-    def gather(self, block: _Block, columns: slice, onto: Tensor) -> Tensor:
+    def add(self, into: slice, summed: slice, block: _Block) -> None:
+        self.potential[into] += torch.mv(block.g, self.weights[summed])
         assert block.rounded is not None
         if block.rounded.dtype == torch.int8:
-            unit, w = block.unit * self.step, self.right[columns]
-            onto.add_(torch._int_mm(block.rounded, w), alpha=unit)
-            return onto.add_(torch._int_mm(self.ones8[:, : len(w)], w), alpha=unit * block.zero)
-        return onto.add_(block.rounded @ self.heavy[columns])
+            unit, w = block.unit * self.step, self.right[summed]
+            self.pull[into].add_(torch._int_mm(block.rounded, w), alpha=unit)
+            self.pull[into].add_(torch._int_mm(self.ones8[:, : len(w)], w), alpha=unit * block.zero)
+        else:
+            self.pull[into] += block.rounded @ self.heavy[summed]
 
-    def gather_across(self, block: _Block, rows: slice, onto: Tensor | None) -> Tensor:
-        assert block.rounded is not None
-        turned = block._replace(g=block.g.T, rounded=block.rounded.T)
-        before = self.pull.new_zeros(len(turned.g), self.pull.shape[1]) if onto is None else onto.T
-        return self.gather(turned, rows, before).T
+    def collect(self) -> Tensor:
+        return self.pull
 
     def finish(self, own: Tensor | slice | None) -> tuple[Tensor, Tensor]:
         """Adds what the blocks left out, without the pairs of the points with ``others[own]``, themselves."""
