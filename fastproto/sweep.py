@@ -139,10 +139,13 @@ class _Sweep:
     def turned_pull(self) -> list[Tensor]:
         return turned(self.pull, self.side)
 
-    def block(self, rows: slice, columns: slice, own: tuple[Tensor, Tensor] | None) -> _Block:
-        """The block [rows, columns] of all pairs, zero at the places ``own``, the self-pairs."""
-        p, w = self.points[rows], self.turned_others[columns.start // self.side]
-        g = product(p if self.offset else p * (self.k * LOG2_E), w.T)
+    def left(self, rows: slice) -> Tensor:
+        """Of the product that makes the blocks of these rows."""
+        return self.points[rows] if self.offset else self.points[rows] * (self.k * LOG2_E)
+
+    def block(self, left: Tensor, columns: slice, own: tuple[Tensor, Tensor] | None) -> _Block:
+        """The block of the rows of ``left`` with these columns, zero at the places ``own``, the self-pairs."""
+        g = product(left, self.turned_others[columns.start // self.side].T)
         # the first in this order: 1 - cos of a close pair is exact, k times the cosine would not be
         g = g.sub_(1).mul_(self.k).exp_() if self.offset else g.exp2_()
         if own is not None:
@@ -163,14 +166,15 @@ class _Sweep:
         """Each pair once: a row of blocks begins at the diagonal and gives to both its rows and its columns."""
         blocks = slices(len(self.points), self.side)
         for i, rows in enumerate(blocks):
-            self.add_diagonal(rows)
+            left = self.left(rows)
+            self.add_diagonal(left, rows)
             for columns in blocks[i + 1 :]:
-                block = self.block(rows, columns, None)
+                block = self.block(left, columns, None)
                 self.add(rows, columns, block)
                 self.add(columns, rows, block.turned())
                 del block  # or two would be held at once
 
-    def add_diagonal(self, rows: slice) -> None:
+    def add_diagonal(self, left: Tensor, rows: slice) -> None:
         """The pairs of the rows with each other."""
         if self.inner < rows.stop - rows.start:
             weights = None if self.values is self.others else self.weights[rows]
@@ -181,17 +185,18 @@ class _Sweep:
             self.turned_pull[rows.start // self.side] += within.collect().T
         else:
             own = torch.arange(rows.stop - rows.start, device=self.points.device)
-            self.add(rows, rows, self.block(rows, rows, (own, own)))
+            self.add(rows, rows, self.block(left, rows, (own, own)))
 
     def general(self, self_index: Tensor | None) -> tuple[Tensor, Tensor]:
         for rows in slices(len(self.points), self.side):
+            left = self.left(rows)
             for columns in slices(len(self.others), self.side):
                 own = None
                 if self_index is not None:
                     at = self_index[rows] - columns.start
                     inside = ((at >= 0) & (at < columns.stop - columns.start)).nonzero().squeeze(1)
                     own = inside, at[inside]
-                self.add(rows, columns, self.block(rows, columns, own))
+                self.add(rows, columns, self.block(left, columns, own))
         return self.finish(self_index)
 
     def collect(self) -> Tensor:
@@ -223,11 +228,11 @@ class _RoundedSweep(_Sweep):
         self.step = 0.0  # of the 8-bit integers; 0 says that there are none
         if precision == "medium" and self.integers_pay():
             self.step = self.peak() / 127
-            self.left = (points / self.step).round_().to(torch.int8)
-            self.right = self.left if others is None else (self.others / self.step).round_().to(torch.int8)
+            self.lefts = (points / self.step).round_().to(torch.int8)
+            self.right = self.lefts if others is None else (self.others / self.step).round_().to(torch.int8)
             self.g8, self.ones8 = self.buffer(torch.int8), self.right.new_ones(1, self.side)
         else:
-            self.left = (points * (k * LOG2_E)).to(torch.bfloat16)
+            self.lefts = (points * (k * LOG2_E)).to(torch.bfloat16)
         self.split = precision == "high" or self.step > 0
 
     def buffer(self, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -245,8 +250,11 @@ class _RoundedSweep(_Sweep):
         ends = [end for x in {self.points, self.others} for end in torch.aminmax(x)]
         return max(abs(float(end)) for end in ends)
 
-    def block(self, rows: slice, columns: slice, own: tuple[Tensor, Tensor] | None) -> _Block:
-        left, right = self.left[rows], self.right[columns]
+    def left(self, rows: slice) -> Tensor:
+        return self.lefts[rows]
+
+    def block(self, left: Tensor, columns: slice, own: tuple[Tensor, Tensor] | None) -> _Block:
+        right = self.right[columns]
         shape, size = (len(left), len(right)), len(left) * len(right)
         g, exponent, g16 = self.g[:size].view(shape), self.exponent[:size].view(shape), self.g16[:size].view(shape)
         if self.step:
