@@ -71,9 +71,10 @@ def resolve(op: str, *tensors: Tensor, backend: str = "auto") -> Choice:
             asked for where it cannot run; the sentence says why and what to do.
     """
     _check_name(backend)
-    devices = sorted({str(tensor.device) for tensor in tensors})
+    devices = {tensor.device for tensor in tensors}
     if len(devices) > 1:
-        raise ValueError(f"{op} got tensors on {', '.join(devices)}; expected one device: move them with .to(device)")
+        named = ", ".join(sorted(map(str, devices)))
+        raise ValueError(f"{op} got tensors on {named}; expected one device: move them with .to(device)")
     asked = backend if backend != "auto" else _default.get()
     if asked == "torch":
         return Choice("torch", "asked for")

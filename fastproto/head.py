@@ -181,7 +181,7 @@ class PrototypeHead(GuardedState):
             z = nn.functional.normalize(features[last].float(), dim=1)
             row = OFFICIAL_MOMENTUM * self.class_means[classes] + (1 - OFFICIAL_MOMENTUM) * z
             self.class_means[classes] = nn.functional.normalize(row, dim=1)
-        self.updates += 1
+        self.updates.add_(1)
 
     @torch.no_grad()
     def settle(self) -> None:
