@@ -24,7 +24,7 @@ KERNELS = {  # op that runs on Triton -> (its module, its function)
     "gaussian_potential": ("fastproto_kernels.gaussian_potential", "gaussian_potential"),
     "sphere_step_": ("fastproto_kernels.sphere_step", "sphere_step_"),
 }
-COMPILED = ("ipm_loss", "update_class_means_")  # ops with row loops for the processor
+COMPILED = ("ipm_loss", "update_class_means_", "nearest_prototypes")  # ops with row loops for the processor
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 OLDEST_CAPABILITY = (8, 0)  # asynchronous copies and bfloat16 products begin with sm_80
 
@@ -71,9 +71,10 @@ def resolve(op: str, *tensors: Tensor, backend: str = "auto") -> Choice:
             asked for where it cannot run; the sentence says why and what to do.
     """
     _check_name(backend)
-    devices = sorted({str(tensor.device) for tensor in tensors})
+    devices = {tensor.device for tensor in tensors}
     if len(devices) > 1:
-        raise ValueError(f"{op} got tensors on {', '.join(devices)}; expected one device: move them with .to(device)")
+        named = ", ".join(sorted(map(str, devices)))
+        raise ValueError(f"{op} got tensors on {named}; expected one device: move them with .to(device)")
     asked = backend if backend != "auto" else _default.get()
     if asked == "torch":
         return Choice("torch", "asked for")

@@ -16,14 +16,11 @@ from fastproto.checks import TINY_NORM
 from fastproto.functional import nearest_prototypes, update_class_means_
 from fastproto.ipm import check_ipm, ipm_per_sample
 from fastproto.prototypes import Prototypes, check_shape, estimate_prototypes
+from fastproto.ranks import Gathering, all_counts, in_process_group
 from fastproto.state import GuardedState
 
 OFFICIAL_MOMENTUM = 0.95  # the authors' q ← 1.9 q + 0.1 z, then normalised: the direction of 0.95 q + 0.05 z
 Found = Assignment | Alignment
-
-
-def in_process_group() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 class PrototypeHead(GuardedState):
@@ -42,6 +39,8 @@ class PrototypeHead(GuardedState):
             counts the last sample of a class in a batch, α = 0.95 whatever ``momentum`` says, and keeps rows unit.
         reduction: ``mean``, ``sum`` or ``none``. Over several ranks ``mean`` and ``sum`` are scaled so that the
             averaging of gradients by DDP gives the gradient of one process that sees all the samples.
+        sync_class_means: over several ranks the means count the samples of all of them, gathered while backward runs.
+            False sends nothing: each rank keeps the means of its own samples, and rank 0's decide.
         seed: of the estimated prototypes, the first assignment and the ``official`` means.
 
     Buffers (all in ``state_dict``; float32 and int64 whatever ``.half()`` does to the module): ``prototypes`` [C, D],
@@ -69,6 +68,7 @@ class PrototypeHead(GuardedState):
         loss: str = "eq6",
         means: str = "ema",
         reduction: str = "mean",
+        sync_class_means: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -82,6 +82,8 @@ class PrototypeHead(GuardedState):
             raise ValueError(f"reduction is {reduction!r}; expected 'mean', 'sum' or 'none'")
         self.num_classes, self.dim = num_classes, dim
         self.momentum, self.loss, self.means, self.reduction = momentum, loss, means, reduction
+        self.sync_class_means = sync_class_means
+        self._arriving: Gathering | None = None  # samples of all ranks that the means have yet to count
         generator = torch.Generator(device="cpu").manual_seed(seed)
         permutation = torch.randperm(num_classes, generator=generator, device="cpu")
         if means == "official":
@@ -111,6 +113,9 @@ class PrototypeHead(GuardedState):
     ) -> Tensor:
         """The loss of a batch; in training mode the class means move once, by the samples of all ranks in rank order.
 
+        Over several ranks they have moved when backward ends (without one: when the head next needs them, or
+        :meth:`settle`), since the samples of the others arrive meanwhile.
+
         Args:
             features: [B, D], any float dtype.
             labels: int64 [B].
@@ -136,15 +141,21 @@ class PrototypeHead(GuardedState):
                 counted = torch.where(torch.as_tensor(lam, device=labels.device) >= 0.5, labels, labels2)
         except (TypeError, ValueError):
             if grouped:  # the other ranks must hear of it, or they wait for this one until the group's time is over
-                _all_counts(-1, features.device)
+                all_counts(-1, features.device)
             raise
         if grouped:
-            counts = _all_counts(len(labels), features.device)
+            counts = all_counts(len(labels), features.device)
         # A checkpointed forward runs again inside backward: the means have already counted this batch.
         recomputing = not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
         if self.training and update_means and not recomputing:
-            with torch.no_grad():
-                self._move_means(*(_gather(features, counted, counts) if grouped else (features.detach(), counted)))
+            if grouped and self.sync_class_means:
+                self.settle()
+                self._arriving = Gathering(features.detach(), counted, counts)
+                if loss.requires_grad:
+                    loss.register_hook(self._settle_after_backward)
+            else:
+                with torch.no_grad():
+                    self._move_means(features.detach(), counted)
         if self.reduction == "none":
             return loss
         total = loss.sum()
@@ -170,7 +181,17 @@ class PrototypeHead(GuardedState):
             z = nn.functional.normalize(features[last].float(), dim=1)
             row = OFFICIAL_MOMENTUM * self.class_means[classes] + (1 - OFFICIAL_MOMENTUM) * z
             self.class_means[classes] = nn.functional.normalize(row, dim=1)
-        self.updates += 1
+        self.updates.add_(1)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Count the samples of all ranks that are still on their way, if there are any."""
+        arriving, self._arriving = self._arriving, None
+        if arriving is not None:
+            self._move_means(*arriving.wait())
+
+    def _settle_after_backward(self, _gradient: Tensor) -> None:
+        torch.autograd.Variable._execution_engine.queue_callback(self.settle)
 
     def logits(self, features: Tensor) -> Tensor:
         """Cosines [B, C] of each sample with the prototype of each *label*: column y is label y. Differentiable."""
@@ -226,6 +247,7 @@ class PrototypeHead(GuardedState):
         Give the result to :meth:`finish_renewal`, with no other renewal in between. On ranks other than 0 nothing runs.
         """
         options = {"starts": starts, "seed": seed} if aligned else None
+        self.settle()
         if in_process_group() and dist.get_rank() != 0:
             return Future()
         return in_background(self._problem(self.class_means.clone(), options), self.assignment.device)
@@ -243,6 +265,7 @@ class PrototypeHead(GuardedState):
 
     def _problem(self, class_means: Tensor | None, align_options: dict[str, Any] | None = None) -> Callable[[], Found]:
         """What there is to solve, given class means (None: as they are when it is solved)."""
+        self.settle()
         means = self.class_means if class_means is None else class_means
         prototypes, previous = self.prototypes, self._as_assignment()
         if align_options is None:
@@ -325,33 +348,6 @@ def exclude_from_broadcast(model: nn.Module) -> None:
 
 
 # --- ranks -----------------------------------------------------------------------------------------------------------
-
-
-def _all_counts(count: int, device: torch.device) -> list[int]:
-    """The batch size of every rank; -1 says that a rank was given a bad batch, and is an error on all of them."""
-    counts = [torch.zeros((), dtype=torch.int64, device=device) for _ in range(dist.get_world_size())]
-    dist.all_gather(counts, torch.tensor(count, device=device))
-    sizes = [int(size) for size in counts]
-    if count >= 0 and min(sizes) < 0:
-        raise ValueError(
-            f"rank {sizes.index(-1)} was given a bad batch; expected good ones on all ranks: see its error"
-        )
-    return sizes
-
-
-def _gather(features: Tensor, labels: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor]:
-    """The samples of all ranks in rank order; ragged batches are padded to be sent and cut again."""
-    longest = max(sizes)
-    x = features.new_zeros(longest, features.shape[1])
-    y = labels.new_zeros(longest)
-    x[: len(features)], y[: len(labels)] = features.detach(), labels
-    all_x, all_y = [torch.empty_like(x) for _ in sizes], [torch.empty_like(y) for _ in sizes]
-    dist.all_gather(all_x, x)
-    dist.all_gather(all_y, y)
-    return (
-        torch.cat([part[:size] for part, size in zip(all_x, sizes, strict=True)]),
-        torch.cat([part[:size] for part, size in zip(all_y, sizes, strict=True)]),
-    )
 
 
 def _from_rank_0(compute: Callable[[], Any], device: torch.device) -> Any:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+
 import torch
 from torch import Tensor
 
+from fastproto.backend import resolve
 from fastproto.checks import check_matrix, check_unit_rows, shape_of
 from fastproto.ipm import normalise
 
 BLOCK = 2048  # rows of one block of a B×C matrix that is never stored whole: 2048² float32 are 16 MiB
 SELECT_MAX = 16  # above this k a stable sort beats k passes of max
+SCAN_ROWS = 512  # times BLOCK float32 are 4 MiB: they stay in the cache between the product and the scan
+SCAN_MAX = 64  # above this k insertion into a list costs more than a sort
 
 
 def _top(cosines: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -52,7 +57,24 @@ def nearest_prototypes(features: Tensor, prototypes: Tensor, k: int = 1) -> tupl
     if not 1 <= k <= len(prototypes):
         raise ValueError(f"k is {k}; expected 1..{len(prototypes)}, the number of prototypes")
     with torch.autocast(features.device.type, enabled=False):
-        return _streaming_top(normalise(features)[0], prototypes, k)
+        z = normalise(features)[0]
+        if k <= SCAN_MAX and resolve("nearest_prototypes", z, prototypes).backend == "numba":
+            return _with_numba(z, prototypes.float(), k)
+        return _streaming_top(z, prototypes, k)
+
+
+def _with_numba(z: Tensor, w: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    keep_top = importlib.import_module("fastproto.scan").keep_top
+    cosines = torch.full((len(z), k), -torch.inf, dtype=torch.float32, device="cpu")  # whatever the defaults are
+    indices = torch.full((len(z), k), -1, dtype=torch.int64, device="cpu")
+    room = torch.empty(min(SCAN_ROWS, len(z)) * min(BLOCK, len(w)), dtype=torch.float32, device="cpu")
+    for start in range(0, len(z), SCAN_ROWS):
+        rows = slice(start, start + SCAN_ROWS)
+        for column in range(0, len(w), BLOCK):
+            left, right = z[rows], w[column : column + BLOCK]
+            block = torch.mm(left, right.T, out=room[: len(left) * len(right)].view(len(left), len(right)))
+            keep_top(block.numpy(), column, cosines[rows].numpy(), indices[rows].numpy())
+    return cosines, indices
 
 
 def _streaming_top(z: Tensor, w: Tensor, k: int) -> tuple[Tensor, Tensor]:

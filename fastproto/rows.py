@@ -21,7 +21,7 @@ from fastproto.checks import TINY_NORM
 
 GOOD, BAD_LABEL, BAD_ASSIGNMENT, NOT_FINITE, NOT_UNIT = range(5)
 REORDER = {"reassoc", "contract", "nsz", "arcp"}  # without "nnan" and "ninf": NaN and inf have to be seen
-AHEAD = 6  # rows: far enough for the memory to answer, near enough to be still there
+AHEAD = 12  # rows: far enough for the memory to answer, few enough for the second cache
 _ZERO, _ONE, _INFINITE = np.float32(0), np.float32(1), np.float32(np.inf)
 _TINY = np.float32(TINY_NORM**2)
 
@@ -46,7 +46,7 @@ def _fetch(_context, matrix, row, column):
         flag = ir.IntType(32)
         prefetch = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
         function = builder.module.declare_intrinsic("llvm.prefetch", [byte], prefetch)
-        builder.call(function, [at, flag(0), flag(3), flag(1)])  # to read, to keep, data
+        builder.call(function, [at, flag(0), flag(2), flag(1)])  # to read, into the second cache, data
         return context.get_dummy_value()
 
     return types.void(matrix, types.intp, types.intp), ask
@@ -74,12 +74,15 @@ def ipm_rows(x, labels, prototypes, assignment, weight, factor, tolerance, skip,
     gradient zero.
     """
     dim, count, skipped = x.shape[1], len(prototypes), 0
+    entries = assignment.reshape(-1, 1)
     for i in range(len(x)):
         if labels[i] < 0 or labels[i] >= count:
             return BAD_LABEL, i, skipped
         row = assignment[labels[i]]
         if row < 0 or row >= count:
             return BAD_ASSIGNMENT, i, skipped
+        if i + 2 * AHEAD < len(x) and 0 <= labels[i + 2 * AHEAD] < count:  # which row comes from the memory too
+            _fetch(entries, labels[i + 2 * AHEAD], 0)  # type: ignore[call-arg]  # numba itself gives the context
         if i + AHEAD < len(x) and 0 <= labels[i + AHEAD] < count:
             fetch_row(prototypes, assignment[labels[i + AHEAD]])
         xx, xw, ww = _ZERO, _ZERO, _ZERO

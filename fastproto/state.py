@@ -16,6 +16,22 @@ class GuardedState(nn.Module):
     ``prototypes`` [C, D] must be unit rows, ``assignment`` [C] a permutation, every other float buffer finite.
     """
 
+    def settle(self) -> None:
+        """Finish what has begun to change the state: called before it is saved, replaced, moved or evaluated."""
+
+    def train(self, mode: bool = True) -> GuardedState:
+        self.settle()
+        super().train(mode)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.settle()
+        return self.__dict__.copy()
+
+    def _save_to_state_dict(self, *args: Any) -> None:
+        self.settle()
+        super()._save_to_state_dict(*args)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GuardedState:
         """Moves between devices happen; changes of the dtype do not."""
 
@@ -23,11 +39,13 @@ class GuardedState(nn.Module):
             moved = fn(tensor)
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
+        self.settle()
         super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]  # torch's own has no types
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Float buffers are read as float32."""
+        self.settle()
         errors: list[str] = args[-1]
         try:
             for name, own in self.named_buffers(recurse=False):

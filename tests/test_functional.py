@@ -13,6 +13,7 @@ from torch.autograd import gradcheck
 
 from fastproto import functional as F
 from fastproto import nearest, reference
+from fastproto.backend import use_backend
 
 from .helpers import SHAPES, assert_as_accurate_as, unit_rows
 
@@ -278,11 +279,29 @@ def test_nearest_prototypes(b: int, c: int, d: int, k: int, monkeypatch: pytest.
     assert torch.equal(indices, index[:, :k])
 
 
+@pytest.mark.parametrize(("b", "c", "k"), [(13, 333, 5), (1, 7, 7), (0, 4, 2), (9, 300, 64), (5, 200, 90)])
+def test_nearest_prototypes_of_both_backends_are_the_same(
+    b: int, c: int, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nearest, "SCAN_ROWS", 4)
+    monkeypatch.setattr(nearest, "BLOCK", 150)
+    # unit rows whose cosines are exact, and mostly equal
+    features, prototypes = (torch.randint(0, 2, (rows, 4)) - 0.5 for rows in (b, c))
+    found = []
+    for backend in ("numba", "torch") if k <= nearest.SCAN_MAX else ("auto", "torch"):
+        with use_backend(backend):
+            found.append(F.nearest_prototypes(features, prototypes, k))
+    (values, indices), (expected, order) = found
+    assert torch.equal(values, expected) and torch.equal(indices, order)
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
 @pytest.mark.parametrize("k", [1, 3, 17])
-def test_equal_cosines_come_in_order_of_index(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_cosines_come_in_order_of_index(k: int, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nearest, "BLOCK", 4)
     prototypes = torch.eye(3).repeat(6, 1)  # rows 0, 3, 6, ... are the same
-    _, indices = F.nearest_prototypes(torch.tensor([[1.0, 0.0, 0.0]]), prototypes, k)
+    with use_backend(backend):
+        _, indices = F.nearest_prototypes(torch.tensor([[1.0, 0.0, 0.0]]), prototypes, k)
     order = [*range(0, 18, 3), *(i for i in range(18) if i % 3)]
     assert indices[0].tolist() == order[:k]
 

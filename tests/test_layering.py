@@ -14,7 +14,7 @@ LAYERS = [
     ["fastproto_kernels"],
     ["fastproto.reference", "fastproto.files", "fastproto.checks"],
     ["fastproto.backend"],
-    ["fastproto.rows", "fastproto.operators", "fastproto.sweep"],
+    ["fastproto.rows", "fastproto.operators", "fastproto.sweep", "fastproto.scan", "fastproto.ranks"],
     ["fastproto.ipm", "fastproto.means", "fastproto.nearest", "fastproto.potential", "fastproto.uniformity"],
     ["fastproto.functional"],
     ["fastproto.prototypes", "fastproto.assignment"],

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -15,11 +16,15 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from torch.utils.data import Subset
 
 from fastproto.cli import train
+from fastproto.data import load_data
 from fastproto.training import TrainConfig, fit, run
 from fastproto.training.callbacks import MetricsFile, WriteCheckpoints
 from fastproto.training.checkpoints import KEY, load_classifier, read_checkpoint
+from fastproto.training.config import HeadConfig
+from fastproto.training.heads import build_head
 from fastproto.training.module import learning_rate_factor
 from fastproto.training.renewals import RenewAssignment, Schedule
 
@@ -260,6 +265,30 @@ def test_two_ranks_train_as_one_process(tmp_path: Path) -> None:
     assert torch.equal(states[1]["head.assignment"], states[0]["head.assignment"])
     for name in ("backbone.1.weight", "head.class_means", "head.prototypes"):
         torch.testing.assert_close(states[1][name], states[0][name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_held_out_samples_are_seen_once_over_all_ranks(world: int) -> None:
+    data = load_data("digits")
+    held_out = Subset(data.validation, range(67))  # which neither ranks nor batches divide
+    seen: list[torch.Tensor] = []
+    for rank in range(world):
+        loaders = run.Loaders(TrainConfig(), replace(data, validation=held_out))
+        loaders.trainer = SimpleNamespace(world_size=world, global_rank=rank)  # type: ignore[assignment]
+        seen += [images.flatten(1) for images, _ in loaders.val_dataloader()]
+    together, whole = torch.cat(seen), torch.stack([held_out[i][0].flatten() for i in range(67)])
+    assert len(together) == 67 and sorted(together.tolist()) == sorted(whole.tolist())
+    loaders = run.Loaders(TrainConfig(), replace(data, validation=Subset(data.validation, range(world - 1))))
+    loaders.trainer = SimpleNamespace(world_size=world, global_rank=0)  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=f"{world - 1} held-out samples for {world} devices"):
+        loaders.val_dataloader()
+
+
+def test_class_means_may_stay_on_their_rank() -> None:
+    config = HeadConfig(sync_class_means=False)
+    for name, synced in (("prototype", False), ("fixed", False), ("etf", None)):
+        head = build_head(replace(config, name=name, dim=9), tuple("abcdefghij"), seed=0)
+        assert getattr(head, "sync_class_means", None) is synced
 
 
 def test_two_processes_from_the_command_line(tmp_path: Path) -> None:

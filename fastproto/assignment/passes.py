@@ -85,7 +85,7 @@ def as_array(tensor: Tensor) -> Array:
 
 def column_mass(blocks: Blocks, prices: Array, sharpness: float) -> Array:
     """Σ_i softmax_j(sharpness · (s_ij - p_j)) [C] float64; prices float32 [C]."""
-    from fastproto.assignment.scan import softmax_columns
+    from fastproto.scan import softmax_columns
 
     mass = np.zeros(len(prices), np.float32)
 
@@ -98,7 +98,7 @@ def column_mass(blocks: Blocks, prices: Array, sharpness: float) -> Array:
 
 def top_scores(blocks: Blocks, prices: Array, k: int, floor: Array) -> tuple[Array, Array]:
     """The k largest s_ij - p_j above floor_i, downwards (float32, -inf where there are fewer) and where (int32, -1)."""
-    from fastproto.assignment.scan import top_of_rows
+    from fastproto.scan import top_of_rows
 
     values = np.empty((blocks.shape[0], k), np.float32)
     indices = np.empty((blocks.shape[0], k), np.int32)
@@ -152,7 +152,7 @@ class FactorScores(Swept):
     """
 
     def __init__(self, class_means: Tensor, norms: Array, prototypes: Tensor) -> None:
-        from fastproto.assignment.scan import centre_rows, mean_direction, norms_and_losses
+        from fastproto.scan import centre_rows, mean_direction, norms_and_losses
 
         self.left, self.right, self.norms = class_means.numpy(), prototypes.numpy(), norms
         self.shape = (len(self.left), len(self.right))
@@ -188,7 +188,7 @@ class FactorScores(Swept):
         )
 
     def exact(self, rows: Array, columns: Array) -> Array:
-        from fastproto.assignment.scan import exact_scores
+        from fastproto.scan import exact_scores
 
         found = np.empty(len(rows))
         exact_scores(self.left, self.right, rows, columns, found)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from fastproto.checks import check_finite, check_label_range, check_labels, check_matrix, shape_of
 from fastproto.functional import ipm_loss, nearest_prototypes
-from fastproto.head import in_process_group
+from fastproto.ranks import in_process_group
 from fastproto.state import GuardedState
 
 

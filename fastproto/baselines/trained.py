@@ -15,7 +15,8 @@ class TrainedPrototypesHead(PrototypeHead):
     The rows were trained for their labels, hence the first assignment; from there it is renewed as ever.
 
     Args:
-        num_classes, dim, momentum, loss, means, reduction, seed: as of :class:`fastproto.PrototypeHead`.
+        num_classes, dim, momentum, loss, means, reduction, sync_class_means, seed: as of
+            :class:`fastproto.PrototypeHead`.
         weights: [C, D] of a trained last layer, row y for label y: ``weight_by_label()`` of a trained head. None only
             on the meta device, where a checkpoint will bring them.
 
@@ -35,6 +36,7 @@ class TrainedPrototypesHead(PrototypeHead):
         loss: str = "eq6",
         means: str = "ema",
         reduction: str = "mean",
+        sync_class_means: bool = True,
         seed: int = 0,
     ) -> None:
         if weights is None and torch.get_default_device().type != "meta":
@@ -47,6 +49,7 @@ class TrainedPrototypesHead(PrototypeHead):
             loss=loss,
             means=means,
             reduction=reduction,
+            sync_class_means=sync_class_means,
             seed=seed,
         )
         if weights is not None:

@@ -72,6 +72,8 @@ class HeadConfig:
         loss: eq6, or official for the authors' (1 - cos)^2.
         means: ema, or official for the authors' class means.
         reduction: mean or sum over the batch.
+        sync_class_means: whether class means count the samples of all devices; if not, nothing of them is sent, and
+            those of the first device decide.
         initial_assignment: random, features (each label where the untrained backbone's features of it are) or aligned
             (the same, and the prototypes are turned towards them); of prototype and fixed heads.
         initial_samples: training images of each class that features and aligned look at.
@@ -94,6 +96,7 @@ class HeadConfig:
     loss: str = "eq6"
     means: str = "ema"
     reduction: str = "mean"
+    sync_class_means: bool = True
     initial_assignment: str = "random"
     initial_samples: int = 20
     renewals_per_epoch: float = 1.0

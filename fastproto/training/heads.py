@@ -38,7 +38,7 @@ def build_head(config: HeadConfig, class_names: ClassNames, seed: int) -> Head:
     files = _Files() if torch.get_default_device().type == "meta" else _read_files(config, class_names)
     count, dim, reduction = len(class_names), config.dim, config.reduction
     ours: dict[str, Any] = {"momentum": config.momentum, "loss": config.loss, "means": config.means}
-    ours |= {"reduction": reduction, "seed": seed}
+    ours |= {"reduction": reduction, "sync_class_means": config.sync_class_means, "seed": seed}
     match config.name:
         case "prototype":
             return PrototypeHead(count, dim, prototypes=files.prototypes, **ours)

@@ -82,6 +82,11 @@ class Loaders(L.LightningDataModule):
     def _evaluation(self, dataset: Dataset[Any]) -> DataLoader[Any]:
         trainer = self.trainer
         assert trainer is not None
+        if len(dataset) < trainer.world_size:  # type: ignore[arg-type]
+            raise ValueError(
+                f"{len(dataset)} held-out samples for {trainer.world_size} devices; "  # type: ignore[arg-type]
+                "expected at least one for each: use fewer --devices or more samples"
+            )
         return self._loader(dataset, range(trainer.global_rank, len(dataset), trainer.world_size))  # type: ignore[arg-type]
 
     def val_dataloader(self) -> DataLoader[Any]:

@@ -14,6 +14,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 GROUPS_OF = 16  # columns that share one running maximum: a row is looked at again only in its best groups
+RUN = 128  # columns
 FAST = {"nnan", "nsz", "arcp", "contract", "reassoc"}  # not "ninf": lists are empty at -inf
 
 
@@ -160,6 +161,32 @@ def top_of_rows(block: Any, prices: Any, floor: Any, first: int, values: Any, in
                 x = _widen(row[j]) - prices[j]
                 if x >= least and x > value[k - 1]:
                     _insert(value, index, x, np.int32(j))
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def _largest(part: Any) -> Any:
+    best = np.float32(-np.inf)
+    for j in range(len(part)):
+        best = _larger(best, part[j])
+    return best
+
+
+@njit(cache=True, nogil=True)
+def keep_top(block: Any, first: int, values: Any, indices: Any) -> None:
+    """Bring the columns of a float32 block, ``first`` and on, into the sorted lists [rows, k] of the largest so far.
+
+    Blocks come from left to right; the lists begin at -inf. Of equal values the lowest index stays first.
+    """
+    rows, columns = block.shape
+    last = values.shape[1] - 1
+    for i in range(rows):
+        row, value, index = block[i], values[i], indices[i]
+        for start in range(0, columns, RUN):  # few runs hold a value for the list: the others cost a maximum each
+            part = row[start : start + RUN]
+            if _largest(part) > value[last]:
+                for j in range(len(part)):
+                    if part[j] > value[last]:
+                        _insert(value, index, part[j], first + start + j)
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
