@@ -14,8 +14,15 @@ LAYERS = [
     ["fastproto_kernels"],
     ["fastproto.reference", "fastproto.files", "fastproto.checks"],
     ["fastproto.backend"],
-    ["fastproto.rows", "fastproto.operators", "fastproto.sweep"],
-    ["fastproto.ipm", "fastproto.means", "fastproto.nearest", "fastproto.potential", "fastproto.uniformity"],
+    ["fastproto.rows", "fastproto.operators", "fastproto.sweep", "fastproto.flags"],
+    [
+        "fastproto.ipm",
+        "fastproto.means",
+        "fastproto.step",
+        "fastproto.nearest",
+        "fastproto.potential",
+        "fastproto.uniformity",
+    ],
     ["fastproto.functional"],
     ["fastproto.prototypes", "fastproto.assignment"],
     [
