@@ -239,10 +239,15 @@ def test_predictions(calls: list[str]) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_on_the_kernels(calls: list[str]) -> None:
     model, head = nn.Linear(6, 4, device=DEVICE), make()
-    compiled = torch.compile(lambda x, y: head(model(x), y), fullgraph=True, backend="aot_eager")
+
+    def forward(x: Tensor, labels: Tensor) -> Tensor:
+        value: Tensor = head(model(x), labels)
+        return value
+
+    compiled = torch.compile(forward, fullgraph=True, backend="aot_eager")
     x, labels = torch.randn(8, 6, device=DEVICE), torch.randint(0, 12, (8,), device=DEVICE)
     results = []
-    for function in (lambda x, y: head(model(x), y), compiled):
+    for function in (forward, compiled):
         head.class_means.zero_()
         model.zero_grad()
         loss = function(x, labels)
