@@ -23,8 +23,13 @@ BACKENDS = ("auto", "triton", "numba", "torch")
 KERNELS = {  # op that runs on Triton -> (its module, its function)
     "gaussian_potential": ("fastproto_kernels.gaussian_potential", "gaussian_potential"),
     "sphere_step_": ("fastproto_kernels.sphere_step", "sphere_step_"),
+    "ipm_loss": ("fastproto_kernels.ipm_loss", "ipm_loss"),
+    "update_class_means_": ("fastproto_kernels.update_class_means", "update_class_means_"),
+    "head_step_": ("fastproto_kernels.head_step", "head_step_"),
+    "nearest_prototypes": ("fastproto_kernels.top_scores", "top_scores"),
 }
-COMPILED = ("ipm_loss", "update_class_means_", "nearest_prototypes")  # ops with row loops for the processor
+# ops with row loops for the processor
+COMPILED = ("ipm_loss", "update_class_means_", "head_step_", "nearest_prototypes")
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 OLDEST_CAPABILITY = (8, 0)  # asynchronous copies and bfloat16 products begin with sm_80
 

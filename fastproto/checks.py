@@ -93,6 +93,15 @@ def check_permutation(name: str, permutation: Tensor, size: int) -> None:
         )
 
 
+def refuse_transforms() -> None:
+    """Under torch.func the ready-made gradient would not be what is differentiated, mapped or linearised."""
+    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
+        raise RuntimeError(
+            "the losses of fastproto cannot be transformed by torch.func (grad, vmap, jvp, ...); use backward() or "
+            "torch.autograd.grad, or the functions of fastproto.reference"
+        )
+
+
 def refuse_double_backward() -> None:
     """The gradient comes ready-made from the forward pass: differentiated again, it would silently be a constant."""
     if torch.is_grad_enabled():

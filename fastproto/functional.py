@@ -4,6 +4,7 @@ Opaque steps are registered operators (``torch.ops.fastproto.*``), worn by thin 
 the gradient in the forward pass.
 """
 
+from fastproto.flags import check_batches
 from fastproto.ipm import ipm_loss
 from fastproto.means import update_class_means, update_class_means_
 from fastproto.nearest import nearest_prototypes
@@ -11,6 +12,7 @@ from fastproto.potential import gaussian_potential
 from fastproto.uniformity import uniformity_loss
 
 __all__ = [
+    "check_batches",
     "gaussian_potential",
     "ipm_loss",
     "nearest_prototypes",

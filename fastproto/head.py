@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from fastproto.assignment import Alignment, Assignment, align, assign, in_background
 from fastproto.checks import TINY_NORM
-from fastproto.functional import nearest_prototypes, update_class_means_
+from fastproto.flags import NOT_FINITE, new_flag, raise_bits, take
 from fastproto.ipm import check_ipm, ipm_per_sample
+from fastproto.means import move_means_
+from fastproto.nearest import nearest
 from fastproto.prototypes import Prototypes, check_shape, estimate_prototypes
 from fastproto.ranks import Gathering, all_counts, in_process_group
 from fastproto.state import GuardedState
+from fastproto.step import head_step_
 
 OFFICIAL_MOMENTUM = 0.95  # the authors' q ← 1.9 q + 0.1 z, then normalised: the direction of 0.95 q + 0.05 z
 Found = Assignment | Alignment
@@ -42,9 +45,15 @@ class PrototypeHead(GuardedState):
         sync_class_means: over several ranks the means count the samples of all of them, gathered while backward runs.
             False sends nothing: each rank keeps the means of its own samples, and rank 0's decide.
         seed: of the estimated prototypes, the first assignment and the ``official`` means.
+        nan_policy: ``raise``, or ``skip``: samples with NaN or inf have loss and gradient zero, do not count in the
+            means, and are counted in ``skipped``. The ``mean`` is over the batch with them.
 
     Buffers (all in ``state_dict``; float32 and int64 whatever ``.half()`` does to the module): ``prototypes`` [C, D],
-    ``assignment`` [C], ``class_means`` [C, D], ``prices`` [C], ``updates`` (how often the means have moved).
+    ``assignment`` [C], ``class_means`` [C, D], ``prices`` [C], ``updates`` (how often the means have moved). Beside
+    them ``skipped`` int64 [], the samples that ``nan_policy="skip"`` left out since the head was made or loaded.
+
+    On the CPU a bad batch raises at once. On Triton (CUDA tensors) no step waits for the device: bad samples are left
+    out, and :meth:`check_batches`, :meth:`reassign`, :meth:`align` and ``state_dict`` raise it later.
 
     Raises:
         TypeError, ValueError: C < 2, D < 2, prototypes of another shape, not unit or requiring grad, unknown options.
@@ -57,6 +66,8 @@ class PrototypeHead(GuardedState):
     class_means: Tensor
     prices: Tensor
     updates: Tensor
+    skipped: Tensor
+    flag: Tensor  # int32 [1], bits of fastproto.flags
 
     def __init__(
         self,
@@ -70,6 +81,7 @@ class PrototypeHead(GuardedState):
         reduction: str = "mean",
         sync_class_means: bool = True,
         seed: int = 0,
+        nan_policy: str = "raise",
     ) -> None:
         super().__init__()
         if num_classes < 2 or dim < 2:
@@ -80,7 +92,9 @@ class PrototypeHead(GuardedState):
             raise ValueError(f"loss is {loss!r} and means {means!r}; expected 'eq6' or 'official', 'ema' or 'official'")
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(f"reduction is {reduction!r}; expected 'mean', 'sum' or 'none'")
-        self.num_classes, self.dim = num_classes, dim
+        if nan_policy not in ("raise", "skip"):
+            raise ValueError(f"nan_policy is {nan_policy!r}; expected 'raise' or 'skip'")
+        self.num_classes, self.dim, self.nan_policy = num_classes, dim, nan_policy
         self.momentum, self.loss, self.means, self.reduction = momentum, loss, means, reduction
         self.sync_class_means = sync_class_means
         self._arriving: Gathering | None = None  # samples of all ranks that the means have yet to count
@@ -100,6 +114,8 @@ class PrototypeHead(GuardedState):
         self.register_buffer("class_means", start.to(device))
         self.register_buffer("prices", torch.zeros(num_classes, device=device, dtype=torch.float32))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64, device=device))
+        self.register_buffer("skipped", torch.zeros((), dtype=torch.int64, device=device), persistent=False)
+        self.register_buffer("flag", new_flag(device), persistent=False)
 
     def forward(
         self,
@@ -130,11 +146,16 @@ class PrototypeHead(GuardedState):
         if (labels2 is None) != (lam is None):
             raise ValueError("labels2 and lam go together; expected both for mixup, or neither")
         grouped = in_process_group() and self.training
+        # A checkpointed forward runs again inside backward: the means have already counted this batch.
+        recomputing = not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+        moving = self.training and update_means and not recomputing
+        fused = moving and self.means == "ema" and labels2 is None and not grouped
+        counting = self.nan_policy == "skip" and not recomputing
         counts: list[int] = []
         # the mean's factor goes into the gradient that forward makes: backward has then nothing to scale
         factor = 1 / max(len(labels), 1) if self.reduction == "mean" and not grouped else 1.0
         try:
-            loss = self._per_sample(features, labels, weight, factor)
+            loss = self._per_sample(features, labels, weight, factor, fused, counting)
             counted = labels
             if labels2 is not None and lam is not None:
                 loss = lam * loss + (1 - lam) * self._per_sample(features, labels2, weight, factor)
@@ -145,9 +166,7 @@ class PrototypeHead(GuardedState):
             raise
         if grouped:
             counts = all_counts(len(labels), features.device)
-        # A checkpointed forward runs again inside backward: the means have already counted this batch.
-        recomputing = not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
-        if self.training and update_means and not recomputing:
+        if moving and not fused:
             if grouped and self.sync_class_means:
                 self.settle()
                 self._arriving = Gathering(features.detach(), counted, counts)
@@ -164,23 +183,35 @@ class PrototypeHead(GuardedState):
             return total / max(sum(counts), 1) if self.reduction == "mean" else total
         return total
 
-    def _per_sample(self, features: Tensor, labels: Tensor, weight: Tensor | None, factor: float) -> Tensor:
+    def _per_sample(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        weight: Tensor | None,
+        factor: float,
+        fused: bool = False,
+        counting: bool = False,
+    ) -> Tensor:
+        """The loss [B]; ``fused``: the means move with it; ``counting``: so does the number of skipped samples."""
         check_ipm(features, labels, self.prototypes, self.assignment, weight)
-        official = 2.0 if self.loss == "official" else 1.0
-        return ipm_per_sample(features, labels, self.prototypes, self.assignment, weight, official * factor, False)
+        factor = 2 * factor if self.loss == "official" else factor
+        given = features, labels, self.prototypes, self.assignment, weight, factor, self.nan_policy == "skip"
+        skipped = self.skipped if counting else None
+        if not fused:
+            return ipm_per_sample(*given, self.flag, skipped)
+        loss = head_step_(*given, self.flag, skipped, self.class_means, self.momentum)
+        if len(labels):
+            self.updates.add_(1)
+        return loss
 
     def _move_means(self, features: Tensor, labels: Tensor) -> None:
         if len(labels) == 0:
             return
         if self.means == "ema":
-            update_class_means_(self.class_means, features, labels, self.momentum)
+            skip = self.nan_policy == "skip"
+            move_means_(self.class_means, features, labels, self.momentum, skip, self.flag)
         else:
-            classes, position = labels.unique(return_inverse=True)
-            order = torch.arange(len(labels), device=labels.device)
-            last = torch.zeros_like(classes).scatter_reduce(0, position, order, "amax")
-            z = nn.functional.normalize(features[last].float(), dim=1)
-            row = OFFICIAL_MOMENTUM * self.class_means[classes] + (1 - OFFICIAL_MOMENTUM) * z
-            self.class_means[classes] = nn.functional.normalize(row, dim=1)
+            self._move_official_means(features, labels)
         self.updates.add_(1)
 
     @torch.no_grad()
@@ -192,6 +223,39 @@ class PrototypeHead(GuardedState):
 
     def _settle_after_backward(self, _gradient: Tensor) -> None:
         torch.autograd.Variable._execution_engine.queue_callback(self.settle)
+
+    def _move_official_means(self, features: Tensor, labels: Tensor) -> None:
+        """Every sample writes the new row of its class, the same for all of a class; bad ones write another's."""
+        good = (labels >= 0) & (labels < self.num_classes) & features.float().norm(dim=1).isfinite()
+        own = torch.arange(len(labels), device=labels.device)
+        classes = labels[torch.where(good, own, good.int().argmax())].clamp(0, self.num_classes - 1)
+        ordered, order = torch.where(good, labels, -1).sort(stable=True)
+        last = order[(torch.searchsorted(ordered, classes, right=True) - 1).clamp_min(0)]
+        z = nn.functional.normalize(features[last].float(), dim=1)
+        before = self.class_means[classes]
+        row = nn.functional.normalize(OFFICIAL_MOMENTUM * before + (1 - OFFICIAL_MOMENTUM) * z, dim=1)
+        self.class_means.index_copy_(0, classes, torch.where(good.any(), row, before))
+
+    def check_batches(self) -> None:
+        """Raise what the kernels left out of the batches since the last look; this waits for the device.
+
+        Raises:
+            ValueError: labels out of range, or NaN or inf in the features unless ``nan_policy`` is ``skip``; said once.
+        """
+        self.settle()
+        if self.flag.device.type != "meta":
+            raise_bits(take(self.flag) & ~(NOT_FINITE if self.nan_policy == "skip" else 0))
+
+    def _checked(self, compute: Callable[[], Found]) -> Callable[[], Found]:
+        def checked() -> Found:
+            self.check_batches()
+            return compute()
+
+        return checked
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        self.check_batches()
+        super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def logits(self, features: Tensor) -> Tensor:
         """Cosines [B, C] of each sample with the prototype of each *label*: column y is label y. Differentiable."""
@@ -206,7 +270,7 @@ class PrototypeHead(GuardedState):
 
     def predict_with_cosines(self, features: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
         """Labels [B, k] and the cosines [B, k] to their prototypes."""
-        cosines, rows = nearest_prototypes(features, self.prototypes, k)
+        cosines, rows = nearest(features, self.prototypes, k, self.flag)
         label_of_row = torch.empty_like(self.assignment)
         label_of_row[self.assignment] = torch.arange(self.num_classes, device=self.assignment.device)
         return label_of_row[rows], cosines
@@ -221,7 +285,7 @@ class PrototypeHead(GuardedState):
 
         ``class_means`` [C, D] stand in for the head's own, such as those of an untrained backbone; same on all ranks.
         """
-        found = self._adopt(self._on_rank_0(self._problem(class_means)))
+        found = self._adopt(self._on_rank_0(self._checked(self._problem(class_means))))
         assert isinstance(found, Assignment)
         return found
 
@@ -236,7 +300,7 @@ class PrototypeHead(GuardedState):
     ) -> Alignment:
         """Turn the prototypes and renew the assignment together; the turned prototypes are what a checkpoint holds."""
         options = {"starts": starts, "seed": seed, "time_limit": time_limit}
-        found = self._adopt(self._on_rank_0(self._problem(class_means, options)))
+        found = self._adopt(self._on_rank_0(self._checked(self._problem(class_means, options))))
         assert isinstance(found, Alignment)
         return found
 
@@ -260,7 +324,7 @@ class PrototypeHead(GuardedState):
         """
         if not wait and not self._rank_0_says(renewal.done()):
             return None
-        found = self._on_rank_0(renewal.result)
+        found = self._on_rank_0(self._checked(renewal.result))
         return self._adopt(found) if adopt else found
 
     def _problem(self, class_means: Tensor | None, align_options: dict[str, Any] | None = None) -> Callable[[], Found]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastproto.backend import resolve
+from fastproto.backend import kernel, resolve
 from fastproto.checks import (
     TINY_NORM,
     check_finite,
@@ -19,9 +20,11 @@ from fastproto.checks import (
     check_unit_rows,
     not_unit,
     refuse_double_backward,
+    refuse_transforms,
     shape_of,
     unit_tolerance,
 )
+from fastproto.flags import flag_of
 from fastproto.operators import register
 
 
@@ -39,6 +42,10 @@ def ipm_loss(
     """Input-to-prototype mapping loss: pulls every sample to the prototype its label is assigned to.
 
     ``z = F.normalize(features); 0.5 * ((z * prototypes[assignment[labels]]).sum(1) - 1) ** 2``
+
+    CUDA tensors of the kernels' dtypes run on Triton, see :func:`fastproto.backend.resolve`, and never wait for the
+    device. Values are then not looked at: a row with a bad label or NaN has loss and gradient zero, and
+    :func:`fastproto.functional.check_batches` raises it later; of a weight NaN shows in the loss.
 
     Args:
         features: [B, D] float32, bfloat16, float16 or float64; a row with norm <= 1e-12 has loss ½ and zero gradient.
@@ -75,7 +82,7 @@ def ipm_loss(
 
 
 def check_ipm(features: Tensor, labels: Tensor, prototypes: Tensor, assignment: Tensor, weight: Tensor | None) -> None:
-    """Shapes and dtypes, and the values of the weight."""
+    """Shapes and dtypes, and on the CPU the values of the weight."""
     check_matrix("features", features, min_rows=0)
     check_prototypes(prototypes)
     check_labels("labels", labels, len(features))
@@ -88,7 +95,8 @@ def check_ipm(features: Tensor, labels: Tensor, prototypes: Tensor, assignment: 
     if weight is not None:
         if weight.shape != labels.shape:
             raise ValueError(f"weight has shape {shape_of(weight)}; expected {shape_of(labels)}, one for each sample")
-        check_finite("weight", weight[:, None])
+        if weight.device.type == "cpu":  # elsewhere looking would wait for the device
+            check_finite("weight", weight[:, None])
 
 
 def ipm_per_sample(
@@ -99,28 +107,49 @@ def ipm_per_sample(
     weight: Tensor | None,
     factor: float,
     skip: bool,
+    flag: Tensor | None = None,
+    skipped: Tensor | None = None,
 ) -> Tensor:
-    """factor · ω · ½(cos - 1)² of each sample [B], differentiable; shapes and dtypes are not looked at."""
-    inside = None if weight is None or weight.requires_grad else weight
-    loss: Tensor = _IpmLoss.apply(features, labels, prototypes, assignment, inside, factor, skip)
-    return loss if weight is None or inside is not None else loss * weight
+    """factor · ω · ½(cos - 1)² of each sample [B], differentiable; shapes and dtypes are not looked at.
+
+    ``flag`` int32 [1] gets the bits of what the kernel left out (None: the device's own flag); ``skipped`` int64 []
+    grows by the rows that ``skip`` left out.
+    """
+    return with_gradient(_operator, features, labels, prototypes, assignment, weight, factor, skip, flag, skipped)
 
 
-class _IpmLoss(torch.autograd.Function):
+def with_gradient(
+    operator: Callable[..., Any],
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    assignment: Tensor,
+    weight: Tensor | None,
+    factor: float,
+    *others: Any,
+) -> Tensor:
+    """The loss [B] of an operator that returns loss and gradient, with that gradient for ``features``.
+
+    On the CPU factor and weight go into the operator: backward has then nothing left to scale. Elsewhere backward
+    scales without looking, and float16 gradients must not be divided by B before a GradScaler has multiplied them.
+    """
+    refuse_transforms()
+    folded = features.device.type == "cpu" and features.dtype != torch.float16
+    inside = weight if folded and weight is not None and not weight.requires_grad else None
+    within = factor if folded else 1.0
+    loss: Tensor = _ReadyGradient.apply(features, operator, labels, prototypes, assignment, inside, within, *others)
+    if within != factor:
+        loss = loss * factor
+    return loss if weight is None or inside is not None else loss * weight.to(loss.dtype)
+
+
+class _ReadyGradient(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        features: Tensor,
-        labels: Tensor,
-        prototypes: Tensor,
-        assignment: Tensor,
-        weight: Tensor | None,
-        factor: float,
-        skip: bool,
-    ) -> Tensor:
+    def forward(ctx: Any, features: Tensor, operator: Callable[..., Any], *arguments: Any) -> Tensor:
         loss: Tensor
-        loss, gradient = _operator(features, labels, prototypes, assignment, weight, factor, skip)
+        loss, gradient = operator(features, *arguments)
         ctx.save_for_backward(gradient)
+        ctx.others = len(arguments)
         return loss
 
     @staticmethod
@@ -128,8 +157,15 @@ class _IpmLoss(torch.autograd.Function):
         refuse_double_backward()
         (gradient,) = ctx.saved_tensors
         if not _is_one(grad):
-            gradient = (gradient * grad[:, None]).to(gradient.dtype)
-        return gradient, None, None, None, None, None, None
+            gradient = _times(gradient, grad[:, None])
+        return gradient, *[None] * (1 + ctx.others)
+
+
+def _times(gradient: Tensor, grad: Tensor) -> Tensor:
+    """The product in float32, rounded once; ``out`` saves the float32 [B, D] in between."""
+    if torch.compiler.is_compiling():
+        return (gradient * grad).to(gradient.dtype)
+    return torch.mul(gradient, grad, out=torch.empty_like(gradient))
 
 
 def _is_one(grad: Tensor) -> bool:
@@ -139,7 +175,7 @@ def _is_one(grad: Tensor) -> bool:
     return float(grad[0]) == 1.0
 
 
-def _ipm_loss(
+def loss_and_gradient(
     features: Tensor,
     labels: Tensor,
     prototypes: Tensor,
@@ -147,6 +183,8 @@ def _ipm_loss(
     weight: Tensor | None,
     factor: float,
     skip: bool,
+    flag: Tensor | None,
+    skipped: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Loss per sample [B] and its gradient with respect to that sample's features [B, D] (dtype of the features)."""
     given = (
@@ -154,14 +192,21 @@ def _ipm_loss(
         if weight is None
         else (features, prototypes, labels, assignment, weight)
     )
-    if resolve("ipm_loss", *given).backend == "numba":
-        return _with_numba(features, labels, prototypes, assignment, weight, factor, skip)
+    backend = resolve("ipm_loss", *given).backend
+    if backend == "triton":
+        flag = flag_of(features.device, skip) if flag is None else flag
+        loss, gradient, _ = kernel("ipm_loss")(features, labels, prototypes, assignment, flag=flag, skipped=skipped)
+        return scaled(loss, gradient, weight, factor)
+    if backend == "numba":
+        return _with_numba(features, labels, prototypes, assignment, weight, factor, skip, flag, skipped)
     check_label_range("labels", labels, len(prototypes))
     rows = assignment[labels]
     check_label_range("rows of the assignment", rows, len(prototypes))
     z, inverse = normalise(features, skip)
     w = prototypes[rows]
     check_unit_rows("prototypes of the batch", w)
+    if skipped is not None:
+        skipped += inverse.isnan().sum()
     residual = (z * w).sum(1, keepdim=True) - 1
     scale = torch.where(inverse.isnan(), 0.0, factor)
     if weight is not None:
@@ -178,13 +223,23 @@ def _ipm_loss_shapes(
     weight: Tensor | None,
     factor: float,
     skip: bool,
+    flag: Tensor | None,
+    skipped: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     return features.new_empty(features.shape[0], dtype=compute_dtype(features)), torch.empty_like(
         features, memory_format=torch.contiguous_format
     )
 
 
-_operator = register("ipm_loss", _ipm_loss, _ipm_loss_shapes)
+_operator = register("ipm_loss", loss_and_gradient, _ipm_loss_shapes, mutates=["flag", "skipped"])
+
+
+def scaled(loss: Tensor, gradient: Tensor, weight: Tensor | None, factor: float) -> tuple[Tensor, Tensor]:
+    """A kernel's loss and gradient times factor and weight, which :func:`with_gradient` gives it on the CPU alone."""
+    if weight is None and factor == 1:
+        return loss, gradient
+    scale = torch.full_like(loss, factor) if weight is None else factor * weight.to(loss.dtype)
+    return loss * scale, _times(gradient, scale[:, None])
 
 
 def _with_numba(
@@ -195,13 +250,15 @@ def _with_numba(
     weight: Tensor | None,
     factor: float,
     skip: bool,
+    flag: Tensor | None,
+    skipped: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     rows = importlib.import_module("fastproto.rows")
     loss = torch.empty(len(features), dtype=torch.float32, device="cpu")  # whatever the defaults are
     gradient = torch.empty(features.shape, dtype=torch.float32, device="cpu")
     given = [x.detach().float().contiguous().numpy() for x in (features, prototypes)]
     omega = loss[:0] if weight is None else weight.detach().float().contiguous()
-    wrong, row, _ = rows.ipm_rows(
+    wrong, row, count = rows.ipm_rows(
         given[0],
         labels.contiguous().numpy(),
         given[1],
@@ -222,6 +279,8 @@ def _with_numba(
         raise not_unit("prototypes", prototypes, row)
     elif wrong == rows.NOT_FINITE:
         raise not_finite(row)
+    if skipped is not None:
+        skipped += count
     return loss, gradient.to(features.dtype)
 
 

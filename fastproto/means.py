@@ -7,8 +7,9 @@ import importlib
 import torch
 from torch import Tensor
 
-from fastproto.backend import resolve
+from fastproto.backend import kernel, resolve
 from fastproto.checks import check_label_range, check_labels, check_matrix, shape_of
+from fastproto.flags import flag_of
 from fastproto.ipm import normalise, not_finite
 from fastproto.operators import register
 
@@ -20,6 +21,9 @@ def update_class_means_(
 
     ``for z, y in zip(F.normalize(features), labels): means[y] = momentum * means[y] + (1 - momentum) * z``, so that
     several samples of one class in a batch all count, in batch order.
+
+    CUDA tensors of the kernels' dtypes run on Triton (float32 contiguous means) and never wait for the device: bad rows
+    do not count, and :func:`fastproto.functional.check_batches` raises them later.
 
     Args:
         means: [C, D] float32 (or float64), changed in place.
@@ -45,7 +49,7 @@ def update_class_means_(
     if nan_policy not in ("raise", "skip"):
         raise ValueError(f"nan_policy is {nan_policy!r}; expected 'raise' or 'skip'")
     if len(labels):
-        _operator(means, features.detach(), labels, momentum, nan_policy == "skip")
+        move_means_(means, features.detach(), labels, momentum, nan_policy == "skip", None)
 
 
 def update_class_means(
@@ -57,8 +61,18 @@ def update_class_means(
     return updated
 
 
-def _update_class_means_(means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool) -> None:
-    if resolve("update_class_means_", means, features, labels).backend == "numba" and means.is_contiguous():
+def _update_class_means_(
+    means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool, flag: Tensor | None
+) -> None:
+    """:func:`update_class_means_` without checks of shapes and dtypes; ``flag`` as in the loss (None: the device's)."""
+    backend = resolve("update_class_means_", means, features, labels).backend
+    if not means.is_contiguous():  # the loops and the kernels walk over rows without strides
+        backend = "torch"
+    if backend == "triton":
+        flag = flag_of(means.device, skip) if flag is None else flag
+        kernel("update_class_means_")(means, features, labels, momentum, flag=flag)
+        return
+    if backend == "numba":
         _with_numba(means, features, labels, momentum, skip)
         return
     check_label_range("labels", labels, len(means))
@@ -79,11 +93,15 @@ def _update_class_means_(means: Tensor, features: Tensor, labels: Tensor, moment
     means.index_copy_(0, classes, kept * means[classes] + added)
 
 
-def _update_class_means_shapes(means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool) -> None:
+def _update_class_means_shapes(
+    means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool, flag: Tensor | None
+) -> None:
     return None
 
 
-_operator = register("update_class_means_", _update_class_means_, _update_class_means_shapes, mutates=["means"])
+move_means_ = register(
+    "update_class_means_", _update_class_means_, _update_class_means_shapes, mutates=["means", "flag"]
+)
 
 
 def _with_numba(means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool) -> None:

@@ -7,11 +7,13 @@ import importlib
 import torch
 from torch import Tensor
 
-from fastproto.backend import resolve
+from fastproto.backend import kernel, resolve
 from fastproto.checks import check_matrix, check_unit_rows, shape_of
+from fastproto.flags import NOT_FINITE, flag_of
 from fastproto.ipm import normalise
 
 BLOCK = 2048  # rows of one block of a B×C matrix that is never stored whole: 2048² float32 are 16 MiB
+KERNEL_MAX_K = 32  # of top_scores
 SELECT_MAX = 16  # above this k a stable sort beats k passes of max
 SCAN_ROWS = 512  # times BLOCK float32 are 4 MiB: they stay in the cache between the product and the scan
 SCAN_MAX = 64  # above this k insertion into a list costs more than a sort
@@ -30,11 +32,14 @@ def _top(cosines: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return torch.cat([v for v, _ in found], 1), torch.cat([i for _, i in found], 1)
 
 
-@torch.no_grad()
 def nearest_prototypes(features: Tensor, prototypes: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
     """The k prototypes of largest cosine for each sample, without a B×C matrix.
 
     ``(F.normalize(features) @ prototypes.T).topk(k)``; the lowest index first among equals.
+
+    CUDA tensors of the kernels' dtypes run on Triton for k <= 32 (products of float16 halves, cosines within 1e-6) and
+    never wait for the device. Values are then not looked at: a row with NaN has cosines NaN, and
+    :func:`fastproto.functional.check_batches` raises it later.
 
     Args:
         features: [B, D], any float dtype.
@@ -47,9 +52,14 @@ def nearest_prototypes(features: Tensor, prototypes: Tensor, k: int = 1) -> tupl
     Raises:
         TypeError, ValueError: shapes, dtypes, k outside 1..C, NaN or inf in the features, prototypes that are not unit.
     """
+    return nearest(features, prototypes, k, None)
+
+
+@torch.no_grad()
+def nearest(features: Tensor, prototypes: Tensor, k: int, flag: Tensor | None) -> tuple[Tensor, Tensor]:
+    """:func:`nearest_prototypes`; ``flag`` as in the loss (None: the device's own)."""
     check_matrix("features", features, min_rows=0)
     check_matrix("prototypes", prototypes)
-    check_unit_rows("prototypes", prototypes)
     if prototypes.shape[1] != features.shape[1]:
         raise ValueError(
             f"features are {shape_of(features)} and prototypes {shape_of(prototypes)}; expected the same D"
@@ -57,6 +67,16 @@ def nearest_prototypes(features: Tensor, prototypes: Tensor, k: int = 1) -> tupl
     if not 1 <= k <= len(prototypes):
         raise ValueError(f"k is {k}; expected 1..{len(prototypes)}, the number of prototypes")
     with torch.autocast(features.device.type, enabled=False):
+        # the kernel keeps the candidates of a row in registers; a longer list is sorted by torch
+        if k <= KERNEL_MAX_K and resolve("nearest_prototypes", features, prototypes).backend == "triton":
+            z, inverse = normalise(features, skip=True)
+            spoiled = inverse.isnan()
+            flag = flag_of(features.device) if flag is None else flag
+            if flag is not None:
+                flag |= NOT_FINITE * spoiled.any()
+            cosines, indices = kernel("nearest_prototypes")(z, prototypes, k)
+            return cosines.masked_fill_(spoiled, torch.nan), indices
+        check_unit_rows("prototypes", prototypes)
         z = normalise(features)[0]
         if k <= SCAN_MAX and resolve("nearest_prototypes", z, prototypes).backend == "numba":
             return _with_numba(z, prototypes.float(), k)

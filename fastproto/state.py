@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fastproto.checks import check_finite, check_permutation, check_unit_rows
@@ -61,6 +62,19 @@ class GuardedState(nn.Module):
             errors.append(str(error))
             return
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self._clear_what_no_state_holds()
+
+    def _clear_what_no_state_holds(self) -> None:
+        """Buffers beside the state begin at zero, where the state now is: it may have come to a meta module."""
+        device = next(
+            x.device for n, x in self.named_buffers(recurse=False) if n not in self._non_persistent_buffers_set
+        )
+        for name in self._non_persistent_buffers_set:
+            buffer = self.get_buffer(name)
+            if buffer.device == device:
+                buffer.zero_()
+            else:
+                setattr(self, name, torch.zeros_like(buffer, device=device))
 
 
 def _check(name: str, key: str, value: Tensor) -> None:

@@ -15,6 +15,7 @@ from fastproto.checks import (
     check_labels,
     check_matrix,
     refuse_double_backward,
+    refuse_transforms,
 )
 from fastproto.operators import register
 from fastproto.potential import check_precision, check_sharpness, largest_cosine, potential_and_pull
@@ -67,6 +68,7 @@ def uniformity_loss(
         check_labels("subset", subset, subset.numel())
         if len(subset) == 0:
             raise ValueError("subset names no rows; expected distinct rows, at least one")
+    refuse_transforms()
     result: Tensor = _UniformityLoss.apply(prototypes, t, subset, form, precision)
     return result
 

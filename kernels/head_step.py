@@ -24,6 +24,7 @@ def head_step_(
     momentum: float,
     loss: str = "eq6",
     flag: Tensor | None = None,
+    skipped: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss per sample [B] float32 and its gradient [B, D]; means [C, D] change in place.
 
@@ -31,7 +32,7 @@ def head_step_(
     read once for the loss and once for the means.
     """
     if features.shape[1] > WIDEST:
-        losses, gradient, _ = ipm_loss(features, labels, prototypes, assignment, loss=loss, flag=flag)
+        losses, gradient, _ = ipm_loss(features, labels, prototypes, assignment, loss=loss, flag=flag, skipped=skipped)
         update_class_means_(means, features, labels, momentum, flag=flag)
         return losses, gradient
     prototypes = prototypes if prototypes.stride(1) == 1 else prototypes.contiguous()
@@ -42,6 +43,7 @@ def head_step_(
         "assignment_ptr": assignment.contiguous(),
         "loss_ptr": losses,
         "gradient_ptr": gradient,
+        "skipped_ptr": skipped,
         "stride_prototype": prototypes.stride(0),
         "factor": LOSS_FACTOR[loss],
     }

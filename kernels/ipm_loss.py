@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .rows import inverse_norm, load_rows, raise_flag, row_block, store_rows
+from .rows import count_skipped, inverse_norm, load_rows, raise_flag, row_block, store_rows
 
 
 @triton.jit
@@ -46,6 +46,7 @@ def _ipm_loss_kernel(
     gradient_ptr,
     unit_ptr,
     flag_ptr,
+    skipped_ptr,
     B,
     C,
     D,
@@ -84,6 +85,8 @@ def _ipm_loss_kernel(
             store_rows(unit_ptr, o_m, k * BLOCK_D, D, z, m_m, BLOCK_D)
     if flag_ptr is not None:
         raise_flag(flag_ptr, m_m, known, assigned, finite)
+    if skipped_ptr is not None:
+        count_skipped(skipped_ptr, m_m, finite)
 
 
 LOSS_FACTOR = {"eq6": 1.0, "official": 2.0}
@@ -98,13 +101,15 @@ def ipm_loss(
     loss: str = "eq6",
     unit_dtype: torch.dtype | None = None,
     flag: Tensor | None = None,
+    skipped: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Loss per sample [B] float32, its gradient [B, D] in the features' dtype, and z [B, D] in ``unit_dtype`` or None.
 
     features [B, D] float32, bfloat16 or float16 with any strides; labels [B] and assignment [C] int64; prototypes
     [C, D], unit rows. A zero row has z = 0, loss ½ and zero gradient. A row with a label outside 0..C-1, a prototype
     number outside 0..C-1, NaN or inf is left out: zero loss, gradient and z; ``flag`` (int32 [1]) gets the bits of
-    ``rows.BAD_LABEL``, ``BAD_ASSIGNMENT`` and ``NOT_FINITE``, and keeps those it had.
+    ``rows.BAD_LABEL``, ``BAD_ASSIGNMENT`` and ``NOT_FINITE``, and keeps those it had;
+    ``skipped`` (int64, one number) grows by the rows with NaN or inf.
     """
     b, dim = features.shape
     prototypes = prototypes if prototypes.stride(1) == 1 else prototypes.contiguous()
@@ -123,6 +128,7 @@ def ipm_loss(
                 gradient_ptr=gradient,
                 unit_ptr=unit,
                 flag_ptr=flag,
+                skipped_ptr=skipped,
                 B=b,
                 C=prototypes.shape[0],
                 D=dim,

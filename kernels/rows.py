@@ -68,3 +68,10 @@ def raise_flag(flag_ptr, live, known, assigned, finite):
     """Sets the bit of everything that is wrong with the live rows; an integer or, so in any order the same."""
     bits = tl.where(known, tl.where(assigned, 0, _BAD_ASSIGNMENT) | tl.where(finite, 0, _NOT_FINITE), _BAD_LABEL)
     tl.atomic_or(flag_ptr + tl.zeros_like(bits), bits, mask=live & (bits != 0))
+
+
+@triton.jit
+def count_skipped(skipped_ptr, live, finite):
+    """Adds the live rows that are not finite to an int64 counter; integers add up to the same in any order."""
+    one = tl.full(live.shape, 1, tl.int64)
+    tl.atomic_add(skipped_ptr + tl.zeros_like(one), one, mask=live & (finite == 0))

@@ -27,7 +27,7 @@ from torch import Tensor
 from .batch_order import batch_order
 from .common import next_power_of_2
 from .ipm_loss import loss_and_slope, prototype_of
-from .rows import inverse_norm, load_rows, raise_flag, row_block, store_rows
+from .rows import count_skipped, inverse_norm, load_rows, raise_flag, row_block, store_rows
 
 
 def walk_steps(batch: int) -> int:
@@ -52,6 +52,7 @@ def _update_class_means_kernel(
     assignment_ptr,
     loss_ptr,
     gradient_ptr,
+    skipped_ptr,
     B,
     C,
     D,
@@ -106,6 +107,8 @@ def _update_class_means_kernel(
             store_rows(gradient_ptr, sample, 0, D, slope[:, None] * (w - cosine[:, None] * z), live, BLOCK_D)
         if flag_ptr is not None:
             raise_flag(flag_ptr, live, known, assigned, finite)
+        if skipped_ptr is not None:
+            count_skipped(skipped_ptr, live, finite)
 
 
 @triton.jit(do_not_specialize=["B"])
@@ -197,7 +200,9 @@ def walk_batch(
             _join_parts(means, parts, counts, ordered, steps, momentum)
 
 
-_NO_LOSS: dict[str, Any] = dict.fromkeys(("prototypes_ptr", "assignment_ptr", "loss_ptr", "gradient_ptr"))
+_NO_LOSS: dict[str, Any] = dict.fromkeys(
+    ("prototypes_ptr", "assignment_ptr", "loss_ptr", "gradient_ptr", "skipped_ptr")
+)
 _NO_LOSS |= {"stride_prototype": 0, "factor": 0.0}
 
 

@@ -163,7 +163,7 @@ def test_dtypes(name: str, dtype: torch.dtype) -> None:
 @heads
 def test_low_precision_modules(name: str) -> None:
     head = MAKERS[name]().bfloat16()
-    assert all(buffer.dtype in (torch.float32, torch.int64) for buffer in head.buffers())
+    assert all(buffer.dtype in (torch.float32, torch.int32, torch.int64) for buffer in head.buffers())
     assert all(parameter.dtype == torch.bfloat16 for parameter in head.parameters())
     x, y = torch.randn(8, D, dtype=torch.bfloat16), torch.randint(0, C, (8,))
     assert head(x, y).dtype == torch.float32

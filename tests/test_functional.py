@@ -153,10 +153,11 @@ def test_double_backward_is_refused() -> None:
 def test_registered_operators() -> None:
     features, labels, prototypes, assignment = batch(6, 9, 4)
     for x, weight, skip in ((features, None, False), (features.double(), torch.rand(6), True)):
-        arguments = (x, labels, prototypes, assignment, weight, 0.5, skip)
+        flag, means = torch.zeros(1, dtype=torch.int32), torch.zeros(9, 4)
+        arguments = (x, labels, prototypes, assignment, weight, 0.5, skip, flag, torch.tensor(0) if skip else None)
         torch.library.opcheck(torch.ops.fastproto.ipm_loss.default, arguments)
-        arguments = (torch.zeros(9, 4), x, labels, 0.9, skip)
-        torch.library.opcheck(torch.ops.fastproto.update_class_means_.default, arguments)
+        torch.library.opcheck(torch.ops.fastproto.update_class_means_.default, (means, x, labels, 0.9, skip, flag))
+        torch.library.opcheck(torch.ops.fastproto.head_step_.default, (*arguments, means, 0.9))
 
     w, ops = unit_rows(9, 4), torch.ops.fastproto
     torch.library.opcheck(ops.gaussian_potential.default, (w, None, 2.0, None, None, "highest"))

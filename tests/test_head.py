@@ -121,8 +121,9 @@ def test_align_turns_the_prototypes_but_not_their_geometry() -> None:
 def test_state_survives_dtype_changes() -> None:
     for change in (lambda m: m.half(), lambda m: m.bfloat16(), lambda m: m.double(), lambda m: m.to(torch.bfloat16)):
         model = change(nn.Sequential(nn.Linear(4, 4), make()))
-        dtypes = [buffer.dtype for buffer in model[1].buffers()]
+        dtypes = [value.dtype for value in model[1].state_dict().values()]
         assert dtypes == [torch.float32, torch.int64, torch.float32, torch.float32, torch.int64]
+        assert not any(buffer.dtype.is_floating_point for buffer in (model[1].skipped, model[1].flag))
         assert model[0].weight.dtype != torch.float32
 
 

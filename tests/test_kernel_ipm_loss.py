@@ -123,10 +123,12 @@ def test_bad_rows_are_left_out_and_flagged(dim: int) -> None:
 
 def test_the_flag_collects_bits() -> None:
     x, labels, w, assignment = batch(6, 3, 8)
-    labels[0], x[5, 2] = 9, torch.nan
+    labels[0], x[5, 2], x[2, 0] = 9, torch.nan, torch.inf
     flag = torch.tensor([8], dtype=torch.int32, device=DEVICE)
-    ipm_loss(x, labels, w, assignment, flag=flag)
+    skipped = torch.tensor(40, device=DEVICE)
+    ipm_loss(x, labels, w, assignment, flag=flag, skipped=skipped)
     assert int(flag) == 8 | row_helpers.BAD_LABEL | row_helpers.NOT_FINITE
+    assert int(skipped) == 42
 
 
 def test_an_empty_batch() -> None:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from fastproto.data import DataSplits, Preprocessing
-from fastproto.head import exclude_from_broadcast
+from fastproto.head import PrototypeHead, exclude_from_broadcast
 from fastproto.models import build_backbone
 from fastproto.training.config import OptimConfig, TrainConfig
 from fastproto.training.heads import Head, build_head
 
 Batch = tuple[Tensor, Tensor]
+LOOK_EVERY = 100  # steps between two looks at what the kernels left out: each waits for the device
 
 
 class Classifier(L.LightningModule):
@@ -68,6 +69,10 @@ class Classifier(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(hash((self.config.seed, self.global_step, self.global_rank)))
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if isinstance(self.head, PrototypeHead) and (batch_idx + 1) % LOOK_EVERY == 0:
+            self.head.check_batches()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels = batch
