@@ -25,7 +25,8 @@ def check_matrix(name: str, tensor: Tensor, *, min_rows: int = 1, min_dim: int =
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
-    if not bool(torch.isfinite(tensor).all()):
+    # A sum is finite only where every entry is, and takes a thirtieth of the time; one that overflows proves nothing.
+    if not bool(torch.isfinite(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
         row = int((~torch.isfinite(tensor)).flatten(1).any(1).nonzero()[0])
         raise ValueError(
             f"{name} holds NaN or inf (first in row {row}); expected finite numbers: find what produced it"

@@ -19,8 +19,8 @@ from fastproto.checks import TINY_NORM, check_finite, check_matrix, check_permut
 
 METHODS = ("auto", "dense", "column_generation")
 # From here on column generation took less time than the dense solver with its matrix and the proof, on easy and on
-# hard means; below, both take a millisecond or a few, and the dense solver needs no compiled code.
-COLUMN_GENERATION_FROM = 300
+# hard means; below, both take a millisecond, and the dense solver needs no compiled code.
+COLUMN_GENERATION_FROM = 128
 TIE = 2e-10  # in units of std(s): more than a step of the grid that the dense solver sees
 MATRIX_FROM = 3000  # the same where the matrix is given
 
@@ -61,7 +61,7 @@ def assign(
             Otherwise the search starts from them. Of equally good prototypes a class keeps its previous one.
         method: ``dense`` forms the C×C scores and hands them to lapx, or to SciPy where that is not installed;
             ``column_generation`` needs memory O(C·D) and a few passes over the scores, which are never stored; ``auto``
-            is column generation from C = 300 on. The result says which ran and why.
+            is column generation from C = 128 on. The result says which ran and why.
         tolerance: how large the gap may be, relative to C · std(s), for the result to count as certified; a gap within
             the rounding floor always does.
         time_limit: seconds, looked at between passes. When the time is over, or at Ctrl-C, column generation returns

@@ -18,6 +18,9 @@ from fastproto.sweep import quick_bfloat16
 
 Array = np.ndarray[Any, Any]
 BLOCK_BYTES = 1 << 22  # a block stays in the last cache between the product and the scan
+KEPT_BYTES = (
+    1 << 25
+)  # up to here (4,096 classes in bfloat16) the product is made once and kept: it costs most of a sweep
 ROUNDED_MIN_DIM = 32  # below it the scan costs more than the product, and the error leaves too many pairs in question
 LOG2E = 1.4426950408889634
 EVERY = slice(None)
@@ -57,6 +60,13 @@ class Blocks:
     left: Tensor
     right: Tensor | None
 
+    def kept(self) -> Blocks:
+        """With the product in place of its factors where that is small."""
+        rows, columns = self.shape
+        if self.right is None or rows * columns * self.left.element_size() > KEPT_BYTES:
+            return self
+        return Blocks(self.left @ self.right.T, None)
+
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.left), (self.left.shape[1] if self.right is None else len(self.right))
@@ -74,7 +84,7 @@ class Blocks:
             part = self.left[start : start + step]
             if self.right is not None and room is not None:
                 part = torch.mm(part, self.right.T, out=room[: len(part)])
-            visit(as_array(part), start)
+            visit(as_array(part.contiguous()), start)
 
 
 def as_array(tensor: Tensor) -> Array:
@@ -177,7 +187,7 @@ class FactorScores(Swept):
             loss.append(lost)
         self.spread = max(float(gram.sum()), 0.0) ** 0.5
         self.mean = float(means[0] @ means[1])
-        self.blocks = Blocks(*factors)
+        self.blocks = Blocks(*factors).kept()
         self.price_shift = self.column_shift = self.right @ means[0]
         self.row_shift = self.left @ means[1] / norms - self.mean
         self.magnitude = float(size[1].max() + np.linalg.norm(means[1]))
