@@ -1,6 +1,7 @@
 """The assignment without a C×C matrix: prices, short lists of good pairs, an exact solver on the lists, and proof.
 
-Memory is O(C·(D + k)). A sweep over all scores is what costs time, so the steps are chosen to need few of them:
+Memory is O(C·(D + k)), with what ``passes`` keeps of a small problem. A sweep over all scores is what costs time, so
+the steps are chosen to need few of them:
 
 1. where a previous result or the row maxima may already be the answer, one sweep looks, and proves it;
 2. otherwise Sinkhorn steps at falling temperatures, the first ones on a part of the rows, find prices;
@@ -39,7 +40,7 @@ LOOK_EVERY, LOOK_SHARE = 8, 0.985
 PEEK_EVERY = 16  # the same for a previous result
 GLANCE = 4  # columns of each row in the first look at a smaller problem
 NEAR = 0.5  # in units of std(s): columns so far below the assigned one are listed as well
-FEW = 0.1  # of the rows: so many may be wrong for the prices to be kept as they are
+FEW = 0.2  # of the rows: so many may be wrong for the prices to be kept as they are
 CENTRE = 0.5  # in units of std(s): how far prices may be moved away from their limits
 TOLERANCE = 1e-9  # in units of std(s): a pair that is better by less is ruled out
 TIE = 1e-11  # in units of std(s): a previous column is so much better than its equal

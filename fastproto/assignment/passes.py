@@ -1,4 +1,4 @@
-"""Sweeps over all scores in blocks that are never stored: what column generation needs to know of them (processor).
+"""Sweeps over all scores in blocks, for column generation on the processor; only those of small problems are stored.
 
 A sweep works on rounded scores, bfloat16 where the processor is quick at it, and knows how wrong these can be; whatever
 is decided or reported is then computed again in float64 for the few pairs that the error leaves in question.
@@ -18,9 +18,7 @@ from fastproto.sweep import quick_bfloat16
 
 Array = np.ndarray[Any, Any]
 BLOCK_BYTES = 1 << 22  # a block stays in the last cache between the product and the scan
-KEPT_BYTES = (
-    1 << 25
-)  # up to here (4,096 classes in bfloat16) the product is made once and kept: it costs most of a sweep
+KEPT_BYTES = 1 << 25  # of a product that is made once and kept: it costs most of a sweep (4,096 classes, bfloat16)
 ROUNDED_MIN_DIM = 32  # below it the scan costs more than the product, and the error leaves too many pairs in question
 LOG2E = 1.4426950408889634
 EVERY = slice(None)
