@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from fastproto import assign, reference, solve
-from fastproto.assignment import Assignment
+from fastproto.assignment import Assignment, column_generation, passes
 from fastproto.assignment.column_generation import Search
 
 from .helpers import unit_rows
@@ -111,6 +111,21 @@ def test_larger_instances(c: int, d: int, kind: str) -> None:
     """Lists shorter than the rows, looks at samples, rounded products: what small instances do not enter."""
     means, prototypes = instance(c, d, 0, kind)
     check(assign(means, prototypes, method="column_generation"), reference.scores(means.double(), prototypes.double()))
+
+
+@pytest.mark.parametrize("kind", ["random", "clustered", "near", "zero rows", "collapsed"])
+@pytest.mark.parametrize("noise", [0.0, 1e-3, 0.1])
+def test_as_large_ones_are_solved(kind: str, noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond 4,096 classes products are not kept, and a sample of the rows comes first."""
+    monkeypatch.setattr(passes, "KEPT_BYTES", 0)
+    monkeypatch.setattr(column_generation, "LOOK_ROWS", 512)
+    means, prototypes = instance(800, 40, 2, kind)
+    first = assign(means, prototypes, method="column_generation")
+    check(first, reference.scores(means.double(), prototypes.double()))
+    means = means + noise * means.norm(dim=1, keepdim=True) * unit_rows(800, 40)
+    found = assign(means, prototypes, previous=first, method="column_generation")
+    check(found, reference.scores(means.double(), prototypes.double()))
+    assert found.method == "previous" or noise > 0
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-3, 0.1, 1.0])
