@@ -122,10 +122,11 @@ def test_solve_takes_numpy() -> None:
     assert found.objective == pytest.approx(cost[np.arange(9), found.permutation.numpy()].sum())
 
 
-def test_a_time_limit_gives_an_honest_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["dense", "column_generation"])
+def test_a_time_limit_gives_an_honest_gap(method: str) -> None:
     means, prototypes = torch.randn(200, 4), unit_rows(200, 4)
     scores = reference.scores(means.double(), prototypes.double())
-    found = assign(means, prototypes, time_limit=0.0)
+    found = assign(means, prototypes, method=method, time_limit=0.0)
     assert not found.certified and found.gap > 0
     assert float(reference.duality_gap(scores, found.permutation, found.prices)) == pytest.approx(found.gap)
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from fastproto import assign, reference, solve
-from fastproto.assignment import Assignment
+from fastproto.assignment import Assignment, column_generation, passes
 from fastproto.assignment.column_generation import Search
 
 from .helpers import unit_rows
@@ -76,16 +76,19 @@ def check(found: Assignment, scores: Tensor) -> None:
     assert found.certified, found
 
 
-@settings(max_examples=250, deadline=None)
-@given(st.integers(1, 120), st.integers(2, 40), st.integers(0, 2**31), st.sampled_from(KINDS))
+SIZES = st.integers(1, 24) | st.integers(1, 48) | st.integers(1, 300)  # mostly small ones, to be quick
+
+
+@settings(max_examples=500, deadline=None)
+@given(SIZES, st.integers(2, 40), st.integers(0, 2**31), st.sampled_from(KINDS))
 def test_column_generation_is_optimal_and_certified(c: int, d: int, seed: int, kind: str) -> None:
     means, prototypes = instance(c, d, seed, kind)
     found = assign(means, prototypes, method="column_generation")
     check(found, reference.scores(means.double(), prototypes.double()))
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.integers(1, 60), st.integers(2, 40), st.integers(0, 2**31), st.sampled_from(KINDS))
+@settings(max_examples=500, deadline=None)
+@given(SIZES, st.integers(2, 40), st.integers(0, 2**31), st.sampled_from(KINDS))
 def test_dense_is_optimal_and_certified(c: int, d: int, seed: int, kind: str) -> None:
     means, prototypes = instance(c, d, seed, kind)
     found = assign(means, prototypes, method="dense")
@@ -108,6 +111,21 @@ def test_larger_instances(c: int, d: int, kind: str) -> None:
     """Lists shorter than the rows, looks at samples, rounded products: what small instances do not enter."""
     means, prototypes = instance(c, d, 0, kind)
     check(assign(means, prototypes, method="column_generation"), reference.scores(means.double(), prototypes.double()))
+
+
+@pytest.mark.parametrize("kind", ["random", "clustered", "near", "zero rows", "collapsed"])
+@pytest.mark.parametrize("noise", [0.0, 1e-3, 0.1])
+def test_as_large_ones_are_solved(kind: str, noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond 4,096 classes products are not kept, and a sample of the rows comes first."""
+    monkeypatch.setattr(passes, "KEPT_BYTES", 0)
+    monkeypatch.setattr(column_generation, "LOOK_ROWS", 512)
+    means, prototypes = instance(800, 40, 2, kind)
+    first = assign(means, prototypes, method="column_generation")
+    check(first, reference.scores(means.double(), prototypes.double()))
+    means = means + noise * means.norm(dim=1, keepdim=True) * unit_rows(800, 40)
+    found = assign(means, prototypes, previous=first, method="column_generation")
+    check(found, reference.scores(means.double(), prototypes.double()))
+    assert found.method == "previous" or noise > 0
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-3, 0.1, 1.0])

@@ -1,6 +1,7 @@
 """The assignment without a C×C matrix: prices, short lists of good pairs, an exact solver on the lists, and proof.
 
-Memory is O(C·(D + k)). A sweep over all scores is what costs time, so the steps are chosen to need few of them:
+Memory is O(C·(D + k)), with what ``passes`` keeps of a small problem. A sweep over all scores is what costs time, so
+the steps are chosen to need few of them:
 
 1. where a previous result or the row maxima may already be the answer, one sweep looks, and proves it;
 2. otherwise Sinkhorn steps at falling temperatures, the first ones on a part of the rows, find prices;
@@ -32,14 +33,14 @@ WARM = ((0.4, 2), (0.15, 1))
 LEAST_MASS = 0.1  # what a sample says of a column that none of its rows wants is no reason to make it much cheaper
 STEPS = (2e-2, 4e-3, 8e-4, 1.6e-4, 3e-5)  # of the auction, in units of std(s)
 SETTLED = 0.9  # from this share of rows with a favourite of their own on, neither Sinkhorn steps nor an auction pay
-LOOK_EVERY, LOOK_ROWS, LOOK_SHARE = (
-    8,
-    1024,
-    0.985,
-)  # a sample of large problems tells whether a look at all rows can pay
+# A sample of the rows of a large problem tells whether a look at all rows can pay. Up to here their product is kept,
+# and the scan of all rows for a few columns is cheap.
+LOOK_ROWS = 4096
+LOOK_EVERY, LOOK_SHARE = 8, 0.985
 PEEK_EVERY = 16  # the same for a previous result
+GLANCE = 4  # columns of each row in the first look at a smaller problem
 NEAR = 0.5  # in units of std(s): columns so far below the assigned one are listed as well
-FEW = 0.1  # of the rows: so many may be wrong for the prices to be kept as they are
+FEW = 0.2  # of the rows: so many may be wrong for the prices to be kept as they are
 CENTRE = 0.5  # in units of std(s): how far prices may be moved away from their limits
 TOLERANCE = 1e-9  # in units of std(s): a pair that is better by less is ruled out
 TIE = 1e-11  # in units of std(s): a previous column is so much better than its equal
@@ -133,14 +134,15 @@ class Search:
 
     def look_at_previous(self) -> tuple[Found | None, Lists | None, tuple[float, ...]]:
         own, margin = self.own(self.columns, self.prices), self.scores.margin(self.prices)
+        some = slice(None, None, PEEK_EVERY if self.rows >= LOOK_ROWS else 1)
+        values, indices = self.sweep(self.prices, GLANCE, own - margin, some)
+        wrong = float(np.mean(values[:, 0] > (own + margin)[some]))
+        if wrong > FEW:
+            self.say(f"{100 * wrong:.1f} % of the previous assignment no longer hold")
+            return None, None, STEPS
         floor = own - margin - NEAR * self.scores.spread
-        if self.rows >= LOOK_ROWS:
-            some = slice(None, None, PEEK_EVERY)
-            values, _ = self.sweep(self.prices, 1, floor, some)
-            if np.mean(values[:, 0] > (own + margin)[some]) > FEW:
-                self.say("much of the previous assignment no longer holds")
-                return None, None, STEPS
-        values, indices = self.sweep(self.prices, LIST, floor=floor)
+        if self.rows >= LOOK_ROWS or wrong > 0 or self.crowded(values, own - margin):
+            values, indices = self.sweep(self.prices, LIST, floor=floor)
         proof = self.prove(self.columns, self.prices, seen=(values, indices))
         if proof.gap <= self.good_enough:
             found = self.found(proof, "its prices still prove it optimal")
@@ -148,11 +150,15 @@ class Search:
             return found, None, ()
         wrong = len(np.unique(proof.rows)) / self.rows
         self.say(f"{100 * wrong:.1f} % of the previous assignment no longer hold")
-        return (None, self.list_columns(values, indices, floor), ()) if wrong <= FEW else (None, None, STEPS)
+        if wrong > FEW:
+            return None, None, STEPS
+        if values.shape[1] < min(LIST, self.size):
+            values, indices = self.sweep(self.prices, LIST, floor=floor)
+        return None, self.list_columns(values, indices, floor), ()
 
     def look(self) -> tuple[Found | None, Lists | None, tuple[float, ...]]:
         """Whether the favourites of the rows are the answer already, or nearly."""
-        length = LIST
+        length = GLANCE
         if self.rows >= LOOK_ROWS:
             _, some = self.sweep(self.prices, 1, rows=slice(None, None, LOOK_EVERY))
             different = np.count_nonzero(self.count(some))
@@ -163,12 +169,21 @@ class Search:
         wanted = self.count(indices[:, 0])
         if np.count_nonzero(wanted) < SETTLED * self.rows:
             return None, None, STEPS
+        if length == GLANCE and self.crowded(values, values[:, 0] - 2 * self.scores.margin(self.prices)):
+            values, indices = self.sweep(self.prices, length := LIST)
+            wanted = self.count(indices[:, 0])
         if wanted.max() == 1:
             self.columns = np.concatenate((indices[:, 0].astype(np.int64), np.nonzero(wanted == 0)[0]))
             proof = self.prove(self.columns, self.prices, seen=(values, indices))
             if not len(proof.rows):
                 return self.found(proof, "the favourites of all rows differ"), None, ()
+        if length < LIST:
+            values, indices = self.sweep(self.prices, LIST)
         return None, self.list_columns(values, indices), ()
+
+    def crowded(self, values: Array, floor: Array) -> bool:
+        """Whether rows have more columns than places that rounding leaves in question: float64 would take long."""
+        return bool((values[:, -1] >= floor).any()) and values.shape[1] < self.size
 
     def sinkhorn(self, schedule: tuple[tuple[float, int], ...]) -> None:
         """p_j += temperature · log Σ_i softmax_j((s_i - p) / temperature): what many rows want becomes dearer."""

@@ -19,8 +19,8 @@ from fastproto.checks import TINY_NORM, check_finite, check_matrix, check_permut
 
 METHODS = ("auto", "dense", "column_generation")
 # From here on column generation took less time than the dense solver with its matrix and the proof, on easy and on
-# hard means; below, both take a millisecond or a few, and the dense solver needs no compiled code.
-COLUMN_GENERATION_FROM = 300
+# hard means; below, both take a millisecond, and the dense solver needs no compiled code.
+COLUMN_GENERATION_FROM = 128
 TIE = 2e-10  # in units of std(s): more than a step of the grid that the dense solver sees
 MATRIX_FROM = 3000  # the same where the matrix is given
 
@@ -60,8 +60,9 @@ def assign(
         previous: an earlier result; if its prices still prove its permutation optimal, it is returned after one pass.
             Otherwise the search starts from them. Of equally good prototypes a class keeps its previous one.
         method: ``dense`` forms the C×C scores and hands them to lapx, or to SciPy where that is not installed;
-            ``column_generation`` needs memory O(C·D) and a few passes over the scores, which are never stored; ``auto``
-            is column generation from C = 300 on. The result says which ran and why.
+            ``column_generation`` needs memory O(C·D) and a few passes over the scores, which are stored in bfloat16
+            up to 32 MiB (4,096 classes) and otherwise made anew by each pass; ``auto`` is column generation from
+            C = 128 on. The result says which ran and why.
         tolerance: how large the gap may be, relative to C · std(s), for the result to count as certified; a gap within
             the rounding floor always does.
         time_limit: seconds, looked at between passes. When the time is over, or at Ctrl-C, column generation returns
@@ -81,44 +82,20 @@ def assign(
     started = time.perf_counter()
     if not 0 <= tolerance < float("inf"):
         raise ValueError(f"tolerance is {tolerance}; expected a number >= 0, such as 1e-6")
-    check_matrix("class_means", class_means)
-    check_matrix("prototypes", prototypes)
-    if class_means.shape != prototypes.shape:
-        raise ValueError(
-            f"class_means are {shape_of(class_means)} and prototypes {shape_of(prototypes)}; expected the same [C, D]"
-        )
-    check_finite("class_means", class_means)
-    check_finite("prototypes", prototypes)
+    _check_factors(class_means, prototypes)
     decision = choose(method, len(class_means), COLUMN_GENERATION_FROM)
-    norms = torch.linalg.vector_norm(class_means.detach(), dim=1, dtype=torch.float64)
     task = Task(
         size=len(class_means),
         device=class_means.device,
-        unseen=norms <= TINY_NORM,
+        unseen=_norms(class_means) <= TINY_NORM,
         previous=_checked(previous, len(class_means)),
         tolerance=tolerance,
         deadline=None if time_limit is None else started + time_limit,
         started=started,
         progress=progress,
     )
-    if decision[0] == "dense":
-        q, w = directions(class_means), prototypes.detach().double()
-        mean_q = q.mean(0)
-        # Centring adds constants to rows and columns: the same optimum, with digits left when means collapse.
-        return _dense(
-            task,
-            lambda: (((q - mean_q) @ (w - w.mean(0)).T).cpu().numpy(), w @ mean_q),
-            lambda start, stop: q[start:stop] @ w.T,
-            spread=score_spread(q, w),
-            magnitude=float(torch.linalg.vector_norm(w, dim=1).max()) * q.shape[1],
-            why=decision[1],
-        )
-    seen = (~task.unseen).cpu()
-    q, w = (_as_factor(x, class_means.dtype, prototypes.dtype) for x in (class_means, prototypes))
-    scores = FactorScores(q[seen] if bool(task.unseen.any()) else q, norms.cpu()[seen].numpy(), w)
-    share = len(scores.norms) / task.size  # the zero rows count as scores too
-    second = share * (scores.spread**2 + scores.mean**2)
-    return _column_generation(task, scores, max(second - (share * scores.mean) ** 2, 0.0) ** 0.5, decision[1])
+    by = _factors_dense if decision[0] == "dense" else _factors_by_columns
+    return by(task, class_means, prototypes, decision[1])
 
 
 def solve(
@@ -200,6 +177,17 @@ def check_memory(size: int, instead: str) -> None:
         )
 
 
+def _check_factors(class_means: Tensor, prototypes: Tensor) -> None:
+    check_matrix("class_means", class_means)
+    check_matrix("prototypes", prototypes)
+    if class_means.shape != prototypes.shape:
+        raise ValueError(
+            f"class_means are {shape_of(class_means)} and prototypes {shape_of(prototypes)}; expected the same [C, D]"
+        )
+    check_finite("class_means", class_means)
+    check_finite("prototypes", prototypes)
+
+
 def _checked(previous: Assignment | None, size: int) -> Assignment | None:
     if previous is not None:
         check_permutation("previous.permutation", previous.permutation, size)
@@ -207,9 +195,38 @@ def _checked(previous: Assignment | None, size: int) -> Assignment | None:
     return previous
 
 
+def _norms(x: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(x.detach(), dim=1, dtype=torch.float64)
+    return norms
+
+
 def _as_factor(x: Tensor, *dtypes: torch.dtype) -> Tensor:
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
     return x.detach().to("cpu", dtype).contiguous()
+
+
+def _factors_dense(task: Task, class_means: Tensor, prototypes: Tensor, why: str) -> Assignment:
+    q, w = directions(class_means), prototypes.detach().double()
+    mean_q = q.mean(0)
+    # Centring adds constants to rows and columns: the same optimum, with digits left when means collapse.
+    return _dense(
+        task,
+        lambda: (((q - mean_q) @ (w - w.mean(0)).T).cpu().numpy(), w @ mean_q),
+        lambda start, stop: q[start:stop] @ w.T,
+        spread=score_spread(q, w),
+        magnitude=float(torch.linalg.vector_norm(w, dim=1).max()) * q.shape[1],
+        why=why,
+    )
+
+
+def _factors_by_columns(task: Task, class_means: Tensor, prototypes: Tensor, why: str) -> Assignment:
+    seen = (~task.unseen).cpu()
+    norms = _norms(class_means)
+    q, w = (_as_factor(x, class_means.dtype, prototypes.dtype) for x in (class_means, prototypes))
+    scores = FactorScores(q[seen] if bool(task.unseen.any()) else q, norms.cpu()[seen].numpy(), w)
+    share = len(scores.norms) / task.size  # the zero rows count as scores too
+    second = share * (scores.spread**2 + scores.mean**2)
+    return _column_generation(task, scores, max(second - (share * scores.mean) ** 2, 0.0) ** 0.5, why)
 
 
 def _dense(task: Task, matrix: Any, rows: Any, *, spread: float, magnitude: float, why: str) -> Assignment:

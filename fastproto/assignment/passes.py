@@ -1,4 +1,4 @@
-"""Sweeps over all scores in blocks that are never stored: what column generation needs to know of them (processor).
+"""Sweeps over all scores in blocks, for column generation on the processor; only those of small problems are stored.
 
 A sweep works on rounded scores, bfloat16 where the processor is quick at it, and knows how wrong these can be; whatever
 is decided or reported is then computed again in float64 for the few pairs that the error leaves in question.
@@ -18,6 +18,7 @@ from fastproto.sweep import quick_bfloat16
 
 Array = np.ndarray[Any, Any]
 BLOCK_BYTES = 1 << 22  # a block stays in the last cache between the product and the scan
+KEPT_BYTES = 1 << 25  # of a product that is made once and kept: it costs most of a sweep (4,096 classes, bfloat16)
 ROUNDED_MIN_DIM = 32  # below it the scan costs more than the product, and the error leaves too many pairs in question
 LOG2E = 1.4426950408889634
 EVERY = slice(None)
@@ -57,6 +58,13 @@ class Blocks:
     left: Tensor
     right: Tensor | None
 
+    def kept(self) -> Blocks:
+        """With the product in place of its factors where that is small."""
+        rows, columns = self.shape
+        if self.right is None or rows * columns * self.left.element_size() > KEPT_BYTES:
+            return self
+        return Blocks(self.left @ self.right.T, None)
+
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.left), (self.left.shape[1] if self.right is None else len(self.right))
@@ -74,7 +82,7 @@ class Blocks:
             part = self.left[start : start + step]
             if self.right is not None and room is not None:
                 part = torch.mm(part, self.right.T, out=room[: len(part)])
-            visit(as_array(part), start)
+            visit(as_array(part.contiguous()), start)
 
 
 def as_array(tensor: Tensor) -> Array:
@@ -177,7 +185,7 @@ class FactorScores(Swept):
             loss.append(lost)
         self.spread = max(float(gram.sum()), 0.0) ** 0.5
         self.mean = float(means[0] @ means[1])
-        self.blocks = Blocks(*factors)
+        self.blocks = Blocks(*factors).kept()
         self.price_shift = self.column_shift = self.right @ means[0]
         self.row_shift = self.left @ means[1] / norms - self.mean
         self.magnitude = float(size[1].max() + np.linalg.norm(means[1]))

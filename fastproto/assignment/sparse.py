@@ -163,6 +163,47 @@ def _drop_first(keys: Any, items: Any, size: int) -> int:
     return size
 
 
+@njit(inline="always")
+def _nearest(keys: Any, items: Any, size: int, done: Any, distance: Any) -> Any:
+    """(the column of the least distance that is not done, or -1; what is left in the heap)."""
+    j = -1
+    while size > 0 and j < 0:
+        if not done[items[0]] and keys[0] <= distance[items[0]]:
+            j = items[0]
+        size = _drop_first(keys, items, size)
+    return j, size
+
+
+@njit(inline="always")
+def _pay(prices: Any, profit: Any, row_of: Any, settled: Any, distance: Any, at: float) -> None:
+    """Columns nearer than the end of the path become dearer by the difference, and their rows have so much less."""
+    for j in settled:
+        prices[j] += at - distance[j]
+        if row_of[j] < len(profit):
+            profit[row_of[j]] -= at - distance[j]
+
+
+@njit(inline="always")
+def _level(prices: Any, row_of: Any, listed: int, lowest: float, end: int) -> None:
+    """The columns of rows without lists cost ``lowest``, and the end of a path that passed these rows no less."""
+    for j in range(len(prices)):
+        if row_of[j] >= listed:
+            prices[j] = lowest
+    if prices[end] < lowest:
+        prices[end] = lowest
+
+
+@njit(inline="always")
+def _flip(through: Any, column_of: Any, row_of: Any, start: int, end: int) -> None:
+    """Along the path that ends at a free column each row takes the column after it."""
+    j = end
+    while True:
+        i = through[j]
+        row_of[j], column_of[i], j = i, j, column_of[i]
+        if i == start:
+            break
+
+
 @njit(cache=True, nogil=True)
 def _augment(
     indices: Any,
@@ -216,11 +257,7 @@ def _augment(
                             keys = np.concatenate((keys, np.empty(size)))
                             items = np.concatenate((items, np.empty(size, np.int64)))
                         size = _push(keys, items, size, reached, j)
-            j = -1
-            while size > 0 and j < 0:
-                if not done[items[0]] and keys[0] <= distance[items[0]]:
-                    j = items[0]
-                size = _drop_first(keys, items, size)
+            j, size = _nearest(keys, items, size, done, distance)
             if j < 0:
                 break
             at = distance[j]
@@ -232,26 +269,13 @@ def _augment(
             n_settled += 1
             i = row_of[j]
         if end >= 0:
-            for t in range(n_settled):
-                j = settled[t]
-                prices[j] += at - distance[j]
-                if row_of[j] < listed:
-                    profit[row_of[j]] -= at - distance[j]
+            _pay(prices, profit, row_of, settled[:n_settled], distance, at)
             if start < listed:
                 profit[start] -= at
             if rest_at >= 0.0:
                 lowest += at - rest_at
-                for j in range(columns):
-                    if row_of[j] >= listed:
-                        prices[j] = lowest
-                if prices[end] < lowest:
-                    prices[end] = lowest
-            j = end
-            while True:
-                i = through[j]
-                row_of[j], column_of[i], j = i, j, column_of[i]
-                if i == start:
-                    break
+                _level(prices, row_of, listed, lowest, end)
+            _flip(through, column_of, row_of, start, end)
         for t in range(n_touched):
             distance[touched[t]] = np.inf
             done[touched[t]] = False
