@@ -23,8 +23,10 @@ BACKENDS = ("auto", "triton", "numba", "torch")
 KERNELS = {  # op that runs on Triton -> (its module, its function)
     "gaussian_potential": ("fastproto_kernels.gaussian_potential", "gaussian_potential"),
     "sphere_step_": ("fastproto_kernels.sphere_step", "sphere_step_"),
+    "assign": ("fastproto_kernels.top_scores", "top_scores"),
+    "sinkhorn_sweep": ("fastproto_kernels.sinkhorn", "sinkhorn_sweep"),
 }
-COMPILED = ("ipm_loss", "update_class_means_")  # ops with row loops for the processor
+COMPILED = ("ipm_loss", "update_class_means_", "assign")  # ops with row loops for the processor
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 OLDEST_CAPABILITY = (8, 0)  # asynchronous copies and bfloat16 products begin with sm_80
 

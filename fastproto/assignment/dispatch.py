@@ -14,7 +14,8 @@ from torch import Tensor
 from fastproto.assignment.certificate import Assignment, Certificate, certify, directions, judge, score_spread
 from fastproto.assignment.column_generation import Found, Search
 from fastproto.assignment.dense import improve_prices, match_dense
-from fastproto.assignment.passes import FactorScores, MatrixScores, Scores
+from fastproto.assignment.kernel_passes import factor_scores
+from fastproto.assignment.passes import MatrixScores, Scores
 from fastproto.checks import TINY_NORM, check_finite, check_matrix, check_permutation, shape_of
 
 METHODS = ("auto", "dense", "column_generation")
@@ -113,12 +114,13 @@ def assign(
             magnitude=float(torch.linalg.vector_norm(w, dim=1).max()) * q.shape[1],
             why=decision[1],
         )
-    seen = (~task.unseen).cpu()
-    q, w = (_as_factor(x, class_means.dtype, prototypes.dtype) for x in (class_means, prototypes))
-    scores = FactorScores(q[seen] if bool(task.unseen.any()) else q, norms.cpu()[seen].numpy(), w)
+    seen = slice(None) if not bool(task.unseen.any()) else ~task.unseen
+    scores, where = factor_scores(class_means[seen], norms[seen], prototypes)
     share = len(scores.norms) / task.size  # the zero rows count as scores too
     second = share * (scores.spread**2 + scores.mean**2)
-    return _column_generation(task, scores, max(second - (share * scores.mean) ** 2, 0.0) ** 0.5, decision[1])
+    return _column_generation(
+        task, scores, max(second - (share * scores.mean) ** 2, 0.0) ** 0.5, f"{decision[1]}; {where}"
+    )
 
 
 def solve(
@@ -205,11 +207,6 @@ def _checked(previous: Assignment | None, size: int) -> Assignment | None:
         check_permutation("previous.permutation", previous.permutation, size)
         check_finite("previous.prices", previous.prices[:, None])
     return previous
-
-
-def _as_factor(x: Tensor, *dtypes: torch.dtype) -> Tensor:
-    dtype = torch.float64 if torch.float64 in dtypes else torch.float32
-    return x.detach().to("cpu", dtype).contiguous()
 
 
 def _dense(task: Task, matrix: Any, rows: Any, *, spread: float, magnitude: float, why: str) -> Assignment:
