@@ -23,7 +23,7 @@ BACKENDS = ("auto", "triton", "numba", "torch")
 KERNELS = {  # op that runs on Triton -> (its module, its function)
     "gaussian_potential": ("fastproto_kernels.gaussian_potential", "gaussian_potential"),
     "sphere_step_": ("fastproto_kernels.sphere_step", "sphere_step_"),
-    "assign": ("fastproto_kernels.top_scores", "top_scores"),
+    "assign": ("fastproto_kernels.top_scores", "top_scores"),  # the lists and the proof; the prices:
     "sinkhorn_sweep": ("fastproto_kernels.sinkhorn", "sinkhorn_sweep"),
 }
 COMPILED = ("ipm_loss", "update_class_means_", "assign")  # ops with row loops for the processor
