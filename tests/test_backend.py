@@ -65,7 +65,7 @@ def test_use_backend_holds_inside_the_block_only() -> None:
 
 def test_an_op_without_kernel() -> None:
     assert resolve("ipm_loss_of_tomorrow", CPU) == Choice("torch", "ipm_loss_of_tomorrow has no Triton kernel")
-    with pytest.raises(ValueError, match="has no Triton kernel; expected one of gaussian_potential"):
+    with pytest.raises(ValueError, match="has no Triton kernel; expected one of assign, gaussian_potential"):
         resolve("ipm_loss_of_tomorrow", CPU, backend="triton")
 
 

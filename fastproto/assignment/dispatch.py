@@ -62,7 +62,8 @@ def assign(
             Otherwise the search starts from them. Of equally good prototypes a class keeps its previous one.
         method: ``dense`` forms the C×C scores and hands them to lapx, or to SciPy where that is not installed;
             ``column_generation`` needs memory O(C·D) and a few passes over the scores, which are never stored; ``auto``
-            is column generation from C = 300 on. The result says which ran and why.
+            is column generation from C = 300 on, its passes on Triton kernels where the tensors are on a GPU. The
+            result says which ran, where, and why.
         tolerance: how large the gap may be, relative to C · std(s), for the result to count as certified; a gap within
             the rounding floor always does.
         time_limit: seconds, looked at between passes. When the time is over, or at Ctrl-C, column generation returns
