@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fastproto import backend
+from fastproto.assignment import in_background
 from fastproto.backend import Choice, resolve, use_backend
 
 CPU = torch.zeros(2, 2)
@@ -61,6 +62,16 @@ def test_use_backend_holds_inside_the_block_only() -> None:
     with pytest.raises(RuntimeError, match="stop"), use_backend("torch"):
         raise RuntimeError("stop")
     assert resolve("gaussian_potential", CPU).reason == "the tensors are on the CPU"
+
+
+def test_a_thread_in_the_background_runs_on_the_backend_of_its_maker() -> None:
+    def choice() -> Choice:
+        return resolve("assign", CPU)
+
+    with use_backend("torch"):
+        found = in_background(choice, CPU.device)
+    assert found.result() == Choice("torch", "asked for")
+    assert in_background(choice, CPU.device).result() == Choice("numba", "the tensors are on the CPU")
 
 
 def test_an_op_without_kernel() -> None:
