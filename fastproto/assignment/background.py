@@ -16,9 +16,9 @@ T = TypeVar("T")
 def in_background(compute: Callable[[], T], device: torch.device) -> Future[T]:
     """``compute()`` in a thread; ``.done()`` asks, ``.result()`` waits for the value or raises its error.
 
-    It runs on the backend that :func:`fastproto.backend.use_backend` names here. On a GPU the thread has a stream of its
-    own, which begins after what is queued now: copies made before are ready. The thread is a daemon: a process that is
-    told to stop does not wait for a long solve, as it would for an executor.
+    It runs on the backend that :func:`fastproto.backend.use_backend` names here. On a GPU the thread has a stream of
+    its own, which begins after what is queued now: copies made before are ready. The thread is a daemon: a process that
+    is told to stop does not wait for a long solve, as it would for an executor.
     """
     future: Future[T] = Future()
     context = copy_context()
