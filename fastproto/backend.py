@@ -27,9 +27,11 @@ KERNELS = {  # op that runs on Triton -> (its module, its function)
     "update_class_means_": ("fastproto_kernels.update_class_means", "update_class_means_"),
     "head_step_": ("fastproto_kernels.head_step", "head_step_"),
     "nearest_prototypes": ("fastproto_kernels.top_scores", "top_scores"),
+    "assign": ("fastproto_kernels.top_scores", "top_scores"),  # the lists and the proof; the prices:
+    "sinkhorn_sweep": ("fastproto_kernels.sinkhorn", "sinkhorn_sweep"),
 }
 # ops with row loops for the processor
-COMPILED = ("ipm_loss", "update_class_means_", "head_step_", "nearest_prototypes")
+COMPILED = ("ipm_loss", "update_class_means_", "head_step_", "nearest_prototypes", "assign")
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 OLDEST_CAPABILITY = (8, 0)  # asynchronous copies and bfloat16 products begin with sm_80
 

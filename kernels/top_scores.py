@@ -44,6 +44,7 @@ def _top_scores_kernel(
     points_ptr,
     others_ptr,
     prices_ptr,
+    floor_ptr,
     keys_ptr,
     M,
     C,
@@ -60,6 +61,9 @@ def _top_scores_kernel(
     o_k, o_n = tl.arange(0, K), tl.arange(0, BLOCK_N)
     keys = pack(tl.full([BLOCK_M, K], float("-inf"), tl.float32), tl.zeros([BLOCK_M, K], tl.int32) + o_k[None, :])
     least = tl.min(keys, 1)
+    o_m, below = row + tl.arange(0, BLOCK_M), tl.full([BLOCK_M], float("-inf"), tl.float32)
+    if floor_ptr is not None:
+        below = tl.load(floor_ptr + o_m, mask=o_m < M, other=float("inf"))
     begin, end = part_of_sweep(C, BLOCK_N)
     for start in tl.range(begin, end, BLOCK_N):
         s = score_tile(
@@ -70,7 +74,7 @@ def _top_scores_kernel(
         if start + BLOCK_N > C:
             s = tl.where((start + o_n < C)[None, :], s, float("-inf"))
         best = tl.max(s, 1)
-        enters = best > unpack(least)[0]
+        enters = best > tl.maximum(unpack(least)[0], below)
         while tl.max(enters.to(tl.int32), 0) > 0:
             at = tl.min(tl.where(s == best[:, None], o_n[None, :], BLOCK_N), 1)
             replaced = enters[:, None] & (keys == least[:, None])
@@ -78,8 +82,7 @@ def _top_scores_kernel(
             least = tl.min(keys, 1)
             s = tl.where(o_n[None, :] == at[:, None], float("-inf"), s)
             best = tl.max(s, 1)
-            enters = best > unpack(least)[0]
-    o_m = row + tl.arange(0, BLOCK_M)
+            enters = best > tl.maximum(unpack(least)[0], below)
     slot = tl.program_id(1).to(tl.int64) * M + o_m
     tl.store(keys_ptr + slot[:, None] * K + o_k[None, :], keys, mask=(o_m < M)[:, None])
 
@@ -115,6 +118,7 @@ def top_scores(
     k: int,
     *,
     prices: Tensor | None = None,
+    floor: Tensor | None = None,
     precision: str = "higher",
     tile: Tile | None = None,
     parts: int | None = None,
@@ -122,7 +126,9 @@ def top_scores(
     """s_ij - p_j [M, k] float32, falling, and j [M, k] int64 of points [M, D] and others [C, D], k <= min(C, 32).
 
     float32, bfloat16 or float16 rows of length up to 1; prices [C], finite. Among equal scores the lowest index comes
-    first; a row with NaN has scores -inf. ``tile`` and ``parts`` replace the sizes that ship.
+    first; a row with NaN has scores -inf. With ``floor`` [M], places of scores below it hold -inf and index -1: most
+    rows of a sweep for proof then keep one score or two, and it costs what row_maxima does. ``tile`` and ``parts``
+    replace the sizes that ship.
     """
     m, c = points.shape[0], others.shape[0]
     if not 1 <= k <= min(c, MAX_K):
@@ -135,7 +141,10 @@ def top_scores(
     with torch.cuda.device_of(points):
         work = sweep(points, others, precision, tile, parts, keys=True)
         keys = torch.empty((work.grid[1], m, size), dtype=torch.int64, device=points.device)
-        _top_scores_kernel[work.grid](prices_ptr=as_float32(prices), keys_ptr=keys, K=size, **work.arguments)
+        below = None if floor is None else torch.nextafter(floor.float(), floor.new_tensor(-torch.inf).float())
+        _top_scores_kernel[work.grid](
+            prices_ptr=as_float32(prices), floor_ptr=as_float32(below), keys_ptr=keys, K=size, **work.arguments
+        )
         block_p = next_power_of_2(len(keys), least=1)
         block_m = max(1, 1024 // (block_p * size))  # 8 keys a thread where a row has few
         _merge_keys_kernel[(-(-m // block_m),)](
@@ -150,4 +159,4 @@ def top_scores(
             BLOCK_P=block_p,
             num_warps=4 if block_p * size <= 2048 else 8,
         )
-    return scores, indices
+    return scores, indices if floor is None else indices.masked_fill_(scores == -torch.inf, -1)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fastproto import backend
+from fastproto.assignment import in_background
 from fastproto.backend import Choice, resolve, use_backend
 
 CPU = torch.zeros(2, 2)
@@ -63,9 +64,19 @@ def test_use_backend_holds_inside_the_block_only() -> None:
     assert resolve("gaussian_potential", CPU).reason == "the tensors are on the CPU"
 
 
+def test_a_thread_in_the_background_runs_on_the_backend_of_its_maker() -> None:
+    def choice() -> Choice:
+        return resolve("assign", CPU)
+
+    with use_backend("torch"):
+        found = in_background(choice, CPU.device)
+    assert found.result() == Choice("torch", "asked for")
+    assert in_background(choice, CPU.device).result() == Choice("numba", "the tensors are on the CPU")
+
+
 def test_an_op_without_kernel() -> None:
     assert resolve("ipm_loss_of_tomorrow", CPU) == Choice("torch", "ipm_loss_of_tomorrow has no Triton kernel")
-    with pytest.raises(ValueError, match="has no Triton kernel; expected one of gaussian_potential"):
+    with pytest.raises(ValueError, match="has no Triton kernel; expected one of assign, gaussian_potential"):
         resolve("ipm_loss_of_tomorrow", CPU, backend="triton")
 
 

@@ -71,6 +71,14 @@ def test_sweeps_narrow_and_wide(root: Path) -> None:
     check(rows)
 
 
+def test_sweeps_of_the_assignment_on_every_chip(root: Path) -> None:
+    """The precisions that the solver asks for, at the D of its benchmark and at the widest."""
+    lists = inspect(root, "--dim", "128", "512", "--kernel", "top_scores", "--variant", "higher")
+    prices = inspect(root, "--dim", "128", "512", "--kernel", "log_sum_exp", "--variant", "medium")
+    assert len(lists) == len(prices) == 6
+    check(lists + prices)
+
+
 def test_rows_up_to_4096_columns_stay_in_registers(root: Path) -> None:
     rows = inspect(root, "--arch", "90", "--dim", "64", "4096", "--kernel", "ipm_loss", "update_class_means")
     assert len(rows) == 12

@@ -82,6 +82,22 @@ def test_points_in_the_program_or_walked_over(resident: bool) -> None:
 
 
 @pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("priced", [False, True])
+def test_scores_below_a_floor_are_left_out(parts: int, priced: bool) -> None:
+    """A floor at a score itself keeps it; rows with none, with some, and with more scores above than places."""
+    points, others = rows(40, 8), rows(90, 8)
+    prices = 0.3 * torch.randn(90, device=DEVICE) if priced else None
+    every, where = run(points, others, 6, prices=prices, parts=parts)
+    floor = every[torch.arange(40), torch.arange(40) % 6].clone()  # row i has 1 + i modulo 6 of them, or so many places
+    floor[::7], floor[3::7] = torch.inf, -torch.inf
+    scores, indices = run(points, others, 6, prices=prices, floor=floor, parts=parts)
+    kept = every >= floor[:, None]
+    assert torch.equal(scores, torch.where(kept, every, -torch.inf))
+    assert torch.equal(indices, torch.where(kept, where, -1))
+    assert not kept[0].any() and kept[3].all() and kept[1:3].sum(1).tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("parts", [1, 3])
 def test_the_lowest_index_wins_among_equals(parts: int) -> None:
     """Every other stands three times; a zero row meets scores 0 and -0 alone."""
     others = rows(40, 16).repeat(3, 1)

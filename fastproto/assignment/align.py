@@ -99,8 +99,9 @@ def _alternate(
 ) -> Iterator[tuple[Tensor, Assignment]]:
     """Rotations with their assignments, one after the other, until no label moves."""
     for _ in range(MAX_ROUNDS):
-        u, _, vh = torch.linalg.svd(w[found.permutation].T @ q)
-        rotation = u @ vh
+        # On the CPU: [D, D] is small, and the turn is then the same whichever device the tensors are on.
+        u, _, vh = torch.linalg.svd((w[found.permutation].T @ q).cpu())
+        rotation = (u @ vh).to(w.device)
         found = assign(q, w @ rotation, previous=found, tolerance=INNER_TOLERANCE, time_limit=left())
         yield rotation, found
         if found.interrupted:

@@ -14,7 +14,8 @@ from torch import Tensor
 from fastproto.assignment.certificate import Assignment, Certificate, certify, directions, judge, score_spread
 from fastproto.assignment.column_generation import Found, Search
 from fastproto.assignment.dense import improve_prices, match_dense
-from fastproto.assignment.passes import FactorScores, MatrixScores, Scores
+from fastproto.assignment.kernel_passes import factor_scores
+from fastproto.assignment.passes import MatrixScores, Scores
 from fastproto.checks import TINY_NORM, check_finite, check_matrix, check_permutation, shape_of
 
 METHODS = ("auto", "dense", "column_generation")
@@ -60,9 +61,10 @@ def assign(
         previous: an earlier result; if its prices still prove its permutation optimal, it is returned after one pass.
             Otherwise the search starts from them. Of equally good prototypes a class keeps its previous one.
         method: ``dense`` forms the C×C scores and hands them to lapx, or to SciPy where that is not installed;
-            ``column_generation`` needs memory O(C·D) and a few passes over the scores, which are stored in bfloat16
-            up to 32 MiB (4,096 classes) and otherwise made anew by each pass; ``auto`` is column generation from
-            C = 128 on. The result says which ran and why.
+            ``column_generation`` needs memory O(C·D) and a few passes over the scores, which the CPU stores in
+            bfloat16 up to 32 MiB (4,096 classes) and makes anew in each pass otherwise; ``auto`` is column generation
+            from C = 128 on, its passes on Triton kernels where the tensors are on a GPU. The result says which ran,
+            where, and why.
         tolerance: how large the gap may be, relative to C · std(s), for the result to count as certified; a gap within
             the rounding floor always does.
         time_limit: seconds, looked at between passes. When the time is over, or at Ctrl-C, column generation returns
@@ -200,11 +202,6 @@ def _norms(x: Tensor) -> Tensor:
     return norms
 
 
-def _as_factor(x: Tensor, *dtypes: torch.dtype) -> Tensor:
-    dtype = torch.float64 if torch.float64 in dtypes else torch.float32
-    return x.detach().to("cpu", dtype).contiguous()
-
-
 def _factors_dense(task: Task, class_means: Tensor, prototypes: Tensor, why: str) -> Assignment:
     q, w = directions(class_means), prototypes.detach().double()
     mean_q = q.mean(0)
@@ -220,13 +217,12 @@ def _factors_dense(task: Task, class_means: Tensor, prototypes: Tensor, why: str
 
 
 def _factors_by_columns(task: Task, class_means: Tensor, prototypes: Tensor, why: str) -> Assignment:
-    seen = (~task.unseen).cpu()
+    seen = slice(None) if not bool(task.unseen.any()) else ~task.unseen
     norms = _norms(class_means)
-    q, w = (_as_factor(x, class_means.dtype, prototypes.dtype) for x in (class_means, prototypes))
-    scores = FactorScores(q[seen] if bool(task.unseen.any()) else q, norms.cpu()[seen].numpy(), w)
+    scores, where = factor_scores(class_means[seen], norms[seen], prototypes)
     share = len(scores.norms) / task.size  # the zero rows count as scores too
     second = share * (scores.spread**2 + scores.mean**2)
-    return _column_generation(task, scores, max(second - (share * scores.mean) ** 2, 0.0) ** 0.5, why)
+    return _column_generation(task, scores, max(second - (share * scores.mean) ** 2, 0.0) ** 0.5, f"{why}; {where}")
 
 
 def _dense(task: Task, matrix: Any, rows: Any, *, spread: float, magnitude: float, why: str) -> Assignment:
