@@ -57,18 +57,20 @@ def missing_runs(rows: list[Row]) -> list[Run]:
     done = {(row["study"], row["head"], row["seed"], row["lr"]) for row in rows}
     missing: list[Run] = []
     for study, (_, _, _, seeds) in STUDIES.items():
-        missing += [run for head in SEARCHED for lr in RATES if (run := (study, head, 0, lr)) not in done]
-        for seed in seeds:
+        search = [run for head in SEARCHED for lr in RATES if (run := (study, head, 0, lr)) not in done]
+        missing += search
+        for seed in () if search else seeds:
             rates = [(head, chosen_rate(rows, study, head)) for head in COMPARED]
             missing += [run for head, lr in rates if lr and (run := (study, head, seed, lr)) not in done]
-    return list(dict.fromkeys(missing))
+    return missing
 
 
 def chosen_rate(rows: list[Row], study: str, head: str) -> float | None:
-    """The searched learning rate of highest validation accuracy at seed 0, the first of equals; None: not searched."""
+    """Of the rates tried so far, that of the highest validation accuracy at seed 0, the first of equals; None: none."""
     searched = "linear" if head == "linear" else "prototype"
     found = {r["lr"]: r["validation"] for r in rows if (r["study"], r["head"], r["seed"]) == (study, searched, 0)}
-    return max(RATES, key=lambda lr: found[lr]) if found.keys() >= set(RATES) else None
+    tried = [lr for lr in RATES if lr in found]
+    return max(tried, key=lambda lr: found[lr], default=None)
 
 
 def train(study: str, head: str, seed: int, lr: float) -> Row:
@@ -109,9 +111,9 @@ def table(rows: list[Row]) -> str:
     accuracy, gains, others = [], [], []
     for study, (_, _, epochs, seeds) in STUDIES.items():
         found = {head: measured(rows, study, head) for head in HEADS}
-        rates = [chosen_rate(rows, study, head) or NONE for head in SEARCHED]
+        rates = [shown_rate(rows, study, head) for head in SEARCHED]
         cells = [accuracies(found[head], len(seeds)) for head in heads]
-        accuracy.append([study, str(epochs), " / ".join(map(str, rates)), *cells])
+        accuracy.append([study, str(epochs), " / ".join(rates), *cells])
         cells = [difference(found[head], found["prototype"]) for head in heads if head != "prototype"]
         moved = [share_moved(found[head]) for head in heads if head.startswith("prototype")]
         gains.append([study, *cells, " / ".join(moved)])
@@ -128,6 +130,11 @@ def table(rows: list[Row]) -> str:
         markdown(["other schedules", "head", "validation / test, %", "validation: - prototype, points"], others),
     ]
     return "\n\n".join(parts)
+
+
+def shown_rate(rows: list[Row], study: str, head: str) -> str:
+    tried = {row["lr"] for row in rows if (row["study"], row["head"], row["seed"]) == (study, head, 0)}
+    return f"{chosen_rate(rows, study, head)}{'' if tried >= set(RATES) else ' (not searched)'}" if tried else NONE
 
 
 def measured(rows: list[Row], study: str, head: str) -> list[Row]:
