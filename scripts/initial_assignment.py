@@ -113,10 +113,10 @@ def table(rows: list[Row]) -> str:
         found = {head: measured(rows, study, head) for head in HEADS}
         rates = [shown_rate(rows, study, head) for head in SEARCHED]
         cells = [accuracies(found[head], len(seeds)) for head in heads]
-        accuracy.append([study, str(epochs), " / ".join(rates), *cells])
+        accuracy.append([study, str(epochs), NONE if set(rates) == {NONE} else " / ".join(rates), *cells])
         cells = [difference(found[head], found["prototype"]) for head in heads if head != "prototype"]
         moved = [share_moved(found[head]) for head in heads if head.startswith("prototype")]
-        gains.append([study, *cells, " / ".join(moved)])
+        gains.append([study, *cells, NONE if set(moved) == {NONE} else " / ".join(moved)])
         others += [
             [study, head, accuracies(found[head], len(found[head])), difference(found[head], found["prototype"])]
             for head in HEADS
@@ -147,7 +147,7 @@ def accuracies(rows: list[Row], seeds: int) -> str:
     if not rows:
         return NONE
     text = " / ".join(spread([100 * row[key] for row in rows]) for key in ("validation", "test"))
-    return text + ("" if len(rows) == seeds else f" (seeds: {len(rows)} of {seeds})")
+    return text + ("" if len(rows) == seeds else f" ({len(rows)} of {seeds} seeds)")
 
 
 def difference(rows: list[Row], base: list[Row]) -> str:
