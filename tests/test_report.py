@@ -37,7 +37,7 @@ def test_seeds_are_trained_at_the_rate_found_on_the_first(study: ModuleType) -> 
     assert len(search) == 2 * len(study.RATES) and {run[2] for run in search} == {0}
     assert {run[1] for run in search} == {"linear", "prototype"}
     best = {"linear": 0.005, "prototype": 0.02}
-    rows = [finished(*run, validation=0.9 if run[3] == best[run[1]] else 0.8) for run in search]
+    rows = [finished(*run, 0.9 if run[3] == best[run[1]] else 0.8) for run in search]
     assert all(run[:2] != (name, "fixed") for run in study.missing_runs(rows[:-1])), "the search was not finished"
     seeds = [run for run in study.missing_runs(rows) if run[0] == name]
     assert len(seeds) == 5 * len(study.COMPARED) - 2, "two heads have their first seed from the search"
