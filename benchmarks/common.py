@@ -85,6 +85,15 @@ def machine() -> dict[str, Any]:
     }
 
 
+def exponent_error(sizes: list[int], seconds: list[float]) -> float:
+    """Standard error of :func:`exponent`; of two points none is known: inf."""
+    x, y = [math.log(size) for size in sizes], [math.log(second) for second in seconds]
+    line, middle = statistics.linear_regression(x, y), statistics.mean(x)
+    squares = sum((b - line.slope * a - line.intercept) ** 2 for a, b in zip(x, y, strict=True))
+    freedom = len(x) - 2
+    return math.sqrt(squares / freedom / sum((a - middle) ** 2 for a in x)) if freedom else math.inf
+
+
 def exponent(sizes: list[int], seconds: list[float]) -> float:
     """The power of the size that fits best."""
     return statistics.linear_regression([math.log(x) for x in sizes], [math.log(y) for y in seconds]).slope
