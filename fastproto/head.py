@@ -17,6 +17,7 @@ from fastproto.flags import NOT_FINITE, new_flag, raise_bits, take
 from fastproto.ipm import check_ipm, ipm_per_sample
 from fastproto.means import move_means_
 from fastproto.nearest import nearest
+from fastproto.pages import ask_for_large_pages
 from fastproto.prototypes import Prototypes, check_shape, estimate_prototypes
 from fastproto.ranks import Gathering, all_counts, in_process_group
 from fastproto.state import GuardedState
@@ -104,12 +105,12 @@ class PrototypeHead(GuardedState):
             start = torch.randn(num_classes, dim, generator=generator, device="cpu", dtype=torch.float32)
             start = nn.functional.normalize(start, dim=1)
         else:
-            start = torch.zeros(num_classes, dim, device="cpu", dtype=torch.float32)
+            start = ask_for_large_pages(torch.zeros(num_classes, dim, device="cpu", dtype=torch.float32))
         device = torch.get_default_device()
         vectors = prepare_prototypes(
             prototypes, num_classes, dim, lambda: estimate_prototypes(num_classes, dim, seed=seed).vectors
         )
-        self.register_buffer("prototypes", vectors)
+        self.register_buffer("prototypes", ask_for_large_pages(torch.empty_like(vectors)).copy_(vectors))
         self.register_buffer("assignment", permutation.to(device))
         self.register_buffer("class_means", start.to(device))
         self.register_buffer("prices", torch.zeros(num_classes, device=device, dtype=torch.float32))
