@@ -44,7 +44,7 @@ class PrototypeHead(GuardedState):
         reduction: ``mean``, ``sum`` or ``none``. Over several ranks ``mean`` and ``sum`` are scaled so that the
             averaging of gradients by DDP gives the gradient of one process that sees all the samples.
         sync_class_means: over several ranks the means count the samples of all of them, gathered while backward runs.
-            False sends nothing: each rank keeps the means of its own samples, and rank 0's decide.
+            False sends no samples: each rank keeps the means of its own, and rank 0's decide.
         seed: of the estimated prototypes, the first assignment and the ``official`` means.
         nan_policy: ``raise``, or ``skip``: samples with NaN or inf have loss and gradient zero, do not count in the
             means, and are counted in ``skipped``. The ``mean`` is over the batch with them.
@@ -53,7 +53,8 @@ class PrototypeHead(GuardedState):
     ``assignment`` [C], ``class_means`` [C, D], ``prices`` [C], ``updates`` (how often the means have moved). Beside
     them ``skipped`` int64 [], the samples that ``nan_policy="skip"`` left out since the head was made or loaded.
 
-    On the CPU a bad batch raises at once. On Triton (CUDA tensors) no step waits for the device: bad samples are left
+    On the CPU a bad batch raises at once. On Triton (CUDA tensors) no step of one process waits for the device (of
+    several, each waits for the sizes of the others' batches): bad samples are left
     out, and :meth:`check_batches`, :meth:`reassign`, :meth:`align` and ``state_dict`` raise it later.
 
     Raises:
@@ -131,7 +132,8 @@ class PrototypeHead(GuardedState):
         """The loss of a batch; in training mode the class means move once, by the samples of all ranks in rank order.
 
         Over several ranks they have moved when backward ends (without one: when the head next needs them, or
-        :meth:`settle`), since the samples of the others arrive meanwhile.
+        :meth:`settle`), since the samples of the others arrive meanwhile; those of the module, also if this call was
+        given other buffers by ``torch.func.functional_call``.
 
         Args:
             features: [B, D], any float dtype.
@@ -154,7 +156,7 @@ class PrototypeHead(GuardedState):
         counting = self.nan_policy == "skip" and not recomputing
         counts: list[int] = []
         # the mean's factor goes into the gradient that forward makes: backward has then nothing to scale
-        factor = 1 / max(len(labels), 1) if self.reduction == "mean" and not grouped else 1.0
+        factor = 1 / max(len(features), 1) if self.reduction == "mean" and not grouped else 1.0
         try:
             loss = self._per_sample(features, labels, weight, factor, fused, counting)
             counted = labels
@@ -353,8 +355,9 @@ class PrototypeHead(GuardedState):
     def _adopt(self, found: Found) -> Found:
         """Take over an assignment, or an alignment with its turn; ``changed`` is counted against the one in force."""
         if isinstance(found, Alignment):
-            rotation = found.rotation.to(self.prototypes)
-            self.prototypes.copy_(nn.functional.normalize(self.prototypes @ rotation, dim=1))
+            with torch.autocast(self.prototypes.device.type, enabled=False):
+                rotation = found.rotation.to(self.prototypes)
+                self.prototypes.copy_(nn.functional.normalize(self.prototypes @ rotation, dim=1))
             inner = self._adopt(found.assignment)
             assert isinstance(inner, Assignment)
             return replace(found, assignment=inner)

@@ -95,7 +95,8 @@ def check_ipm(features: Tensor, labels: Tensor, prototypes: Tensor, assignment: 
     if weight is not None:
         if weight.shape != labels.shape:
             raise ValueError(f"weight has shape {shape_of(weight)}; expected {shape_of(labels)}, one for each sample")
-        if weight.device.type == "cpu":  # elsewhere looking would wait for the device
+        # elsewhere looking would wait for the device, and in a compiled step there is nothing to look at
+        if weight.device.type == "cpu" and not torch.compiler.is_compiling():
             check_finite("weight", weight[:, None])
 
 
@@ -163,14 +164,25 @@ class _ReadyGradient(torch.autograd.Function):
 
 def _times(gradient: Tensor, grad: Tensor) -> Tensor:
     """The product in float32, rounded once; ``out`` saves the float32 [B, D] in between."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or gradient.dtype == grad.dtype or batched(grad):
         return (gradient * grad).to(gradient.dtype)
     return torch.mul(gradient, grad, out=torch.empty_like(gradient))
 
 
+def batched(grad: Tensor) -> bool:
+    """Whether it stands for several at once, as in a Jacobian that is taken with ``vectorize=True``."""
+    return torch._C._functorch.is_batchedtensor(grad)
+
+
 def _is_one(grad: Tensor) -> bool:
     """Whether it comes from ``loss.sum().backward()`` on the processor, where looking costs nothing."""
-    if torch.compiler.is_compiling() or grad.device.type != "cpu" or grad.stride(0) != 0 or len(grad) == 0:
+    if (
+        torch.compiler.is_compiling()
+        or batched(grad)
+        or grad.device.type != "cpu"
+        or grad.stride(0) != 0
+        or len(grad) == 0
+    ):
         return False
     return float(grad[0]) == 1.0
 

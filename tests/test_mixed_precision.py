@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fastproto import PrototypeHead, reference
 from fastproto import functional as F
+from fastproto.assignment import assign
 
 from .helpers import unit_rows
 
@@ -93,3 +94,39 @@ def test_transforms_and_second_derivatives_are_refused(name: str) -> None:
         torch.autograd.grad(loss(leaf), leaf, create_graph=True)
     (gradient,) = torch.autograd.grad(loss(leaf), leaf)
     assert float(gradient.norm()) > 0
+
+
+def test_autocast_does_not_reach_assignment_or_alignment() -> None:
+    generator = torch.Generator().manual_seed(0)
+    w = torch.nn.functional.normalize(torch.randn(200, 8, generator=generator), dim=1)
+    q = torch.nn.functional.normalize(torch.randn(200, 8, generator=generator), dim=1)
+    head = PrototypeHead(200, 8, prototypes=w)
+    head.class_means.copy_(q)
+    plain = assign(q, w, method="column_generation")
+    with torch.autocast("cpu", torch.bfloat16):
+        found = assign(q, w, method="column_generation")
+        head.align(starts=1)
+    assert torch.equal(found.permutation, plain.permutation) and found.gap == plain.gap
+    assert (head.prototypes @ head.prototypes.T - w @ w.T).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_assignment_under_another_default_dtype(dtype: torch.dtype) -> None:
+    w = torch.nn.functional.normalize(torch.randn(200, 8, generator=torch.Generator().manual_seed(1)), dim=1)
+    torch.set_default_dtype(dtype)
+    try:
+        found = assign(w[torch.arange(199, -1, -1)], w, method="column_generation")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.certified and torch.equal(found.permutation, torch.arange(199, -1, -1))
+
+
+def test_a_jacobian_may_be_taken_all_at_once() -> None:
+    w = torch.nn.functional.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(2)), dim=1)
+    x, y, order = w[:5] + 0.1, torch.tensor([0, 1, 5, 2, 2]), torch.arange(6)
+
+    def losses(rows: torch.Tensor) -> torch.Tensor:
+        return F.ipm_loss(rows, y, w, order, reduction="none")
+
+    one_by_one = torch.autograd.functional.jacobian(losses, x)
+    assert torch.equal(torch.autograd.functional.jacobian(losses, x, vectorize=True), one_by_one)

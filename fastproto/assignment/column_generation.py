@@ -34,7 +34,7 @@ LEAST_MASS = 0.1  # what a sample says of a column that none of its rows wants i
 STEPS = (2e-2, 4e-3, 8e-4, 1.6e-4, 3e-5)  # of the auction, in units of std(s)
 SETTLED = 0.9  # from this share of rows with a favourite of their own on, neither Sinkhorn steps nor an auction pay
 # A sample of the rows of a large problem tells whether a look at all rows can pay. Up to here their product is kept,
-# and the scan of all rows for a few columns is cheap.
+# in bfloat16, and the scan of all rows for a few columns is cheap.
 LOOK_ROWS = 4096
 LOOK_EVERY, LOOK_SHARE = 8, 0.985
 PEEK_EVERY = 16  # the same for a previous result

@@ -61,10 +61,10 @@ def assign(
         previous: an earlier result; if its prices still prove its permutation optimal, it is returned after one pass.
             Otherwise the search starts from them. Of equally good prototypes a class keeps its previous one.
         method: ``dense`` forms the C×C scores and hands them to lapx, or to SciPy where that is not installed;
-            ``column_generation`` needs memory O(C·D) and a few passes over the scores, which the CPU stores in
-            bfloat16 up to 32 MiB (4,096 classes) and makes anew in each pass otherwise; ``auto`` is column generation
-            from C = 128 on, its passes on Triton kernels where the tensors are on a GPU. The result says which ran,
-            where, and why.
+            ``column_generation`` needs memory O(C·D) and a few passes over the scores, which the CPU stores up to
+            32 MiB (4,096 classes in bfloat16, 2,896 in float32) and otherwise makes anew in each pass; ``auto`` is
+            column generation from C = 128 on, its passes on Triton kernels where the tensors are on a GPU. The result
+            says which ran, where, and why.
         tolerance: how large the gap may be, relative to C · std(s), for the result to count as certified; a gap within
             the rounding floor always does.
         time_limit: seconds, looked at between passes. When the time is over, or at Ctrl-C, column generation returns
@@ -97,7 +97,8 @@ def assign(
         progress=progress,
     )
     by = _factors_dense if decision[0] == "dense" else _factors_by_columns
-    return by(task, class_means, prototypes, decision[1])
+    with torch.autocast(task.device.type, enabled=False):  # the margins of the proof are those of float32
+        return by(task, class_means, prototypes, decision[1])
 
 
 def solve(

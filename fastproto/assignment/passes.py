@@ -170,9 +170,9 @@ class FactorScores(Swept):
         factors: list[Tensor] = []
         size: list[Array] = []
         loss: list[Array] = []
-        gram = torch.ones(dim, dim)
+        gram = torch.ones(dim, dim, dtype=torch.float32, device="cpu")
         for x, scale in ((self.left, norms), (self.right, np.ones(len(self.right)))):
-            mean, centred = np.zeros(dim), torch.empty(x.shape)
+            mean, centred = np.zeros(dim), torch.empty(x.shape, dtype=torch.float32, device="cpu")
             mean_direction(x, scale, mean)
             centre_rows(x, scale, mean, centred.numpy())
             factor = centred.bfloat16() if rounded else centred

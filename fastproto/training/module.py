@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastproto.data import DataSplits, Preprocessing
+from fastproto.functional import check_batches
 from fastproto.head import PrototypeHead, exclude_from_broadcast
 from fastproto.models import build_backbone
 from fastproto.training.config import OptimConfig, TrainConfig
@@ -71,8 +72,8 @@ class Classifier(L.LightningModule):
         torch.manual_seed(hash((self.config.seed, self.global_step, self.global_rank)))
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if isinstance(self.head, PrototypeHead) and (batch_idx + 1) % LOOK_EVERY == 0:
-            self.head.check_batches()
+        if (batch_idx + 1) % LOOK_EVERY == 0:
+            (self.head.check_batches if isinstance(self.head, PrototypeHead) else check_batches)()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels = batch
