@@ -87,6 +87,8 @@ def _update_class_means_kernel(
                 x_k = load_rows(features_ptr, sample, stride_row, stride_column, k * BLOCK_D, D, live, BLOCK_D)
                 squares += tl.sum(x_k * x_k, 1)
         inverse, finite = inverse_norm(squares)
+        if skipped_ptr is not None:  # here, with the least in registers: after the loss's stores it spilled on sm_100
+            count_skipped(skipped_ptr, live, finite)
         good, began = known & finite, began | head
         z = tl.where(good[:, None], x, 0.0) * inverse[:, None]
         mean = tl.where(head[:, None], load_rows(means_ptr, label, D, 1, column, D, known & head, BLOCK_D), mean)
@@ -107,8 +109,6 @@ def _update_class_means_kernel(
             store_rows(gradient_ptr, sample, 0, D, slope[:, None] * (w - cosine[:, None] * z), live, BLOCK_D)
         if flag_ptr is not None:
             raise_flag(flag_ptr, live, known, assigned, finite)
-        if skipped_ptr is not None:
-            count_skipped(skipped_ptr, live, finite)
 
 
 @triton.jit(do_not_specialize=["B"])

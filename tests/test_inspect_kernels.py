@@ -50,7 +50,7 @@ def test_hopper_at_every_dimension(root: Path) -> None:
 
 def test_every_chip_and_kernel_at_the_widest(root: Path) -> None:
     rows = inspect(root, "--dim", "512", "--variant", "weighted bf16", "medium bf16", "two fp16", "fp32")
-    assert len(rows) == 24 and len({row["kernel"] for row in rows}) == 7
+    assert len(rows) == 27 and len({row["kernel"] for row in rows}) == 7
     check(rows)
     loader = importlib.machinery.SourceFileLoader("inspect_kernels", str(root / "scripts" / "inspect_kernels"))
     spec = importlib.util.spec_from_loader("inspect_kernels", loader)
@@ -60,7 +60,7 @@ def test_every_chip_and_kernel_at_the_widest(root: Path) -> None:
     loader.exec_module(module)
     head, *lines = module.table(rows).splitlines()
     assert head.split()[:4] == ["kernel", "variant", "sm", "D"]
-    assert len(lines) == 24 and all(line.rstrip().endswith("none") for line in lines)
+    assert len(lines) == 27 and all(line.rstrip().endswith("none") for line in lines)
 
 
 def test_sweeps_narrow_and_wide(root: Path) -> None:
@@ -81,7 +81,14 @@ def test_sweeps_of_the_assignment_on_every_chip(root: Path) -> None:
 
 def test_rows_up_to_4096_columns_stay_in_registers(root: Path) -> None:
     rows = inspect(root, "--arch", "90", "--dim", "64", "4096", "--kernel", "ipm_loss", "update_class_means")
-    assert len(rows) == 12
+    assert len(rows) == 16
+    check(rows)
+
+
+def test_the_loss_with_the_means_and_a_counter_at_every_dimension_of_blackwell(root: Path) -> None:
+    """One program keeps four rows, beside the counter of nan_policy="skip": here it spilled first."""
+    rows = inspect(root, "--arch", "100", "--kernel", "update_class_means", "--variant", "fp32 with the loss, counting")
+    assert [row["D"] for row in rows] == [64, 128, 256, 512, 1024, 2048, 4096]
     check(rows)
 
 

@@ -141,9 +141,11 @@ def test_bad_rows_are_left_out_and_flagged(dim: int) -> None:
     assert int(flag) == row_helpers.BAD_LABEL | row_helpers.NOT_FINITE
     assert_as_accurate_as(ours, torchs, truth, crumb=2e-7)
     w, assignment, flag = unit_rows(2, dim).to(DEVICE), torch.tensor([1, 0], device=DEVICE), new_flag()
-    loss, gradient = head_step_(together, x, labels, w, assignment, momentum=0.9, flag=flag)
+    skipped = torch.tensor(2**40, device=DEVICE)
+    loss, gradient = head_step_(together, x, labels, w, assignment, momentum=0.9, flag=flag, skipped=skipped)
     assert torch.equal(together, ours)
     assert int(flag) == row_helpers.BAD_LABEL | row_helpers.NOT_FINITE
+    assert int(skipped) == 2**40 + 3, "rows with NaN or inf, each once"
     assert not bool(loss[~good].any()) and not bool(gradient[~good].any())
     torch.testing.assert_close(loss[good], ipm_loss(x, labels, w, assignment)[0][good], rtol=1e-5, atol=1e-6)
 
