@@ -27,7 +27,7 @@ SIGNATURES = {
     assignment.assign: "class_means prototypes * previous method tolerance time_limit progress",
     assignment.solve: "cost * previous method time_limit progress",
     assignment.align: "class_means prototypes * starts seed time_limit",
-    head.PrototypeHead: "num_classes dim * prototypes momentum loss means reduction seed nan_policy",
+    head.PrototypeHead: "num_classes dim * prototypes momentum loss means reduction sync_class_means seed nan_policy",
     head.PrototypeHead.forward: "self features labels weight * labels2 lam update_means",
     head.PrototypeHead.logits: "self features",
     head.PrototypeHead.predict: "self features k",
