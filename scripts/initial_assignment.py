@@ -127,8 +127,11 @@ def table(rows: list[Row]) -> str:
     parts = [
         markdown(titles, accuracy),
         markdown(["validation, points", *minus, "labels moved at a renewal, %: random / features / aligned"], gains),
-        markdown(["other schedules", "head", "validation / test, %", "validation: - prototype, points"], others),
     ]
+    if others:
+        parts.append(
+            markdown(["other schedules", "head", "validation / test, %", "validation: - prototype, points"], others)
+        )
     return "\n\n".join(parts)
 
 
