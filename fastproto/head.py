@@ -19,7 +19,7 @@ from fastproto.means import move_means_
 from fastproto.nearest import nearest
 from fastproto.pages import ask_for_large_pages
 from fastproto.prototypes import Prototypes, check_shape, estimate_prototypes
-from fastproto.ranks import Gathering, all_counts, in_process_group
+from fastproto.ranks import Gathering, all_counts, from_rank_0, in_process_group, rank_0_says
 from fastproto.state import GuardedState
 from fastproto.step import head_step_
 
@@ -54,8 +54,8 @@ class PrototypeHead(GuardedState):
     them ``skipped`` int64 [], the samples that ``nan_policy="skip"`` left out since the head was made or loaded.
 
     On the CPU a bad batch raises at once. On Triton (CUDA tensors) no step of one process waits for the device (of
-    several, each waits for the sizes of the others' batches): bad samples are left
-    out, and :meth:`check_batches`, :meth:`reassign`, :meth:`align` and ``state_dict`` raise it later.
+    several, each waits for the sizes of the others' batches): bad samples are left out, and :meth:`check_batches`,
+    :meth:`reassign`, :meth:`align` and ``state_dict`` raise it later.
 
     Raises:
         TypeError, ValueError: C < 2, D < 2, prototypes of another shape, not unit or requiring grad, unknown options.
@@ -325,7 +325,7 @@ class PrototypeHead(GuardedState):
 
         None, with nothing changed, if it still runs and ``wait`` is False. With ``adopt=False`` it is only waited for.
         """
-        if not wait and not self._rank_0_says(renewal.done()):
+        if not wait and not rank_0_says(renewal.done(), self.assignment.device):
             return None
         found = self._on_rank_0(self._checked(renewal.result))
         return self._adopt(found) if adopt else found
@@ -342,15 +342,8 @@ class PrototypeHead(GuardedState):
     def _on_rank_0(self, compute: Callable[[], Found]) -> Found:
         if not in_process_group():
             return compute()
-        found: Found = _from_rank_0(compute, self.assignment.device)
+        found: Found = from_rank_0(compute, self.assignment.device)
         return found
-
-    def _rank_0_says(self, flag: bool) -> bool:
-        if not in_process_group():
-            return flag
-        told = torch.tensor(flag, device=self.assignment.device)
-        dist.broadcast(told, src=0)
-        return bool(told)
 
     def _adopt(self, found: Found) -> Found:
         """Take over an assignment, or an alignment with its turn; ``changed`` is counted against the one in force."""
@@ -398,7 +391,7 @@ def prepare_prototypes(
         return check_shape(given, num_classes, dim).float().clone().to(device)
     if device.type == "meta":
         return torch.empty(num_classes, dim, dtype=torch.float32)
-    made: Tensor = _from_rank_0(make, device) if in_process_group() else make().to(device)
+    made: Tensor = from_rank_0(make, device) if in_process_group() else make().to(device)
     return made
 
 
@@ -413,30 +406,3 @@ def exclude_from_broadcast(model: nn.Module) -> None:
             buffers = dict(module.named_buffers(recurse=False))
             ignored |= {f"{name}.{buffer}" if name else buffer for buffer in buffers}
     model._ddp_params_and_buffers_to_ignore = ignored  # type: ignore[assignment]  # the name DDP reads
-
-
-# --- ranks -----------------------------------------------------------------------------------------------------------
-
-
-def _from_rank_0(compute: Callable[[], Any], device: torch.device) -> Any:
-    """Rank 0's result on every rank; an error there is raised everywhere, so that no rank waits for ever."""
-    box: list[Any] = [None]
-    if dist.get_rank() == 0:
-        try:
-            box[0] = _to(compute(), torch.device("cpu"))
-        except Exception as error:
-            box[0] = error
-    dist.broadcast_object_list(box, src=0)
-    if isinstance(box[0], Exception):
-        raise box[0]
-    return _to(box[0], device)
-
-
-def _to(found: Tensor | Assignment | Alignment, device: torch.device) -> Tensor | Assignment | Alignment:
-    if isinstance(found, Tensor):
-        return found.to(device)
-    if isinstance(found, Alignment):
-        inner = _to(found.assignment, device)
-        assert isinstance(inner, Assignment)
-        return replace(found, rotation=found.rotation.to(device), assignment=inner)
-    return replace(found, permutation=found.permutation.to(device), prices=found.prices.to(device))

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from fastproto.backend import kernel, resolve
 from fastproto.checks import (
-    TINY_NORM,
     check_finite,
     check_label_range,
     check_labels,
@@ -25,6 +24,7 @@ from fastproto.checks import (
     unit_tolerance,
 )
 from fastproto.flags import flag_of
+from fastproto.normalise import compute_dtype, normalise, not_finite
 from fastproto.operators import register
 
 
@@ -164,12 +164,12 @@ class _ReadyGradient(torch.autograd.Function):
 
 def _times(gradient: Tensor, grad: Tensor) -> Tensor:
     """The product in float32, rounded once; ``out`` saves the float32 [B, D] in between."""
-    if torch.compiler.is_compiling() or gradient.dtype == grad.dtype or batched(grad):
+    if torch.compiler.is_compiling() or gradient.dtype == grad.dtype or _batched(grad):
         return (gradient * grad).to(gradient.dtype)
     return torch.mul(gradient, grad, out=torch.empty_like(gradient))
 
 
-def batched(grad: Tensor) -> bool:
+def _batched(grad: Tensor) -> bool:
     """Whether it stands for several at once, as in a Jacobian that is taken with ``vectorize=True``."""
     return torch._C._functorch.is_batchedtensor(grad)
 
@@ -178,7 +178,7 @@ def _is_one(grad: Tensor) -> bool:
     """Whether it comes from ``loss.sum().backward()`` on the processor, where looking costs nothing."""
     if (
         torch.compiler.is_compiling()
-        or batched(grad)
+        or _batched(grad)
         or grad.device.type != "cpu"
         or grad.stride(0) != 0
         or len(grad) == 0
@@ -199,12 +199,8 @@ def loss_and_gradient(
     skipped: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Loss per sample [B] and its gradient with respect to that sample's features [B, D] (dtype of the features)."""
-    given = (
-        (features, prototypes, labels, assignment)
-        if weight is None
-        else (features, prototypes, labels, assignment, weight)
-    )
-    backend = resolve("ipm_loss", *given).backend
+    weights = () if weight is None else (weight,)
+    backend = resolve("ipm_loss", features, prototypes, labels, assignment, *weights).backend
     if backend == "triton":
         flag = flag_of(features.device, skip) if flag is None else flag
         loss, gradient, _ = kernel("ipm_loss")(features, labels, prototypes, assignment, flag=flag, skipped=skipped)
@@ -227,23 +223,12 @@ def loss_and_gradient(
     return (0.5 * scale * residual.square()).squeeze(1).to(z.dtype), gradient.to(features.dtype)
 
 
-def _ipm_loss_shapes(
-    features: Tensor,
-    labels: Tensor,
-    prototypes: Tensor,
-    assignment: Tensor,
-    weight: Tensor | None,
-    factor: float,
-    skip: bool,
-    flag: Tensor | None,
-    skipped: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    return features.new_empty(features.shape[0], dtype=compute_dtype(features)), torch.empty_like(
-        features, memory_format=torch.contiguous_format
-    )
+def shapes(features: Tensor, *_others: Any) -> tuple[Tensor, Tensor]:
+    """Empty loss [B] and gradient [B, D]."""
+    return features.new_empty(features.shape[0], dtype=compute_dtype(features)), features.new_empty(features.shape)
 
 
-_operator = register("ipm_loss", loss_and_gradient, _ipm_loss_shapes, mutates=["flag", "skipped"])
+_operator = register("ipm_loss", loss_and_gradient, shapes, mutates=["flag", "skipped"])
 
 
 def scaled(loss: Tensor, gradient: Tensor, weight: Tensor | None, factor: float) -> tuple[Tensor, Tensor]:
@@ -294,38 +279,3 @@ def _with_numba(
     if skipped is not None:
         skipped += count
     return loss, gradient.to(features.dtype)
-
-
-# --- shared with the class means and the nearest prototypes ----------------------------------------------------------
-
-
-def compute_dtype(tensor: Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
-def not_finite(row: int) -> ValueError:
-    return ValueError(
-        f"features hold NaN or inf, or numbers too large to be squared (first in row {row}); expected finite numbers: "
-        "lower the learning rate or look for the layer that overflows"
-    )
-
-
-def normalise(features: Tensor, skip: bool = False) -> tuple[Tensor, Tensor]:
-    """z [B, D] and 1/‖x‖ [B, 1] (zero for a row without direction), in float32 or float64.
-
-    With ``skip`` a row that is not finite has z = 0 and 1/‖x‖ = NaN; else it is an error.
-    """
-    x = features.to(compute_dtype(features))
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    finite = torch.isfinite(norm)
-    if not skip and not bool(finite.all()):
-        raise not_finite(int((~finite).nonzero()[0, 0]))
-    inverse = torch.where(norm > TINY_NORM, norm.reciprocal(), 0.0)
-    return (
-        (torch.where(finite, x, 0.0) * inverse, torch.where(finite, inverse, torch.nan))
-        if skip
-        else (
-            x * inverse,
-            inverse,
-        )
-    )

@@ -10,7 +10,7 @@ from torch import Tensor
 from fastproto.backend import kernel, resolve
 from fastproto.checks import check_label_range, check_labels, check_matrix, shape_of
 from fastproto.flags import flag_of
-from fastproto.ipm import normalise, not_finite
+from fastproto.normalise import normalise, not_finite
 from fastproto.operators import register
 
 

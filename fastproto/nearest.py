@@ -10,7 +10,7 @@ from torch import Tensor
 from fastproto.backend import kernel, resolve
 from fastproto.checks import check_matrix, check_unit_rows, shape_of
 from fastproto.flags import NOT_FINITE, flag_of
-from fastproto.ipm import normalise
+from fastproto.normalise import normalise
 
 BLOCK = 2048  # rows of one block of a B×C matrix that is never stored whole: 2048² float32 are 16 MiB
 KERNEL_MAX_K = 32  # of top_scores

@@ -1,6 +1,10 @@
-"""What the ranks of a process group tell each other about a batch: how many samples, and which."""
+"""What the ranks of a process group tell each other: how many samples a batch has, which, and what rank 0 has found."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -48,3 +52,35 @@ class Gathering:
             torch.cat([part[:size] for part, size in zip(parts, self.sizes, strict=True)]) for parts in self.parts
         )
         return features, labels
+
+
+def rank_0_says(yes: bool, device: torch.device) -> bool:
+    """Rank 0's answer on every rank; without a process group one's own."""
+    if not in_process_group():
+        return yes
+    told = torch.tensor(yes, device=device)
+    dist.broadcast(told, src=0)
+    return bool(told)
+
+
+def from_rank_0(compute: Callable[[], Any], device: torch.device) -> Any:
+    """Rank 0's result on every rank; an error there is raised everywhere, so that no rank waits for ever."""
+    box: list[Any] = [None]
+    if dist.get_rank() == 0:
+        try:
+            box[0] = _moved(compute(), torch.device("cpu"))
+        except Exception as error:
+            box[0] = error
+    dist.broadcast_object_list(box, src=0)
+    if isinstance(box[0], Exception):
+        raise box[0]
+    return _moved(box[0], device)
+
+
+def _moved(found: Any, device: torch.device) -> Any:
+    """A tensor, or a dataclass with all of its tensors, on this device."""
+    if isinstance(found, Tensor):
+        return found.to(device)
+    if is_dataclass(found) and not isinstance(found, type):
+        return replace(found, **{field.name: _moved(getattr(found, field.name), device) for field in fields(found)})
+    return found

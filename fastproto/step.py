@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from fastproto.backend import kernel, resolve
-from fastproto.ipm import compute_dtype, loss_and_gradient, scaled, with_gradient
+from fastproto.ipm import loss_and_gradient, scaled, shapes, with_gradient
 from fastproto.means import move_means_
 from fastproto.operators import register
-
-
-def head_step_(
-    features: Tensor,
-    labels: Tensor,
-    prototypes: Tensor,
-    assignment: Tensor,
-    weight: Tensor | None,
-    factor: float,
-    skip: bool,
-    flag: Tensor,
-    skipped: Tensor | None,
-    means: Tensor,
-    momentum: float,
-) -> Tensor:
-    """:func:`fastproto.ipm.ipm_per_sample`, and ``means`` [C, D] move as by ``update_class_means_``."""
-    more = (skip, flag, skipped, means, momentum)
-    return with_gradient(_operator, features, labels, prototypes, assignment, weight, factor, *more)
 
 
 def _head_step_(
@@ -41,6 +25,7 @@ def _head_step_(
     means: Tensor,
     momentum: float,
 ) -> tuple[Tensor, Tensor]:
+    """:func:`fastproto.ipm.loss_and_gradient`, and ``means`` [C, D] move as by ``update_class_means_``."""
     choice = resolve("head_step_", features, labels, prototypes, assignment, means)
     if choice.backend == "triton" and means.is_contiguous():
         loss, gradient = kernel("head_step_")(
@@ -52,20 +37,5 @@ def _head_step_(
     return found
 
 
-def _head_step_shapes(
-    features: Tensor,
-    labels: Tensor,
-    prototypes: Tensor,
-    assignment: Tensor,
-    weight: Tensor | None,
-    factor: float,
-    skip: bool,
-    flag: Tensor,
-    skipped: Tensor | None,
-    means: Tensor,
-    momentum: float,
-) -> tuple[Tensor, Tensor]:
-    return features.new_empty(features.shape[0], dtype=compute_dtype(features)), features.new_empty(features.shape)
-
-
-_operator = register("head_step_", _head_step_, _head_step_shapes, mutates=["flag", "skipped", "means"])
+# (features, ..., means, momentum) -> the loss [B], differentiable
+head_step_ = partial(with_gradient, register("head_step_", _head_step_, shapes, mutates=["flag", "skipped", "means"]))

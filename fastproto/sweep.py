@@ -84,10 +84,15 @@ def slices(count: int, side: int) -> list[slice]:
     return [slice(start, min(start + side, count)) for start in range(0, count, side)]
 
 
+def parts_of(whole: Tensor, side: int) -> list[Tensor]:
+    """The memory of a matrix [C, D], filled by other numbers: for ``side`` rows at a time a matrix [D, side]."""
+    flat, (count, dim) = whole.view(-1), whole.shape
+    return [flat[dim * rows.start : dim * rows.stop].view(dim, -1) for rows in slices(count, side)]
+
+
 def turned(matrix: Tensor, side: int) -> list[Tensor]:
-    """The rows of the matrix [C, D] transposed, ``side`` at a time: [D, side] each, in one piece of memory."""
-    whole, dim = matrix.new_empty(matrix.numel()), matrix.shape[1]
-    parts = [whole[dim * rows.start : dim * rows.stop].view(dim, -1) for rows in slices(len(matrix), side)]
+    """The rows of the matrix transposed, in such parts."""
+    parts = parts_of(torch.empty_like(matrix), side)
     for part, rows in zip(parts, matrix.split(side), strict=True):
         part.copy_(rows.T)
     return parts
@@ -137,7 +142,7 @@ class _Sweep:
 
     @cached_property
     def turned_pull(self) -> list[Tensor]:
-        return turned(self.pull, self.side)
+        return parts_of(torch.zeros_like(self.pull), self.side)
 
     def left(self, rows: slice) -> Tensor:
         """Of the product that makes the blocks of these rows."""
@@ -182,7 +187,9 @@ class _Sweep:
             within.side = self.inner
             within.add_pairs()
             self.potential[rows] += within.potential
-            self.turned_pull[rows.start // self.side] += within.collect().T
+            pull = self.turned_pull[rows.start // self.side]
+            for columns, part in zip(slices(len(left), self.inner), within.turned_pull, strict=True):
+                pull[:, columns] += part
         else:
             own = torch.arange(rows.stop - rows.start, device=self.points.device)
             self.add(rows, rows, self.block(left, rows, (own, own)))

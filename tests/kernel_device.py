@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy
 import pytest
 import torch
+
+from fastproto.backend import kernel
 
 triton = pytest.importorskip("triton")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -22,6 +25,22 @@ if DEVICE.type == "cpu" and version(triton.__version__) < (3, 7) and version(num
         "the interpreter of this Triton turns arrays of one element into numbers, which NumPy 2.4 refuses",
         allow_module_level=True,
     )
+
+
+needs_cuda = pytest.mark.skipif(DEVICE.type == "cpu", reason="needs a GPU: streams, graphs and bfloat16 arithmetic")
+
+
+def record_kernels(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> list[str]:
+    """A list to which the ops are added whose kernels these modules launch from now on."""
+    launched: list[str] = []
+
+    def counted(op: str) -> Any:
+        launched.append(op)
+        return kernel(op)
+
+    for module in modules:
+        monkeypatch.setattr(module, "kernel", counted)
+    return launched
 
 
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:

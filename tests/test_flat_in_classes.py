@@ -34,7 +34,7 @@ def allocated(c: int, backend: str) -> int:
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
             step()
     assert int(head.updates) == 3
-    events = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events = profile.profiler.kineto_results.events()  # type: ignore[union-attr]  # None before the profile, says torch
     return sum(event.nbytes() for event in events if event.name() == "[memory]" and event.nbytes() > 0)
 
 

@@ -12,25 +12,16 @@ from torch.utils.checkpoint import checkpoint
 
 from fastproto import PrototypeHead, ipm, means, nearest, reference, step
 from fastproto import functional as F
-from fastproto.backend import kernel, use_backend
+from fastproto.backend import use_backend
 
 from .helpers import SHAPES, assert_as_accurate_as, unit_rows
-from .kernel_device import DEVICE  # it skips the file where the kernels cannot run
-
-needs_cuda = pytest.mark.skipif(DEVICE.type == "cpu", reason="needs a GPU: streams, graphs and bfloat16 arithmetic")
+from .kernel_device import DEVICE, needs_cuda, record_kernels  # it skips the file where the kernels cannot run
 
 
 @pytest.fixture(autouse=True)
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Names of the kernels that the test launches; everything in it asks for Triton. No flag is left behind."""
-    launched: list[str] = []
-
-    def counted(op: str) -> Any:
-        launched.append(op)
-        return kernel(op)
-
-    for module in (ipm, means, nearest, step):
-        monkeypatch.setattr(module, "kernel", counted)
+    launched = record_kernels(monkeypatch, ipm, means, nearest, step)
     with use_backend("triton"):
         yield launched
     F.check_batches()

@@ -12,30 +12,22 @@ from torch import Tensor
 from fastproto import functional as F
 from fastproto import potential as P
 from fastproto import reference, uniformity
-from fastproto.backend import Choice, kernel, use_backend
+from fastproto.backend import Choice, use_backend
 from fastproto.prototypes import estimate_prototypes
 from fastproto.prototypes import sgd as descent
 from fastproto.prototypes.optimise import Effort, energy
 from fastproto.prototypes.search import random_start
 
 from .helpers import assert_as_accurate_as, unit_rows
-from .kernel_device import DEVICE  # it skips the file where the kernels cannot run
+from .kernel_device import DEVICE, needs_cuda, record_kernels  # it skips the file where the kernels cannot run
 
-needs_cuda = pytest.mark.skipif(DEVICE.type == "cpu", reason="needs a GPU: streams, graphs and bfloat16 arithmetic")
 SHAPES = [(64, 32), (37, 17), (2, 2), (130, 3), (20, 100)]
 
 
 @pytest.fixture(autouse=True)
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Names of the kernels that the test launches; everything in it asks for Triton."""
-    launched: list[str] = []
-
-    def counted(op: str) -> Any:
-        launched.append(op)
-        return kernel(op)
-
-    monkeypatch.setattr(P, "kernel", counted)
-    monkeypatch.setattr(descent, "kernel", counted)
+    launched = record_kernels(monkeypatch, P, descent)
     with use_backend("triton"):
         yield launched
 

@@ -162,7 +162,7 @@ class Largest(TorchDispatchMode):
 def test_no_tensor_has_the_size_of_the_matrix() -> None:
     c, d = 350, 4
     means, prototypes = instance(c, d, 0, "clustered")
-    with Largest() as seen:  # type: ignore[no-untyped-call]
+    with Largest() as seen:  # type: ignore[no-untyped-call]  # torch's own class has no types
         found = matched(means, prototypes)
     assert found.certified
     # the largest are the pairs of the lists, 24 and the old one of each row, with their rows, and the kernel's keys

@@ -21,6 +21,7 @@ LAYERS = [
         "fastproto.scan",
         "fastproto.ranks",
         "fastproto.flags",
+        "fastproto.normalise",
     ],
     [
         "fastproto.ipm",

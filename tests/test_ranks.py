@@ -123,7 +123,7 @@ def when_means_move(rank: int) -> list[int]:
 
 def local_means(rank: int) -> dict[str, Tensor]:
     model = Model(sync=False)
-    train(model, model, [rank_batch(step, rank, True) for step in range(STEPS)])  # type: ignore[arg-type]
+    train(model, model, [rank_batch(step, rank, True) for step in range(STEPS)])
     model.head.reassign()
     return {"means": model.head.class_means, "assignment": model.head.assignment}
 

@@ -82,12 +82,13 @@ class Loaders(L.LightningDataModule):
     def _evaluation(self, dataset: Dataset[Any]) -> DataLoader[Any]:
         trainer = self.trainer
         assert trainer is not None
-        if len(dataset) < trainer.world_size:  # type: ignore[arg-type]
+        count = len(dataset)  # type: ignore[arg-type]  # ours have a length; torch's base class does not say so
+        if count < trainer.world_size:
             raise ValueError(
-                f"{len(dataset)} held-out samples for {trainer.world_size} devices; "  # type: ignore[arg-type]
+                f"{count} held-out samples for {trainer.world_size} devices; "
                 "expected at least one for each: use fewer --devices or more samples"
             )
-        return self._loader(dataset, range(trainer.global_rank, len(dataset), trainer.world_size))  # type: ignore[arg-type]
+        return self._loader(dataset, range(trainer.global_rank, count, trainer.world_size))
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self._evaluation(self.data.validation)
