@@ -8,7 +8,7 @@ from torch import Tensor
 from fastproto.backend import KERNEL_DTYPES, kernel, resolve
 from fastproto.checks import check_labels, check_matrix, check_unit_rows, shape_of
 from fastproto.operators import register
-from fastproto.sweep import product, slices, sweep_in_blocks
+from fastproto.sweep import slices, sweep_in_blocks
 
 PRECISIONS = ("highest", "high", "medium")
 WEIGHTED_MIN_DIM = 32  # weights take the kernels to bfloat16, whose "medium" errs by 3e-2 in two dimensions, 1e-2 in 16
@@ -153,7 +153,7 @@ def largest_cosine(points: Tensor, others: Tensor | None = None, self_index: Ten
     largest = points.new_full((1,), -torch.inf)
     for rows in slices(len(points), COSINES_SIDE):
         for columns in slices(len(others), COSINES_SIDE):
-            cosines = product(points[rows], others[columns])
+            cosines = points[rows] @ others[columns].T
             if self_index is not None:
                 at = torch.arange(columns.start, columns.stop, device=points.device)
                 cosines.masked_fill_(self_index[rows, None] == at, -torch.inf)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from typing import NamedTuple, cast
 
 import torch
@@ -17,6 +16,7 @@ INTEGER_MAX = 4.0  # up to this 2t
 INTEGER_MIN_RATIO = 6  # rows over D from which they gain more than their exact moments, 4·C·D² in float32, cost
 INTEGER_PEAK = 8.0  # up to this max|w|·√D; beyond, steps of max|w|/127 are coarse for all the other entries
 INTEGER_ERROR = 0.02  # of a block's remainders, over the spread k/√D of what is kept exact; else bfloat16
+TURNED_FROM = 4000  # points; with fewer the quicker products gain less than transposing costs
 LOG2_E = 1 / math.log(2)  # torch's exp2 takes a third of the time of its exp
 
 
@@ -38,7 +38,8 @@ def sweep_in_blocks(
     def sweep(points: Tensor) -> _Sweep:
         if low:
             return _RoundedSweep(points, others, 2 * t, weights, precision)
-        return _Sweep(points, others, 2 * t, weights)
+        many = len(points) > TURNED_FROM and dtype == torch.float32 and points.device.type == "cpu" and has_product()
+        return (_TurnedSweep if many else _Sweep)(points, others, 2 * t, weights)
 
     if others is None:
         return sweep(points).symmetric()
@@ -67,35 +68,19 @@ def quick_integers(device: torch.device) -> bool:
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """left [m, k] · right [n, k]ᵀ.
+    """left [m, k] · right [n, k]ᵀ in float32 on the CPU; slow where ``right`` has gaps in memory.
 
-    In float32 on the CPU by oneDNN, for which PyTorch has no public call but for layers: on AMD Zen 4 a tenth faster
-    than the library behind ``torch.mm``. It is slow where ``right`` has gaps in memory.
+    By oneDNN, for which PyTorch has no public call but for layers: on AMD Zen 4 a tenth faster than ``torch.mm``.
     """
-    if left.dtype == torch.float32 and left.device.type == "cpu" and torch.backends.mkldnn.is_available():
-        linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-        if linear is not None:
-            dense = right.is_contiguous() or right.T.is_contiguous()
-            return cast(Tensor, linear(left, right if dense else right.contiguous(), None, "none", [], ""))
-    return left @ right.T
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], ""))
+
+
+def has_product() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def slices(count: int, side: int) -> list[slice]:
     return [slice(start, min(start + side, count)) for start in range(0, count, side)]
-
-
-def parts_of(whole: Tensor, side: int) -> list[Tensor]:
-    """The memory of a matrix [C, D], filled by other numbers: for ``side`` rows at a time a matrix [D, side]."""
-    flat, (count, dim) = whole.view(-1), whole.shape
-    return [flat[dim * rows.start : dim * rows.stop].view(dim, -1) for rows in slices(count, side)]
-
-
-def turned(matrix: Tensor, side: int) -> list[Tensor]:
-    """The rows of the matrix transposed, in such parts."""
-    parts = parts_of(torch.empty_like(matrix), side)
-    for part, rows in zip(parts, matrix.split(side), strict=True):
-        part.copy_(rows.T)
-    return parts
 
 
 class _Block(NamedTuple):
@@ -112,37 +97,17 @@ class _Block(NamedTuple):
 
 
 class _Sweep:
-    """One pass in the dtype of the points. With k = 2t a block holds exp(k·cos); exp(-k) is applied to the sums.
+    """One pass in the dtype of the points. With k = 2t a block holds exp(k·cos); exp(-k) is applied to the sums."""
 
-    A block of g is ``side`` × ``side``: 5 MiB, which the last cache holds between the product that makes it, exp and
-    the two products that use it. From 640 to 1792 the difference is a few hundredths.
-    """
-
-    side = 1152
-    inner = 288  # of the blocks on the diagonal, where half of the work is done twice
+    side = 768  # of a block, 2.3 MiB in float32: in the cache from the product that makes it to those that use it
 
     def __init__(self, points: Tensor, others: Tensor | None, k: float, weights: Tensor | None) -> None:
-        self.k, self.points = k, points.contiguous()
-        self.others = self.points if others is None else others.contiguous()
+        self.k, self.points, self.others = k, points, points if others is None else others
         self.weights = points.new_ones(len(self.others)) if weights is None else weights
         self.values = self.others if weights is None else self.others * weights[:, None]
         self.offset = 0.0 if k <= OFFSET_MAX else k
         self.potential = points.new_zeros(len(points))
-        self.pull = torch.zeros_like(self.points)
-
-    # The products read the rows transposed, [D, side]: rows 2 KiB apart, as at D = 512, contend for cache lines.
-
-    @cached_property
-    def turned_others(self) -> list[Tensor]:
-        return turned(self.others, self.side)
-
-    @cached_property
-    def turned_values(self) -> list[Tensor]:
-        return self.turned_others if self.values is self.others else turned(self.values, self.side)
-
-    @cached_property
-    def turned_pull(self) -> list[Tensor]:
-        return parts_of(torch.zeros_like(self.pull), self.side)
+        self.pull = torch.zeros_like(points, memory_format=torch.contiguous_format)
 
     def left(self, rows: slice) -> Tensor:
         """Of the product that makes the blocks of these rows."""
@@ -150,7 +115,9 @@ class _Sweep:
 
     def block(self, left: Tensor, columns: slice, own: tuple[Tensor, Tensor] | None) -> _Block:
         """The block of the rows of ``left`` with these columns, zero at the places ``own``, the self-pairs."""
-        g = product(left, self.turned_others[columns.start // self.side].T)
+        return self.potentials(left @ self.others[columns].T, own)
+
+    def potentials(self, g: Tensor, own: tuple[Tensor, Tensor] | None) -> _Block:
         # the first in this order: 1 - cos of a close pair is exact, k times the cosine would not be
         g = g.sub_(1).mul_(self.k).exp_() if self.offset else g.exp2_()
         if own is not None:
@@ -160,8 +127,7 @@ class _Sweep:
     def add(self, into: slice, summed: slice, block: _Block) -> None:
         """For each row of the block, the points ``into``, Σ over its columns, the rows ``summed`` of others."""
         self.potential[into] += torch.mv(block.g, self.weights[summed])  # also along columns as quick as the memory
-        values = self.turned_values[summed.start // self.side]
-        self.turned_pull[into.start // self.side] += product(values, block.g)
+        self.pull[into].addmm_(block.g, self.values[summed])
 
     def symmetric(self) -> tuple[Tensor, Tensor]:
         self.add_pairs()
@@ -181,18 +147,8 @@ class _Sweep:
 
     def add_diagonal(self, left: Tensor, rows: slice) -> None:
         """The pairs of the rows with each other."""
-        if self.inner < rows.stop - rows.start:
-            weights = None if self.values is self.others else self.weights[rows]
-            within = _Sweep(self.points[rows], None, self.k, weights)
-            within.side = self.inner
-            within.add_pairs()
-            self.potential[rows] += within.potential
-            pull = self.turned_pull[rows.start // self.side]
-            for columns, part in zip(slices(len(left), self.inner), within.turned_pull, strict=True):
-                pull[:, columns] += part
-        else:
-            own = torch.arange(rows.stop - rows.start, device=self.points.device)
-            self.add(rows, rows, self.block(left, rows, (own, own)))
+        own = torch.arange(len(left), device=left.device)
+        self.add(rows, rows, self.block(left, rows, (own, own)))
 
     def general(self, self_index: Tensor | None) -> tuple[Tensor, Tensor]:
         for rows in slices(len(self.points), self.side):
@@ -206,15 +162,69 @@ class _Sweep:
                 self.add(rows, columns, self.block(left, columns, own))
         return self.finish(self_index)
 
-    def collect(self) -> Tensor:
-        """The pull, its parts turned back."""
-        for rows, part in zip(self.pull.split(self.side), self.turned_pull, strict=True):
-            rows.copy_(part.T)
-        return self.pull
-
     def finish(self, own: Tensor | slice | None) -> tuple[Tensor, Tensor]:
         scale = math.exp(self.offset - self.k)
-        return self.potential.mul_(scale), self.collect().mul_(scale)
+        return self.potential.mul_(scale), self.pull.mul_(scale)
+
+
+class _TurnedSweep(_Sweep):
+    """Many float32 rows on the CPU, for :func:`product`, which reads them transposed, ``side`` at a time: [D, side].
+
+    As they are, 2 KiB apart at D = 512, they would contend for cache lines.
+    """
+
+    side = 1152  # a block is 5 MiB; from 640 to 1792 the difference is a few hundredths
+    inner = 288  # of the blocks on the diagonal, where half of the work is done twice
+
+    def __init__(self, points: Tensor, others: Tensor | None, k: float, weights: Tensor | None) -> None:
+        super().__init__(points, others, k, weights)
+        self.turned_others = turned(self.others, self.side)
+        self.turned_values = self.turned_others if self.values is self.others else turned(self.values, self.side)
+        self.turned_pull = parts_of(torch.zeros_like(self.pull), self.side)
+
+    def block(self, left: Tensor, columns: slice, own: tuple[Tensor, Tensor] | None) -> _Block:
+        return self.potentials(product(left, self.turned_others[columns.start // self.side].T), own)
+
+    def add(self, into: slice, summed: slice, block: _Block) -> None:
+        self.potential[into] += torch.mv(block.g, self.weights[summed])
+        values = self.turned_values[summed.start // self.side]
+        self.turned_pull[into.start // self.side] += product(values, block.g)
+
+    def add_diagonal(self, left: Tensor, rows: slice) -> None:
+        if len(left) <= self.inner:
+            return super().add_diagonal(left, rows)
+        weights = None if self.values is self.others else self.weights[rows]
+        within = _InnerSweep(self.points[rows], None, self.k, weights)
+        within.add_pairs()
+        self.potential[rows] += within.potential
+        pull = self.turned_pull[rows.start // self.side]
+        for columns, part in zip(slices(len(left), within.side), within.turned_pull, strict=True):
+            pull[:, columns] += part
+
+    def finish(self, own: Tensor | slice | None) -> tuple[Tensor, Tensor]:
+        for rows, part in zip(self.pull.split(self.side), self.turned_pull, strict=True):
+            rows.copy_(part.T)
+        return super().finish(own)
+
+
+class _InnerSweep(_TurnedSweep):
+    """Within a block on the diagonal."""
+
+    side = inner = _TurnedSweep.inner
+
+
+def parts_of(whole: Tensor, side: int) -> list[Tensor]:
+    """The memory of a matrix [C, D], filled by other numbers: for ``side`` rows at a time a matrix [D, side]."""
+    flat, (count, dim) = whole.view(-1), whole.shape
+    return [flat[dim * rows.start : dim * rows.stop].view(dim, -1) for rows in slices(count, side)]
+
+
+def turned(matrix: Tensor, side: int) -> list[Tensor]:
+    """The rows of the matrix transposed, in such parts."""
+    parts = parts_of(torch.empty_like(matrix, memory_format=torch.contiguous_format), side)
+    for part, rows in zip(parts, matrix.split(side), strict=True):
+        part.copy_(rows.T)
+    return parts
 
 
 class _RoundedSweep(_Sweep):
@@ -224,8 +234,6 @@ class _RoundedSweep(_Sweep):
     is left, small at the cosines of evenly spread rows, bears more rounding. ``high`` rounds to bfloat16, split;
     ``medium`` to 8-bit integers, split, where they pay, else to bfloat16.
     """
-
-    side = inner = 768
 
     def __init__(self, points: Tensor, others: Tensor | None, k: float, weights: Tensor | None, precision: str) -> None:
         super().__init__(points, others, k, weights)
@@ -295,9 +303,6 @@ class _RoundedSweep(_Sweep):
             self.pull[into].add_(torch._int_mm(self.ones8[:, : len(w)], w), alpha=unit * block.zero)
         else:
             self.pull[into] += block.rounded @ self.heavy[summed]
-
-    def collect(self) -> Tensor:
-        return self.pull
 
     def finish(self, own: Tensor | slice | None) -> tuple[Tensor, Tensor]:
         """Adds what the blocks left out, without the pairs of the points with ``others[own]``, themselves."""

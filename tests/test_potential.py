@@ -15,11 +15,16 @@ from .helpers import SHAPES, assert_as_accurate_as, unit_rows
 ALLOWED = {"high": 1e-3, "medium": 1e-2}  # of the norm of the tangent gradient, at random unit rows
 
 
-@pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind in (sweep._Sweep, sweep._RoundedSweep):  # several ragged blocks, on and off the diagonal, at test sizes
-        monkeypatch.setattr(kind, "side", 13)
-        monkeypatch.setattr(kind, "inner", 5 if kind is sweep._Sweep else 13)
+@pytest.fixture(params=["few", "many"])
+def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "many":
+        monkeypatch.setattr(sweep, "TURNED_FROM", 0)
+    # several ragged blocks, on and off the diagonal, at test sizes
+    monkeypatch.setattr(sweep._Sweep, "side", 13)
+    monkeypatch.setattr(sweep._TurnedSweep, "side", 13)
+    monkeypatch.setattr(sweep._TurnedSweep, "inner", 5)
+    monkeypatch.setattr(sweep._InnerSweep, "side", 5)
+    monkeypatch.setattr(sweep._InnerSweep, "inner", 5)
 
 
 @pytest.fixture(params=["bfloat16", "integers"])
@@ -76,7 +81,6 @@ def test_rounding_keeps_its_promise(
     precision: str, weighted: bool, c: int, d: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep._RoundedSweep, "side", 150)
-    monkeypatch.setattr(sweep._RoundedSweep, "inner", 150)
     w = unit_rows(c, d)
     weights = torch.rand(c) if weighted else None
     heavy = None if weights is None else weights.double()
