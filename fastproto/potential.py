@@ -14,6 +14,7 @@ PRECISIONS = ("highest", "high", "medium")
 WEIGHTED_MIN_DIM = 32  # weights take the kernels to bfloat16, whose "medium" errs by 3e-2 in two dimensions, 1e-2 in 16
 ROUNDED_MAX = 8.0  # up to this 2t bfloat16 keeps what is promised: its error of a cosine, 2⁻⁹, is multiplied by 2t
 COSINES_SIDE = 1024  # of a block, 4 MiB in float32
+BLAS_FROM = 2048  # points among themselves from which cuBLAS's float32 products beat those of a kernel, up to 9 times
 
 
 def gaussian_potential(
@@ -43,9 +44,10 @@ def gaussian_potential(
         weights: [C], a factor for each row of ``others``.
         precision: of the matrix products: ``highest`` is IEEE float32; ``high`` and ``medium`` have errors up to 1e-3
             and 1e-2 of the tangent gradient at evenly spread rows. They apply to float32 rows where t <= 4. On Triton
-            they use float16 (bfloat16 with weights, from D = 32). On torch they need D >= 96 and quick bfloat16 (CUDA;
-            processors with AMX or AVX512-BF16), ``high`` also 20 t² <= D; ``medium`` may use 8-bit integers. Otherwise,
-            and always for float64, the products stay in the dtype of the points.
+            they use float16 (bfloat16 with weights, from D = 32); ``highest`` of 2,048 points or more among themselves
+            is there blocks of cuBLAS's products, unless PyTorch may make these TF32. On torch they need D >= 96 and
+            quick bfloat16 (CUDA; processors with AMX or AVX512-BF16), ``high`` also 20 t² <= D; ``medium`` may use
+            8-bit integers. Otherwise, and always for float64, the products stay in the dtype of the points.
 
     Returns:
         potential Σ_j g_ij [M] and pull Σ_j g_ij w_j [M, D], float32 (float64 for float64 rows).
@@ -131,11 +133,14 @@ def potential_and_pull(
 ) -> tuple[Tensor, Tensor]:
     """What the operator does, on the backend that :func:`fastproto.backend.resolve` names, without checks or gradient.
 
-    ``centre`` [1], for Triton alone: g = exp(2t (p·w - centre)), which float32 holds at any t.
+    For Triton alone: the precision ``higher``, three float16 products for a float32 one; and ``centre`` [1],
+    g = exp(2t (p·w - centre)), which float32 holds at any t.
     """
     given = [tensor for tensor in (points, others, self_index, weights) if tensor is not None]
     rounded = 2 * t <= ROUNDED_MAX
-    if resolve("gaussian_potential", *given).backend == "triton":
+    finest = precision == "highest" or not rounded
+    by_blas = finest and others is None and centre is None and len(points) >= BLAS_FROM and blas_is_exact()
+    if resolve("gaussian_potential", *given).backend == "triton" and not (by_blas and points.device.type == "cuda"):
         if others is None:
             others, self_index = points, torch.arange(len(points), device=points.device)
         rounded = rounded and (weights is None or points.shape[1] >= WEIGHTED_MIN_DIM)
@@ -144,6 +149,14 @@ def potential_and_pull(
         return result
     with torch.autocast(points.device.type, enabled=False):
         return sweep_in_blocks(points, others, t, self_index, weights, precision if rounded else "highest")
+
+
+def blas_is_exact() -> bool:
+    """Whether cuBLAS multiplies float32 as float32: what PyTorch's settings say of TF32."""
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):  # since PyTorch 2.9, whose older settings raise where both were used
+        return matmul.fp32_precision in ("none", "ieee")
+    return not matmul.allow_tf32
 
 
 def largest_cosine(points: Tensor, others: Tensor | None = None, self_index: Tensor | None = None) -> Tensor:

@@ -16,6 +16,7 @@ INTEGER_MAX = 4.0  # up to this 2t
 INTEGER_MIN_RATIO = 6  # rows over D from which they gain more than their exact moments, 4·C·D² in float32, cost
 INTEGER_PEAK = 8.0  # up to this max|w|·√D; beyond, steps of max|w|/127 are coarse for all the other entries
 INTEGER_ERROR = 0.02  # of a block's remainders, over the spread k/√D of what is kept exact; else bfloat16
+CUDA_SIDE = 4096  # of a block: 64 MiB, products that fill the chip
 TURNED_FROM = 4000  # points; with fewer the quicker products gain less than transposing costs
 LOG2_E = 1 / math.log(2)  # torch's exp2 takes a third of the time of its exp
 
@@ -103,6 +104,8 @@ class _Sweep:
 
     def __init__(self, points: Tensor, others: Tensor | None, k: float, weights: Tensor | None) -> None:
         self.k, self.points, self.others = k, points, points if others is None else others
+        if points.device.type == "cuda":
+            self.side = CUDA_SIDE
         self.weights = points.new_ones(len(self.others)) if weights is None else weights
         self.values = self.others if weights is None else self.others * weights[:, None]
         self.offset = 0.0 if k <= OFFSET_MAX else k

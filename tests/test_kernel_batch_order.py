@@ -21,7 +21,7 @@ def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stable_order_with_bad_labels_last(b: int, c: int, counted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(op, "COUNTED_MAX", op.COUNTED_MAX if counted else 0)
     labels = torch.randint(0, c, (b,), device=DEVICE)
-    labels[::7] = labels[0]
+    labels[::7] = labels[0].clone()  # not of the memory that is written
     order, ordered = op.batch_order(labels, c)
     expected = labels.sort(stable=True)
     assert ordered.dtype == torch.int32 and torch.equal(ordered.long(), expected.values)

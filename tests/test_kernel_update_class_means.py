@@ -50,7 +50,7 @@ def new_flag() -> Tensor:
 
 
 def check(means: Tensor, x: Tensor, labels: Tensor, momentum: float = 0.9) -> None:
-    """Both launchers; their means have the same bits."""
+    """Both launchers; on contiguous rows their means have the same bits."""
     truth = reference.update_class_means(means.double(), x.double(), labels, momentum)
     torchs = reference.update_class_means(means, x.float(), labels, momentum)
     ours, flag = means.clone(), new_flag()
@@ -62,7 +62,10 @@ def check(means: Tensor, x: Tensor, labels: Tensor, momentum: float = 0.9) -> No
     w, assignment = unit_rows(*means.shape).to(DEVICE), torch.randperm(len(means), device=DEVICE)
     together = means.clone()
     loss, gradient = head_step_(together, x, labels, w, assignment, momentum=momentum, flag=flag)
-    assert torch.equal(together, ours)
+    if x.is_contiguous():
+        assert torch.equal(together, ours)
+    else:  # a compiler may add the squares of a row in another order in each of the two
+        assert_as_accurate_as(together, torchs, truth, crumb=2e-7)
     apart = ipm_loss(x, labels, w, assignment)
     torch.testing.assert_close(loss, apart[0], rtol=1e-5, atol=1e-6)
     assert gradient.dtype == x.dtype

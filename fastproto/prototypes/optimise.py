@@ -95,7 +95,7 @@ def tangent(points: Tensor, vectors: Tensor) -> Tensor:
 def energy(t: float, precision: str = "highest") -> Energy:
     """L_uni at sharpness t and C times its tangent gradient, one pass.
 
-    ``precision`` is that of :func:`fastproto.functional.gaussian_potential`; the points are not looked at.
+    ``precision`` as in :func:`fastproto.potential.potential_and_pull`; the points are not looked at.
     """
 
     def evaluate(points: Tensor) -> tuple[float, Tensor]:
@@ -265,7 +265,7 @@ def _slack(dtype: torch.dtype, value: float, precision: str) -> float:
     """By how much rounding may seem to raise the value."""
     if dtype == torch.float64:
         return 1e-14 * abs(value)
-    return {"highest": 1e-7, "high": 1e-6, "medium": 1e-5}[precision] * abs(value)
+    return {"highest": 1e-7, "higher": 1e-7, "high": 1e-6, "medium": 1e-5}[precision] * abs(value)
 
 
 def _search(
