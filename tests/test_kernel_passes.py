@@ -131,6 +131,27 @@ def test_lists_above_a_floor_of_some_rows(k: int, some: Any, monkeypatch: pytest
     assert (np.abs(every - best[some][:, :k]) <= margin).all()
 
 
+@pytest.mark.parametrize("kind", ["clustered", "scaled"])
+def test_recheck_finds_the_gap(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_passes, "ELEMENTS", 100)
+    means, prototypes = instance(30, 5, 2, kind)
+    found = matched(means, prototypes)
+    scores, _ = both(means, prototypes)
+    columns, prices = found.permutation.cpu().numpy(), found.prices.cpu().numpy()
+    truth = reference.scores(means.double(), prototypes.double()).numpy()
+    for own, more in ((columns, 0.0), (columns, 0.1), (np.roll(columns, 1), 0.1)):
+        dearer = prices + more * scores.spread * np.random.default_rng(0).random(30)
+        reduced = truth - dearer
+        mine = truth[np.arange(30), own]
+        gap = float((reduced.max(1) - (mine - dearer[own])).sum())
+        known = scores.recheck(own, dearer, 30)
+        assert known is not None
+        assert known == pytest.approx((gap, mine.sum()), rel=1e-12, abs=1e-12)
+        some = scores.recheck(own, dearer, 4)  # None only where four columns of a row are as good as its own
+        crowded = ((reduced >= (mine - dearer[own])[:, None]).sum(1) >= 4).any()
+        assert some is None if crowded else some in (None, known)
+
+
 def test_exact_scores_are_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_passes, "ELEMENTS", 100)  # 5 pairs of a block
     means, prototypes = instance(30, 20, 4, "scaled")

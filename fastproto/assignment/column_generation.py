@@ -49,18 +49,21 @@ MAX_ROUNDS = 60
 EXACT_ELEMENTS = 1 << 22  # scores in float64 at once, of rows with more candidates than places
 
 
+STILL_OPTIMAL = "its prices still prove it optimal"
+
+
 class OutOfTime(Exception):
     """Ends a search; what is known so far is returned."""
 
 
 @dataclass
 class Found:
-    """``columns`` [m]: those of the rows, then the left-over ones; ``proven`` where no pair is left that is better."""
+    """``columns`` [m]: those of the rows, then the left-over ones."""
 
     columns: Array
     prices: Array
+    objective: float  # Σ_i s_{i,A(i)}
     gap: float
-    proven: bool
     passes: float
     reason: str
     unchanged: bool = False  # the previous result
@@ -100,6 +103,7 @@ class Search:
         self.prices = (cold if prices is None else prices).astype(np.float64)
         self.tie = TIE * scores.spread if self.warm else 0.0
         self.passes = 0.0
+        self.known = np.empty(0, np.int64), np.empty(0)  # columns and the scores of the rows with them
         self.started = time.perf_counter()
 
     def run(self) -> Found:
@@ -133,6 +137,12 @@ class Search:
     # --- the steps ---
 
     def look_at_previous(self) -> tuple[Found | None, Lists | None, tuple[float, ...]]:
+        known = self.scores.recheck(self.columns[: self.rows], self.prices, GLANCE)
+        if known is not None:
+            self.passes += 1
+            gap = known[0] + self.left_over(self.columns, self.prices)
+            if gap <= self.good_enough:
+                return Found(self.columns, self.prices, known[1], gap, self.passes, STILL_OPTIMAL, True), None, ()
         own, margin = self.own(self.columns, self.prices), self.scores.margin(self.prices)
         some = slice(None, None, PEEK_EVERY if self.rows >= LOOK_ROWS else 1)
         values, indices = self.sweep(self.prices, GLANCE, own - margin, some)
@@ -145,7 +155,7 @@ class Search:
             values, indices = self.sweep(self.prices, LIST, floor=floor)
         proof = self.prove(self.columns, self.prices, seen=(values, indices))
         if proof.gap <= self.good_enough:
-            found = self.found(proof, "its prices still prove it optimal")
+            found = self.found(proof, STILL_OPTIMAL)
             found.unchanged = True
             return found, None, ()
         wrong = len(np.unique(proof.rows)) / self.rows
@@ -271,8 +281,7 @@ class Search:
         better = value > own[rows] + self.tolerance(prices)
         arcs = ([rows[better]], [ends[better]], [scores[better]])
         self.complete(np.nonzero(full & (values[:, -1] + margin > best))[0], prices, own, best, arcs)
-        left_over = prices[columns[self.rows :]]
-        gap = float((best - own).sum() + (left_over - prices.min()).sum())
+        gap = float((best - own).sum()) + self.left_over(columns, prices)
         rows, ends, scores = (np.concatenate(part) for part in arcs)
         return Proof(gap, rows, ends, scores, bool(full.any()))
 
@@ -304,15 +313,26 @@ class Search:
 
     def own(self, columns: Array, prices: Array) -> Array:
         """What each row has of its column."""
-        columns = columns[: self.rows]
-        left: Array = self.scores.exact(self.every_row, columns.astype(np.int32)) - prices[columns]
+        left: Array = self.matched(columns) - prices[columns[: self.rows]]
         return left
+
+    def matched(self, columns: Array) -> Array:
+        """The scores of the rows with their columns; those asked for last are kept."""
+        columns = columns[: self.rows]
+        if not np.array_equal(self.known[0], columns):
+            self.known = columns.copy(), self.scores.exact(self.every_row, columns.astype(np.int32))
+        return self.known[1]
+
+    def left_over(self, columns: Array, prices: Array) -> float:
+        """What columns without a row add to the gap."""
+        return float((prices[columns[self.rows :]] - prices.min()).sum())
 
     def tolerance(self, prices: Array) -> float:
         return max(TOLERANCE * self.scores.spread, 4 * ROUNDING * self.scores.magnitude)
 
     def found(self, proof: Proof, reason: str) -> Found:
-        return Found(self.columns, self.prices, proof.gap, not len(proof.rows), self.passes, reason)
+        objective = float(self.matched(self.columns).sum())
+        return Found(self.columns, self.prices, objective, proof.gap, self.passes, reason)
 
     def check_time(self) -> None:
         if self.deadline is not None and time.perf_counter() > self.deadline:
@@ -336,7 +356,7 @@ class Lists:
     def add(self, rows: Array, columns: Array, scores: Array) -> None:
         from fastproto.assignment.sparse import add_arcs
 
-        need = int((self.counts + np.bincount(rows, minlength=len(self.counts))).max())
-        more = ((0, 0), (0, max(0, need - self.indices.shape[1])))
-        self.indices, self.scores = np.pad(self.indices, more), np.pad(self.scores, more)
+        more = int((self.counts + np.bincount(rows, minlength=len(self.counts))).max()) - self.indices.shape[1]
+        if more > 0:
+            self.indices, self.scores = (np.pad(x, ((0, 0), (0, more))) for x in (self.indices, self.scores))
         add_arcs(self.indices, self.scores, self.counts, rows, columns, scores)

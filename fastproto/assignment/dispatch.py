@@ -32,8 +32,8 @@ class Task:
 
     size: int
     device: torch.device
-    unseen: Tensor  # [C] bool: rows that take no part
-    previous: Assignment | None
+    unseen: Tensor  # [C] bool, on the CPU: rows that take no part
+    previous: Assignment | None  # on the CPU
     tolerance: float
     deadline: float | None
     started: float
@@ -86,19 +86,21 @@ def assign(
         raise ValueError(f"tolerance is {tolerance}; expected a number >= 0, such as 1e-6")
     _check_factors(class_means, prototypes)
     decision = choose(method, len(class_means), COLUMN_GENERATION_FROM)
+    norms: Tensor = torch.linalg.vector_norm(class_means.detach(), dim=1, dtype=torch.float64)
     task = Task(
         size=len(class_means),
         device=class_means.device,
-        unseen=_norms(class_means) <= TINY_NORM,
+        unseen=(norms <= TINY_NORM).cpu(),
         previous=_checked(previous, len(class_means)),
         tolerance=tolerance,
         deadline=None if time_limit is None else started + time_limit,
         started=started,
         progress=progress,
     )
-    by = _factors_dense if decision[0] == "dense" else _factors_by_columns
     with torch.autocast(task.device.type, enabled=False):  # the margins of the proof are those of float32
-        return by(task, class_means, prototypes, decision[1])
+        if decision[0] == "dense":
+            return _factors_dense(task, class_means, prototypes, decision[1])
+        return _factors_by_columns(task, class_means, norms, prototypes, decision[1])
 
 
 def solve(
@@ -137,7 +139,7 @@ def solve(
     task = Task(
         size=len(cost),
         device=cost.device,
-        unseen=torch.zeros(len(cost), dtype=torch.bool, device=cost.device),
+        unseen=torch.zeros(len(cost), dtype=torch.bool, device="cpu"),
         previous=_checked(previous, len(cost)),
         tolerance=1e-6,
         deadline=None if time_limit is None else started + time_limit,
@@ -192,15 +194,12 @@ def _check_factors(class_means: Tensor, prototypes: Tensor) -> None:
 
 
 def _checked(previous: Assignment | None, size: int) -> Assignment | None:
-    if previous is not None:
-        check_permutation("previous.permutation", previous.permutation, size)
-        check_finite("previous.prices", previous.prices[:, None])
+    if previous is None:
+        return None
+    previous = replace(previous, permutation=previous.permutation.cpu(), prices=previous.prices.cpu().double())
+    check_permutation("previous.permutation", previous.permutation, size)
+    check_finite("previous.prices", previous.prices[:, None])
     return previous
-
-
-def _norms(x: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(x.detach(), dim=1, dtype=torch.float64)
-    return norms
 
 
 def _factors_dense(task: Task, class_means: Tensor, prototypes: Tensor, why: str) -> Assignment:
@@ -217,9 +216,8 @@ def _factors_dense(task: Task, class_means: Tensor, prototypes: Tensor, why: str
     )
 
 
-def _factors_by_columns(task: Task, class_means: Tensor, prototypes: Tensor, why: str) -> Assignment:
-    seen = slice(None) if not bool(task.unseen.any()) else ~task.unseen
-    norms = _norms(class_means)
+def _factors_by_columns(task: Task, class_means: Tensor, norms: Tensor, prototypes: Tensor, why: str) -> Assignment:
+    seen = slice(None) if not bool(task.unseen.any()) else ~task.unseen.to(task.device)
     scores, where = factor_scores(class_means[seen], norms[seen], prototypes)
     share = len(scores.norms) / task.size  # the zero rows count as scores too
     second = share * (scores.spread**2 + scores.mean**2)
@@ -231,7 +229,7 @@ def _dense(task: Task, matrix: Any, rows: Any, *, spread: float, magnitude: floa
     bounds = {"spread": spread, "magnitude": magnitude, "tolerance": task.tolerance}
     passes, old = 0, None
     if task.previous is not None:
-        old, prices = task.previous.permutation.to(task.device), task.previous.prices.to(task.device).double()
+        old, prices = task.previous.permutation.to(task.device), task.previous.prices.to(task.device)
         known = certify(rows, old, prices, **bounds)
         passes = 1
         if known.certified:
@@ -244,16 +242,15 @@ def _dense(task: Task, matrix: Any, rows: Any, *, spread: float, magnitude: floa
     permutation = torch.as_tensor(columns, dtype=torch.int64, device=task.device)
     check_permutation(f"the result of {solver}", permutation, task.size)
     raised, sweeps = improve_prices(scores, columns, duals, task.deadline)
-    permutation = _place_unseen(permutation, task.unseen, old)
+    permutation = _place_unseen(permutation, task.unseen.to(task.device), old)
     price_tensor = torch.as_tensor(raised, device=task.device) + offset
     known = certify(rows, permutation, price_tensor, **bounds)
     return _result(task, permutation, price_tensor, known, solver, f"{why}; {reason}", passes + sweeps + 1)
 
 
 def _column_generation(task: Task, scores: Scores, spread: float, why: str) -> Assignment:
-    previous = task.previous
-    unseen = task.unseen.cpu()
-    old = None if previous is None else previous.permutation.cpu()
+    previous, unseen = task.previous, task.unseen
+    old = None if previous is None else previous.permutation
     if spread == 0 or not scores.shape[0]:
         return _all_equal(task, scores, old, why)
     # in the order of the search: the rows that are matched, then the unseen ones
@@ -261,7 +258,7 @@ def _column_generation(task: Task, scores: Scores, spread: float, why: str) -> A
     search = Search(
         scores,
         None if old is None else old[order].numpy(),
-        None if previous is None else previous.prices.cpu().double().numpy(),
+        None if previous is None else previous.prices.numpy(),
         good_enough=task.tolerance * task.size * spread,
         deadline=task.deadline,
         progress=task.progress,
@@ -271,13 +268,10 @@ def _column_generation(task: Task, scores: Scores, spread: float, why: str) -> A
     permutation[order] = torch.from_numpy(found.columns)
     permutation = _place_unseen(permutation, unseen, old)
     check_permutation("the result of column generation", permutation, task.size)
-    matched = scores.exact(
-        np.arange(scores.shape[0], dtype=np.int32), found.columns[: scores.shape[0]].astype(np.int32)
-    )
     least = found.prices.min() if bool(unseen.any()) else 0.0  # the price of what is left over is 0
-    prices = torch.from_numpy(found.prices - least).to(task.device)
+    prices = torch.from_numpy(found.prices - least)
     known = judge(
-        float(matched.sum()),
+        found.objective,
         found.gap,
         size=task.size,
         largest_price=float(prices.abs().max()),
@@ -287,19 +281,19 @@ def _column_generation(task: Task, scores: Scores, spread: float, why: str) -> A
     )
     method = "previous" if found.unchanged else "column_generation"
     reason = found.reason if found.unchanged else f"{why}; {found.reason}"
-    return _result(task, permutation.to(task.device), prices, known, method, reason, found.passes)
+    return _result(task, permutation, prices, known, method, reason, found.passes)
 
 
 def _all_equal(task: Task, scores: Scores, old: Tensor | None, why: str) -> Assignment:
     """Scores that differ by constants of rows and columns only: every permutation is optimal."""
     permutation = torch.arange(task.size) if old is None else old
     rows = scores.shape[0]
-    matched = scores.exact(np.arange(rows, dtype=np.int32), permutation[~task.unseen.cpu()].numpy().astype(np.int32))
-    prices = torch.from_numpy(scores.column_shift).to(task.device)
+    matched = scores.exact(np.arange(rows, dtype=np.int32), permutation[~task.unseen].numpy().astype(np.int32))
+    prices = torch.from_numpy(scores.column_shift)
     bounds = {"spread": 0.0, "magnitude": scores.magnitude, "tolerance": task.tolerance}
     known = judge(float(matched.sum()), 0.0, size=task.size, largest_price=float(prices.abs().max()), **bounds)
     reason = f"{why}; all permutations are equally good"
-    return _result(task, permutation.to(task.device), prices, known, "column_generation", reason, 0)
+    return _result(task, permutation, prices, known, "column_generation", reason, 0)
 
 
 def _place_unseen(permutation: Tensor, unseen: Tensor, old: Tensor | None) -> Tensor:
@@ -328,16 +322,16 @@ def _result(
     reason: str,
     passes: float,
 ) -> Assignment:
-    old = None if task.previous is None else task.previous.permutation.to(task.device)
+    old = None if task.previous is None else task.previous.permutation
     return Assignment(
-        permutation=permutation,
-        prices=prices,
+        permutation=permutation.to(task.device),
+        prices=prices.to(task.device),
         objective=known.objective,
         gap=known.gap,
         relative_gap=known.relative_gap,
         rounding_floor=known.rounding_floor,
         certified=known.certified,
-        changed=None if old is None else int((permutation != old).sum()),
+        changed=None if old is None else int((permutation.cpu() != old).sum()),
         method=method,
         reason=reason,
         seconds=time.perf_counter() - task.started,

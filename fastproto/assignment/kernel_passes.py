@@ -65,6 +65,14 @@ def _centre(x: Tensor) -> _Centred:
     return _Centred(rows, mean, unit, norm, loss, torch.linalg.vector_norm(low, dim=1, dtype=torch.float64))
 
 
+class There(NamedTuple):
+    """float64 on the device: of KernelScores."""
+
+    error: Tensor  # [rows]
+    row_shift: Tensor  # [rows]
+    column_shift: Tensor  # [columns]
+
+
 class KernelScores:
     """s_ij = q̂_i·w_j. The kernels see r_ij in units of their own: s_ij - p_j = unit (r_ij - shifted p_j) + row_shift_i.
 
@@ -87,7 +95,8 @@ class KernelScores:
         error = left.loss * (longest + lost) + left.norm * lost + left.low * right.low.max()
         error += 4 * (class_means.shape[1] + 1) * EPS * 1.01 * left.norm * longest
         scalars = torch.stack([unit, spread, offset, right.unit + torch.linalg.vector_norm(right.mean)])
-        found = torch.cat([scalars, error * unit, *shifts]).cpu().numpy()  # one wait for the device
+        self.there = There(error * unit, *shifts)
+        found = torch.cat([scalars, *self.there]).cpu().numpy()  # one wait for the device
         self.unit, self.spread, self.mean, self.magnitude = (float(x) for x in found[:4])
         self.error, self.row_shift, self.column_shift = np.split(found[4:], [self.shape[0], 2 * self.shape[0]])
         self.points, self.others = left.rows, right.rows
@@ -130,14 +139,40 @@ class KernelScores:
         values[full], indices[full] = self._many(which, prices, k, None if floor is None else floor[which])
         return values, indices
 
+    def recheck(self, columns: Array, prices: Array, places: int) -> tuple[float, float] | None:
+        """All on the device: two waits."""
+        j, p = self._sent(columns), self._sent(prices)
+        shifted = p - self.there.column_shift
+        scores = self._exact(None, j)
+        own = scores - p[j]
+        floor = own - self.there.error - 2 * EPS * shifted.abs().max()
+        _, indices = kernel("assign")(
+            self.points,
+            self.others,
+            places := min(places, self.shape[1]),
+            prices=shifted / self.unit,
+            floor=(floor - self.there.row_shift) / self.unit,
+            precision=PRECISION,
+        )
+        rows, place = ((indices >= 0) & (indices != j[:, None])).nonzero(as_tuple=True)
+        ends = indices[rows, place]
+        best = own.scatter_reduce(0, rows, self._exact(rows, ends) - p[ends], "amax")
+        crowded = (indices[:, -1] >= 0).any() & (places < self.shape[1])
+        gap, total, more = torch.stack([(best - own).sum(), scores.sum(), crowded.double()]).tolist()
+        return None if more else (gap, total)
+
     def exact(self, rows: Array, columns: Array) -> Array:
-        i, j = self._sent(rows), self._sent(columns)
-        found = self.norms.new_empty(len(rows))
+        return as_array(self._exact(self._sent(rows), self._sent(columns)))
+
+    def _exact(self, rows: Tensor | None, columns: Tensor) -> Tensor:
+        """float64 s_ij of these pairs; without rows, of every row and its column."""
+        found = self.norms.new_empty(len(columns))
         step = max(1, ELEMENTS // self.left.shape[1])
-        for start in range(0, len(rows), step):
+        for start in range(0, len(columns), step):
             part = slice(start, start + step)
-            found[part] = self.left[i[part]].double().mul_(self.right[j[part]]).sum(1)
-        return as_array(found / self.norms[i])
+            left = self.left[part if rows is None else rows[part]].to(torch.float64, copy=True)
+            found[part] = left.mul_(self.right[columns[part]]).sum(1)
+        return found / (self.norms if rows is None else self.norms[rows])
 
     def exact_rows(self, rows: Array) -> Array:
         return as_array(self._rows(self._sent(rows)))

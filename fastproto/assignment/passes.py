@@ -44,6 +44,13 @@ class Scores(Protocol):
     ) -> tuple[Array, Array]:
         """Of all or some rows the k largest s_ij - p_j, rounded, downwards, and where; -inf and -1 below the floor."""
 
+    def recheck(self, columns: Array, prices: Array, places: int) -> tuple[float, float] | None:
+        """Σ_i max_j(s_ij - p_j) - (s_iA(i) - p_A(i)) and Σ_i s_iA(i) of A = ``columns``, by one sweep of its own.
+
+        None where a row has more than ``places`` columns that rounding leaves in question, and where a sweep costs so
+        much that a part of the rows should be looked at first.
+        """
+
     def exact(self, rows: Array, columns: Array) -> Array:
         """s_ij in float64 of these pairs."""
 
@@ -150,6 +157,9 @@ class Swept:
         shifted = (prices - self.price_shift).astype(np.float32)
         values, indices = top_scores(self._part(rows), shifted, k, low.astype(np.float32))
         return values + shift[:, None], indices
+
+    def recheck(self, columns: Array, prices: Array, places: int) -> None:
+        return None
 
 
 class FactorScores(Swept):
