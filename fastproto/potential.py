@@ -14,7 +14,8 @@ PRECISIONS = ("highest", "high", "medium")
 WEIGHTED_MIN_DIM = 32  # weights take the kernels to bfloat16, whose "medium" errs by 3e-2 in two dimensions, 1e-2 in 16
 ROUNDED_MAX = 8.0  # up to this 2t bfloat16 keeps what is promised: its error of a cosine, 2⁻⁹, is multiplied by 2t
 COSINES_SIDE = 1024  # of a block, 4 MiB in float32
-BLAS_FROM = 2048  # points among themselves from which cuBLAS's float32 products beat those of a kernel, up to 9 times
+# C²·D and D from which blocks of cuBLAS's float32 products are quicker than those of a kernel, on an H200 up to 9 times
+BLAS_WORK, BLAS_MIN_DIM = 10**9, 64
 
 
 def gaussian_potential(
@@ -44,8 +45,8 @@ def gaussian_potential(
         weights: [C], a factor for each row of ``others``.
         precision: of the matrix products: ``highest`` is IEEE float32; ``high`` and ``medium`` have errors up to 1e-3
             and 1e-2 of the tangent gradient at evenly spread rows. They apply to float32 rows where t <= 4. On Triton
-            they use float16 (bfloat16 with weights, from D = 32); ``highest`` of 2,048 points or more among themselves
-            is there blocks of cuBLAS's products, unless PyTorch may make these TF32. On torch they need D >= 96 and
+            they use float16 (bfloat16 with weights, from D = 32); ``highest`` of many points among themselves is
+            there blocks of cuBLAS's products, unless PyTorch may make these TF32. On torch they need D >= 96 and
             quick bfloat16 (CUDA; processors with AMX or AVX512-BF16), ``high`` also 20 t² <= D; ``medium`` may use
             8-bit integers. Otherwise, and always for float64, the products stay in the dtype of the points.
 
@@ -138,9 +139,8 @@ def potential_and_pull(
     """
     given = [tensor for tensor in (points, others, self_index, weights) if tensor is not None]
     rounded = 2 * t <= ROUNDED_MAX
-    finest = precision == "highest" or not rounded
-    by_blas = finest and others is None and centre is None and len(points) >= BLAS_FROM and blas_is_exact()
-    if resolve("gaussian_potential", *given).backend == "triton" and not (by_blas and points.device.type == "cuda"):
+    by_blas = others is None and centre is None and (precision == "highest" or not rounded) and blas_is_quicker(points)
+    if resolve("gaussian_potential", *given).backend == "triton" and not by_blas:
         if others is None:
             others, self_index = points, torch.arange(len(points), device=points.device)
         rounded = rounded and (weights is None or points.shape[1] >= WEIGHTED_MIN_DIM)
@@ -151,8 +151,11 @@ def potential_and_pull(
         return sweep_in_blocks(points, others, t, self_index, weights, precision if rounded else "highest")
 
 
-def blas_is_exact() -> bool:
-    """Whether cuBLAS multiplies float32 as float32: what PyTorch's settings say of TF32."""
+def blas_is_quicker(points: Tensor) -> bool:
+    """Whether there is enough to do for cuBLAS, which must not make float32 TF32: what PyTorch's settings say."""
+    count, dim = points.shape
+    if points.device.type != "cuda" or dim < BLAS_MIN_DIM or count * count * dim < BLAS_WORK:
+        return False
     matmul = torch.backends.cuda.matmul
     if hasattr(matmul, "fp32_precision"):  # since PyTorch 2.9, whose older settings raise where both were used
         return matmul.fp32_precision in ("none", "ieee")

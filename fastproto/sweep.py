@@ -124,7 +124,7 @@ class _Sweep:
         # the first in this order: 1 - cos of a close pair is exact, k times the cosine would not be
         g = g.sub_(1).mul_(self.k).exp_() if self.offset else g.exp2_()
         if own is not None:
-            g[own] = 0
+            g.index_put_(own, g.new_zeros(()))  # a Python 0 would make a GPU wait
         return _Block(g)
 
     def add(self, into: slice, summed: slice, block: _Block) -> None:

@@ -38,7 +38,12 @@ _TILES: dict[int, dict[int, dict[int, Tile]]] = {
             256: Tile(128, 64, num_stages=3),
             512: Tile(64, 64),
         },
-        2: {64: Tile(128, 128, num_stages=3), 128: Tile(128, 128), 256: Tile(128, 64), 512: Tile(64, 32)},
+        2: {
+            64: Tile(128, 128, num_stages=3),
+            128: Tile(128, 128),
+            256: Tile(128, 64),
+            512: Tile(128, 64, num_stages=3, block_d=256, block_k=64),
+        },
         3: {64: Tile(128, 64), 128: Tile(128, 64), 256: Tile(128, 32), 512: Tile(128, 64, block_d=256, block_k=64)},
     },
     # tcgen05: products of 128 rows, sums in the 512 columns of tensor memory
@@ -105,7 +110,10 @@ def tile_for(width: int, precision: str, pieces: int, family: int, weighted: boo
             return Tile(64, 32, num_warps=4, block_d=width, block_k=16)
         return Tile(64, 32, block_d=128, block_k=16) if width == 128 else Tile(64, 32, block_d=256, block_k=32)
     if precision in ("tf32", "tf32x3"):  # tf32x3 holds each operand twice
-        return Tile(64, 64 if precision == "tf32" else 32, block_d=min(width, 128), block_k=min(width, 32))
+        block_d = min(width, 128)
+        if precision == "tf32x3" and family == 90:
+            return Tile(128, 64, block_d=block_d, block_k=16)
+        return Tile(64, 64 if precision == "tf32" else 32, block_d=block_d, block_k=min(width, 32))
     column = min(max(width, 64), RESIDENT_MAX_D)
     tile = _TILES[family][pieces][column]
     if width > RESIDENT_MAX_D and not tile.block_d:

@@ -137,7 +137,7 @@ class Search:
     # --- the steps ---
 
     def look_at_previous(self) -> tuple[Found | None, Lists | None, tuple[float, ...]]:
-        known = self.scores.recheck(self.columns[: self.rows], self.prices, GLANCE)
+        known = self.scores.recheck(self.columns[: self.rows], self.prices, PROOF)
         if known is not None:
             self.passes += 1
             gap = known[0] + self.left_over(self.columns, self.prices)

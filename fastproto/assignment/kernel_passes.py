@@ -140,7 +140,7 @@ class KernelScores:
         return values, indices
 
     def recheck(self, columns: Array, prices: Array, places: int) -> tuple[float, float] | None:
-        """All on the device: two waits."""
+        """All on the device: three waits."""
         j, p = self._sent(columns), self._sent(prices)
         shifted = p - self.there.column_shift
         scores = self._exact(None, j)
@@ -157,9 +157,13 @@ class KernelScores:
         rows, place = ((indices >= 0) & (indices != j[:, None])).nonzero(as_tuple=True)
         ends = indices[rows, place]
         best = own.scatter_reduce(0, rows, self._exact(rows, ends) - p[ends], "amax")
-        crowded = (indices[:, -1] >= 0).any() & (places < self.shape[1])
-        gap, total, more = torch.stack([(best - own).sum(), scores.sum(), crowded.double()]).tolist()
-        return None if more else (gap, total)
+        crowded = (indices[:, -1] >= 0).nonzero().squeeze(1) if places < self.shape[1] else rows[:0]
+        if len(crowded) * self.shape[1] > ELEMENTS:
+            return None
+        if len(crowded):
+            best[crowded] = torch.maximum(best[crowded], (self._rows(crowded) - p).amax(1))
+        gap, total = torch.stack([(best - own).sum(), scores.sum()]).tolist()
+        return gap, total
 
     def exact(self, rows: Array, columns: Array) -> Array:
         return as_array(self._exact(self._sent(rows), self._sent(columns)))

@@ -47,8 +47,8 @@ class Scores(Protocol):
     def recheck(self, columns: Array, prices: Array, places: int) -> tuple[float, float] | None:
         """Σ_i max_j(s_ij - p_j) - (s_iA(i) - p_A(i)) and Σ_i s_iA(i) of A = ``columns``, by one sweep of its own.
 
-        None where a row has more than ``places`` columns that rounding leaves in question, and where a sweep costs so
-        much that a part of the rows should be looked at first.
+        None where many rows have more than ``places`` columns that rounding leaves in question, and where a sweep costs
+        so much that a part of the rows should be looked at first.
         """
 
     def exact(self, rows: Array, columns: Array) -> Array:

@@ -175,11 +175,15 @@ class Preconditioner:
 
 
 class History:
-    """The last steps s and changes of gradient y, in a ring: what L-BFGS knows of the curvature."""
+    """The last steps s and changes of gradient y, in a ring: what L-BFGS knows of the curvature.
+
+    Numbers are read from the device a few at a time: on a GPU each reading costs more than the product it waits for.
+    """
 
     def __init__(self, points: Tensor, memory: int = MEMORY) -> None:
         self.steps = points.new_zeros(memory, points.numel())
         self.changes = torch.zeros_like(self.steps)
+        self.products = [[0.0] * memory for _ in range(memory)]  # s_i · y_j
         self.order: list[int] = []  # slots, oldest first
 
     def clear(self) -> None:
@@ -189,16 +193,23 @@ class History:
         self.order = []
 
     def add(self, step: Tensor, change: Tensor) -> None:
-        if float((step * change).sum()) <= 1e-10 * float(step.norm() * change.norm()):
+        s, y = step.flatten(), change.flatten()
+        own = torch.stack([s @ y, s @ s, y @ y])
+        found = torch.cat([self.changes @ s, self.steps @ y, own]).tolist()
+        curvature, step_square, change_square = found[-3:]
+        if curvature <= 1e-10 * math.sqrt(step_square * change_square):
             return  # no positive curvature along this step: it would spoil the model
-        slot = self.order.pop(0) if len(self.order) == len(self.steps) else len(self.order)
-        self.steps[slot], self.changes[slot] = step.flatten(), change.flatten()
+        memory = len(self.steps)
+        slot = self.order.pop(0) if len(self.order) == memory else len(self.order)
+        self.steps[slot], self.changes[slot] = s, y
+        for other in range(memory):
+            self.products[slot][other], self.products[other][slot] = found[other], found[memory + other]
+        self.products[slot][slot] = curvature
         self.order.append(slot)
 
     def solve(self, gradient: Tensor, precondition: Preconditioner) -> Tensor:
         """The two-loop recursion, its inner products taken all at once: H times the gradient."""
-        flat, order = gradient.flatten(), self.order
-        products = (self.steps @ self.changes.T).tolist()  # s_i · y_j
+        flat, order, products = gradient.flatten(), self.order, self.products
         along = (self.steps @ flat).tolist()
         alpha, beta = [0.0] * len(self.steps), [0.0] * len(self.steps)
         for place in range(len(order) - 1, -1, -1):
@@ -208,7 +219,7 @@ class History:
         residual = (flat - flat.new_tensor(alpha) @ self.changes).view_as(gradient)
         newest = order[-1]
         scaled = precondition.half(self.changes[newest].view_as(gradient))
-        gamma = products[newest][newest] / float((scaled * scaled).sum())
+        gamma = products[newest][newest] / (scaled * scaled).sum()
         direction = precondition.whole(residual).mul_(gamma).flatten()
         along = (self.changes @ direction).tolist()
         for place, i in enumerate(order):
@@ -239,10 +250,12 @@ def minimise(
                 direction = -tangent(points, history.solve(gradient, precondition))
             else:
                 direction = tangent(points, precondition.whole(gradient)).mul_(-0.1 / t)
-            slope = float((direction * gradient).sum()) / count
+            longest = torch.linalg.vector_norm(direction, dim=1).max()
+            slope, farthest = torch.stack([(direction * gradient).sum() / count, longest]).tolist()
             found = None
             if slope < 0:
-                found = _search(evaluate, points, value, direction, slope, slack, effort, t, end)
+                size = min(1.0, LONGEST / farthest)
+                found = _search(evaluate, points, value, direction, size, slope, slack, effort, t, end)
             if found is None:
                 if not history.order:
                     break
@@ -273,6 +286,7 @@ def _search(
     points: Tensor,
     value: float,
     direction: Tensor,
+    size: float,
     slope: float,
     slack: float,
     effort: Effort,
@@ -280,7 +294,6 @@ def _search(
     end: float,
 ) -> tuple[Tensor, Tensor, float, Tensor] | None:
     """Backtrack until the decrease is sufficient (Armijo): new points, the step taken, value and gradient there."""
-    size = min(1.0, LONGEST / float(torch.linalg.vector_norm(direction, dim=1).max()))
     while size > 1e-8 and effort.spent < end and not effort.over():
         step = direction * size
         moved = torch.nn.functional.normalize(points + step, dim=1)
