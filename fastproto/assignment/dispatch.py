@@ -87,10 +87,13 @@ def assign(
     _check_factors(class_means, prototypes)
     decision = choose(method, len(class_means), COLUMN_GENERATION_FROM)
     norms: Tensor = torch.linalg.vector_norm(class_means.detach(), dim=1, dtype=torch.float64)
+    lengths = norms.cpu()
+    if not bool(lengths.isfinite().all()):
+        check_finite("class_means", class_means)
     task = Task(
         size=len(class_means),
         device=class_means.device,
-        unseen=(norms <= TINY_NORM).cpu(),
+        unseen=lengths <= TINY_NORM,
         previous=_checked(previous, len(class_means)),
         tolerance=tolerance,
         deadline=None if time_limit is None else started + time_limit,
@@ -189,7 +192,6 @@ def _check_factors(class_means: Tensor, prototypes: Tensor) -> None:
         raise ValueError(
             f"class_means are {shape_of(class_means)} and prototypes {shape_of(prototypes)}; expected the same [C, D]"
         )
-    check_finite("class_means", class_means)
     check_finite("prototypes", prototypes)
 
 
