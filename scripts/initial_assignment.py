@@ -13,11 +13,11 @@ NONE = "not measured"
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "initial_assignment.json"
 Row = dict[str, Any]
 
-EARLY = {"early_epochs": 2.0, "early_renewals_per_epoch": 5.0}
+EARLY = {"initial_assignment": "random", "early_epochs": 2.0, "early_renewals_per_epoch": 5.0}
 HEADS: dict[str, dict[str, Any]] = {
     "linear": {"name": "linear"},
     "fixed": {"name": "fixed"},
-    "prototype": {},
+    "prototype": {"initial_assignment": "random"},
     "prototype, features": {"initial_assignment": "features"},
     "prototype, aligned": {"initial_assignment": "aligned"},
     "fixed, aligned": {"name": "fixed", "initial_assignment": "aligned"},

@@ -14,8 +14,9 @@ import torch
 
 import fastproto.head as head_module
 from fastproto.assignment import Assignment, assign
-from fastproto.training import fit, run
+from fastproto.training import fit, renewals, run
 from fastproto.training.checkpoints import read_checkpoint
+from fastproto.training.config import HeadConfig
 from fastproto.training.renewals import RenewAssignment, Schedule, read_class_means, sample_of_each_class
 
 from .test_training import Stop, column, quick, rows
@@ -100,6 +101,12 @@ def test_initial_assignments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert torch.equal(state(tmp_path / "aligned")["head.prototypes"], aligned["prototypes"])
 
 
+def test_the_default_start() -> None:
+    kinds = [renewals.initial_assignment(HeadConfig(name), c) for name in ("prototype", "fixed") for c in (99, 100)]
+    assert kinds == ["random", "aligned", "random", "random"]
+    assert renewals.initial_assignment(HeadConfig("fixed", initial_assignment="features"), 1000) == "features"
+
+
 def test_fixed_heads_keep_the_initial_assignment(tmp_path: Path) -> None:
     fit(quick(tmp_path / "a", head__name="fixed", head__initial_assignment="aligned", optim__epochs=1))
     assert len(column(tmp_path / "a", "assignment/objective")) == 1
@@ -141,7 +148,7 @@ def test_early_alignments_turn_prototypes_and_a_run_resumes(tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head__initial_assignment": "best"}, "one of random, features, aligned"),
+        ({"head__initial_assignment": "best"}, "one of auto, random, features, aligned"),
         ({"head__initial_samples": 0}, "head.initial_samples is 0; expected at least 1"),
         ({"head__early_epochs": -1.0}, "head.early_epochs is -1.0; expected a number >= 0"),
         ({"head__early_renewals_per_epoch": float("nan")}, "head.early_renewals_per_epoch"),

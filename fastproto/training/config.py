@@ -14,7 +14,7 @@ FILES_OF_HEADS = {
     "words": ("hpn",),
     "trained": ("trained",),
 }
-INITIAL_ASSIGNMENTS = ("random", "features", "aligned")
+INITIAL_ASSIGNMENTS = ("auto", "random", "features", "aligned")
 
 
 @dataclass
@@ -75,7 +75,8 @@ class HeadConfig:
         sync_class_means: whether class means count the samples of all devices; if not, nothing of them is sent, and
             those of the first device decide.
         initial_assignment: random, features (each label where the untrained backbone's features of it are) or aligned
-            (the same, and the prototypes are turned towards them); of prototype and fixed heads.
+            (the same, and the prototypes are turned towards them); of prototype and fixed heads. auto is aligned for
+            prototype from 100 classes on, where it was seen to help, else the paper's random.
         initial_samples: training images of each class that features and aligned look at.
         renewals_per_epoch: how often the assignment is renewed in an epoch; any fraction, 0 for never.
         early_epochs: epochs (or a part of one) at the start with a rate of their own.
@@ -97,7 +98,7 @@ class HeadConfig:
     means: str = "ema"
     reduction: str = "mean"
     sync_class_means: bool = True
-    initial_assignment: str = "random"
+    initial_assignment: str = "auto"
     initial_samples: int = 20
     renewals_per_epoch: float = 1.0
     early_epochs: float = 0.0
