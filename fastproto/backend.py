@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+ASKED_FOR = "asked for"  # the reason of a choice that was not this module's
 BACKENDS = ("auto", "triton", "numba", "torch")
 KERNELS = {  # op that runs on Triton -> (its module, its function)
     "gaussian_potential": ("fastproto_kernels.gaussian_potential", "gaussian_potential"),
@@ -84,11 +85,11 @@ def resolve(op: str, *tensors: Tensor, backend: str = "auto") -> Choice:
         raise ValueError(f"{op} got tensors on {named}; expected one device: move them with .to(device)")
     asked = backend if backend != "auto" else _default.get()
     if asked == "torch":
-        return Choice("torch", "asked for")
+        return Choice("torch", ASKED_FOR)
     if asked == "numba" or (asked == "auto" and not _on_cuda(tensors)):
         without = _numba_obstacle(op, tensors)
         if without is None:
-            return Choice("numba", "asked for" if asked == "numba" else "the tensors are on the CPU")
+            return Choice("numba", ASKED_FOR if asked == "numba" else "the tensors are on the CPU")
         if asked == "numba":
             raise ValueError(
                 f"{op} cannot run on the numba backend: {without}; pass backend='torch' or leave it at 'auto'"
@@ -97,7 +98,7 @@ def resolve(op: str, *tensors: Tensor, backend: str = "auto") -> Choice:
     if asked == "triton":
         if obstacle is not None:
             raise obstacle.error
-        return Choice("triton", "asked for")
+        return Choice("triton", ASKED_FOR)
     if obstacle is not None:
         return Choice("torch", obstacle.reason)
     if not _on_cuda(tensors):  # the interpreter could run it, but only a test wants that

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastproto.backend import KERNEL_DTYPES, kernel, resolve
+from fastproto.backend import ASKED_FOR, KERNEL_DTYPES, kernel, resolve
 from fastproto.checks import check_labels, check_matrix, check_unit_rows, shape_of
 from fastproto.operators import register
 from fastproto.sweep import slices, sweep_in_blocks
@@ -14,7 +14,8 @@ PRECISIONS = ("highest", "high", "medium")
 WEIGHTED_MIN_DIM = 32  # weights take the kernels to bfloat16, whose "medium" errs by 3e-2 in two dimensions, 1e-2 in 16
 ROUNDED_MAX = 8.0  # up to this 2t bfloat16 keeps what is promised: its error of a cosine, 2⁻⁹, is multiplied by 2t
 COSINES_SIDE = 1024  # of a block, 4 MiB in float32
-# C²·D and D from which blocks of cuBLAS's float32 products are quicker than those of a kernel, on an H200 up to 9 times
+# C²·D and D from which blocks of cuBLAS's float32 products are quicker than those of a kernel: on an H200 8 times at
+# (10,000, 512), 2.5 times at (10,000, 128)
 BLAS_WORK, BLAS_MIN_DIM = 10**9, 64
 
 
@@ -46,9 +47,10 @@ def gaussian_potential(
         precision: of the matrix products: ``highest`` is IEEE float32; ``high`` and ``medium`` have errors up to 1e-3
             and 1e-2 of the tangent gradient at evenly spread rows. They apply to float32 rows where t <= 4. On Triton
             they use float16 (bfloat16 with weights, from D = 32); ``highest`` of many points among themselves is
-            there blocks of cuBLAS's products, unless PyTorch may make these TF32. On torch they need D >= 96 and
-            quick bfloat16 (CUDA; processors with AMX or AVX512-BF16), ``high`` also 20 t² <= D; ``medium`` may use
-            8-bit integers. Otherwise, and always for float64, the products stay in the dtype of the points.
+            there blocks of cuBLAS's products, unless PyTorch may make these TF32 or Triton was asked for. On torch
+            they need D >= 96 and quick bfloat16 (CUDA; processors with AMX or AVX512-BF16), ``high`` also 20 t² <= D;
+            ``medium`` may use 8-bit integers. Otherwise, and always for float64, the products stay in the dtype of the
+            points.
 
     Returns:
         potential Σ_j g_ij [M] and pull Σ_j g_ij w_j [M, D], float32 (float64 for float64 rows).
@@ -139,8 +141,10 @@ def potential_and_pull(
     """
     given = [tensor for tensor in (points, others, self_index, weights) if tensor is not None]
     rounded = 2 * t <= ROUNDED_MAX
-    by_blas = others is None and centre is None and (precision == "highest" or not rounded) and blas_is_quicker(points)
-    if resolve("gaussian_potential", *given).backend == "triton" and not by_blas:
+    choice = resolve("gaussian_potential", *given)
+    exact = others is None and centre is None and (precision == "highest" or not rounded)
+    by_blas = exact and choice.reason != ASKED_FOR and blas_is_quicker(points)
+    if choice.backend == "triton" and not by_blas:
         if others is None:
             others, self_index = points, torch.arange(len(points), device=points.device)
         rounded = rounded and (weights is None or points.shape[1] >= WEIGHTED_MIN_DIM)
@@ -152,14 +156,12 @@ def potential_and_pull(
 
 
 def blas_is_quicker(points: Tensor) -> bool:
-    """Whether there is enough to do for cuBLAS, which must not make float32 TF32: what PyTorch's settings say."""
+    """Whether there is enough to do for cuBLAS, and PyTorch's settings neither make it TF32 nor refuse it."""
     count, dim = points.shape
     if points.device.type != "cuda" or dim < BLAS_MIN_DIM or count * count * dim < BLAS_WORK:
         return False
-    matmul = torch.backends.cuda.matmul
-    if hasattr(matmul, "fp32_precision"):  # since PyTorch 2.9, whose older settings raise where both were used
-        return matmul.fp32_precision in ("none", "ieee")
-    return not matmul.allow_tf32
+    exact = torch.backends.cuda.matmul.fp32_precision in ("none", "ieee")
+    return exact and not torch.are_deterministic_algorithms_enabled()
 
 
 def largest_cosine(points: Tensor, others: Tensor | None = None, self_index: Tensor | None = None) -> Tensor:

@@ -38,7 +38,8 @@ def sweep_in_blocks(
 
     def sweep(points: Tensor) -> _Sweep:
         if low:
-            return _RoundedSweep(points, others, 2 * t, weights, precision)
+            dense = None if others is None else others.contiguous()
+            return _RoundedSweep(points.contiguous(), dense, 2 * t, weights, precision)
         many = len(points) > TURNED_FROM and dtype == torch.float32 and points.device.type == "cpu" and has_product()
         return (_TurnedSweep if many else _Sweep)(points, others, 2 * t, weights)
 
@@ -176,8 +177,8 @@ class _TurnedSweep(_Sweep):
     As they are, 2 KiB apart at D = 512, they would contend for cache lines.
     """
 
-    side = 1152  # a block is 5 MiB; from 640 to 1792 the difference is a few hundredths
-    inner = 288  # of the blocks on the diagonal, where half of the work is done twice
+    side = 832  # a block is 2.6 MiB; from 640 to 1792 the difference is a few hundredths
+    inner = 208  # of the blocks on the diagonal, where half of the work is done twice
 
     def __init__(self, points: Tensor, others: Tensor | None, k: float, weights: Tensor | None) -> None:
         super().__init__(points, others, k, weights)

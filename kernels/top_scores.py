@@ -141,7 +141,7 @@ def top_scores(
     with torch.cuda.device_of(points):
         work = sweep(points, others, precision, tile, parts, keys=True)
         keys = torch.empty((work.grid[1], m, size), dtype=torch.int64, device=points.device)
-        below = None if floor is None else torch.nextafter(floor.float(), floor.new_tensor(-torch.inf).float())
+        below = None if floor is None else torch.nextafter(floor.float(), floor.new_full((), -torch.inf).float())
         _top_scores_kernel[work.grid](
             prices_ptr=as_float32(prices), floor_ptr=as_float32(below), keys_ptr=keys, K=size, **work.arguments
         )

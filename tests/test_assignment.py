@@ -162,6 +162,17 @@ def test_a_previous_that_is_no_permutation(permutation: list[int], message: str)
         assign(means, prototypes, previous=old)
 
 
+def test_a_previous_that_is_no_tensor_and_means_that_overflow() -> None:
+    means, prototypes = torch.randn(3, 2), unit_rows(3, 2)
+    old = replace(assign(means, prototypes), permutation=[0, 1, 2])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"previous\.permutation is list; expected an int64 permutation"):
+        assign(means, prototypes, previous=old)
+    with pytest.raises(ValueError, match="class_means holds NaN or inf"):
+        assign(means / 0, prototypes)
+    with pytest.raises(ValueError, match=r"class_means row \d has a length that float64 does not hold"):
+        assign(1e200 * means.double(), prototypes)
+
+
 @pytest.mark.parametrize(
     ("cost", "error", "message"),
     [

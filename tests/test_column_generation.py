@@ -29,6 +29,8 @@ KINDS = [
     "collapsed",
     "scaled",
     "all zero",
+    "apart",
+    "orthogonal",
 ]
 
 
@@ -60,6 +62,10 @@ def instance(c: int, d: int, seed: int, kind: str) -> tuple[Tensor, Tensor]:
         means, prototypes = means * normal(c, 1).exp(), prototypes * normal(c, 1).exp()
     elif kind == "all zero":
         means = torch.zeros_like(means)
+    elif kind in ("apart", "orthogonal"):  # what the scores' spread is made of cancels, nearly or altogether
+        half = torch.arange(d) < d // 2
+        means = torch.where(half, means, 1e-3 * means if kind == "apart" else 0.0)
+        prototypes = torch.where(half, 0.0, prototypes)
     return means, prototypes
 
 

@@ -76,6 +76,22 @@ def test_a_warm_start_and_an_unchanged_one() -> None:
     assert found.changed == int((found.permutation != first.permutation).sum()) > 0
 
 
+def test_a_warm_start_with_unseen_rows() -> None:
+    means, prototypes = instance(60, 8, 1, "zero rows")
+    unseen = ~means.any(1)
+    assert unseen.any() and not unseen.all()
+    first = matched(means, prototypes)
+    again = matched(means, prototypes, previous=first)
+    assert again.method == "previous" and again.changed == 0 and again.passes == 1
+    assert again.objective == pytest.approx(first.objective, rel=1e-12)
+    dearer = first.prices.clone()
+    dearer[first.permutation[unseen]] += 1.0  # a left-over column has the lowest price: its gap is seen
+    check(
+        matched(means, prototypes, previous=replace(first, prices=dearer)),
+        reference.scores(means.double(), prototypes.double()),
+    )
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_other_dtypes_are_the_numbers_they_are(dtype: torch.dtype) -> None:
     means, prototypes = (x.to(dtype) for x in instance(40, 6, 0, "random"))

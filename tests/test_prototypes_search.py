@@ -13,9 +13,11 @@ import torch
 from fastproto import reference
 from fastproto.prototypes import cache_folder, estimate_prototypes, load_prototypes, measure_prototypes
 from fastproto.prototypes import optimise as optimise_module
-from fastproto.prototypes.optimise import Effort, Preconditioner, energy, minimise, tangent
+from fastproto.prototypes.optimise import Effort, History, Preconditioner, energy, minimise, tangent
 from fastproto.prototypes.population import hopping_population
 from fastproto.prototypes.search import anneal, max_cosine, random_start, search_uniform
+
+from .helpers import unit_rows
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +75,40 @@ def test_preconditioner_is_positive_definite(classes: int, dim: int) -> None:
 
 
 # --- what is reached -------------------------------------------------------------------------------------------------
+
+
+def two_loops(pairs: list[tuple[torch.Tensor, torch.Tensor]], gradient: torch.Tensor, whole: Any) -> torch.Tensor:
+    """L-BFGS as it is in the textbooks; ``whole`` is the inverse Hessian it begins with, up to a factor."""
+    q, alphas = gradient.clone(), []
+    for s, y in reversed(pairs):
+        alphas.append((s * q).sum() / (s * y).sum())
+        q -= alphas[-1] * y
+    s, y = pairs[-1]
+    r = whole(q) * ((s * y).sum() / (y * whole(y)).sum())
+    for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
+        r += s * (alpha - (y * r).sum() / (s * y).sum())
+    return r
+
+
+def test_history_is_limited_memory_bfgs() -> None:
+    points = unit_rows(9, 4).double()
+    precondition, history = Preconditioner(points, 2.0), History(points, memory=3)
+    pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+    generator = torch.Generator().manual_seed(0)
+    for k in range(8):  # wraps round the ring, meets a pair without curvature, is cleared
+        step = torch.randn(9, 4, generator=generator, dtype=torch.float64)
+        change = step + 0.3 * torch.randn(9, 4, generator=generator, dtype=torch.float64)
+        if k == 5:
+            change = -change
+        else:
+            pairs = [*pairs, (step, change)][-3:]
+        if k == 6:
+            history.clear()
+            pairs = pairs[-1:]
+        history.add(step, change)
+        gradient = torch.randn(9, 4, generator=generator, dtype=torch.float64)
+        expected = two_loops(pairs, gradient, precondition.whole)
+        torch.testing.assert_close(history.solve(gradient, precondition), expected, rtol=1e-9, atol=1e-12)
 
 
 def passes_to(trace: list[tuple[float, float, float]], value: float) -> float:

@@ -105,6 +105,7 @@ def test_the_default_start() -> None:
     kinds = [renewals.initial_assignment(HeadConfig(name), c) for name in ("prototype", "fixed") for c in (99, 100)]
     assert kinds == ["random", "aligned", "random", "random"]
     assert renewals.initial_assignment(HeadConfig("fixed", initial_assignment="features"), 1000) == "features"
+    assert renewals.initial_assignment(HeadConfig(loss="official"), 1000) == "random"
 
 
 def test_fixed_heads_keep_the_initial_assignment(tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ class Search:
     # --- the steps ---
 
     def look_at_previous(self) -> tuple[Found | None, Lists | None, tuple[float, ...]]:
+        self.check_time()
         known = self.scores.recheck(self.columns[: self.rows], self.prices, PROOF)
         if known is not None:
             self.passes += 1

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastproto.assignment.certificate import Assignment, Certificate, certify, directions, judge, score_spread
-from fastproto.assignment.column_generation import Found, Search
+from fastproto.assignment.column_generation import STILL_OPTIMAL, Found, Search
 from fastproto.assignment.dense import improve_prices, match_dense
 from fastproto.assignment.kernel_passes import factor_scores
 from fastproto.assignment.passes import MatrixScores, Scores
@@ -90,6 +90,10 @@ def assign(
     lengths = norms.cpu()
     if not bool(lengths.isfinite().all()):
         check_finite("class_means", class_means)
+        raise ValueError(
+            f"class_means row {int(lengths.argmax())} has a length that float64 does not hold; expected squares that "
+            "can be added: scale the rows"
+        )
     task = Task(
         size=len(class_means),
         device=class_means.device,
@@ -198,10 +202,13 @@ def _check_factors(class_means: Tensor, prototypes: Tensor) -> None:
 def _checked(previous: Assignment | None, size: int) -> Assignment | None:
     if previous is None:
         return None
-    previous = replace(previous, permutation=previous.permutation.cpu(), prices=previous.prices.cpu().double())
-    check_permutation("previous.permutation", previous.permutation, size)
-    check_finite("previous.prices", previous.prices[:, None])
-    return previous
+    permutation: Any = previous.permutation
+    if isinstance(permutation, Tensor):  # else the check says what it is
+        permutation = permutation.cpu()
+    check_permutation("previous.permutation", permutation, size)
+    prices = previous.prices.cpu().double()
+    check_finite("previous.prices", prices[:, None])
+    return replace(previous, permutation=permutation, prices=prices)
 
 
 def _factors_dense(task: Task, class_means: Tensor, prototypes: Tensor, why: str) -> Assignment:
@@ -235,7 +242,7 @@ def _dense(task: Task, matrix: Any, rows: Any, *, spread: float, magnitude: floa
         known = certify(rows, old, prices, **bounds)
         passes = 1
         if known.certified:
-            return _result(task, old, prices, known, "previous", "its prices still prove it optimal", passes)
+            return _result(task, old, prices, known, "previous", STILL_OPTIMAL, passes)
     check_memory(task.size, "method='column_generation', which never forms it")
     scores, offset = matrix()
     if old is not None:
@@ -253,8 +260,12 @@ def _dense(task: Task, matrix: Any, rows: Any, *, spread: float, magnitude: floa
 def _column_generation(task: Task, scores: Scores, spread: float, why: str) -> Assignment:
     previous, unseen = task.previous, task.unseen
     old = None if previous is None else previous.permutation
-    if spread == 0 or not scores.shape[0]:
-        return _all_equal(task, scores, old, why)
+    if scores.spread == 0:  # as far as their moments tell: a look at all scores says whether they differ
+        equal, gap = _all_equal(task, scores, old, why)
+        if equal is not None:
+            return equal
+        scores.spread = max(spread, gap / task.size)
+        spread = scores.spread
     # in the order of the search: the rows that are matched, then the unseen ones
     order = torch.cat(((~unseen).nonzero(), unseen.nonzero())).squeeze(1)
     search = Search(
@@ -286,16 +297,19 @@ def _column_generation(task: Task, scores: Scores, spread: float, why: str) -> A
     return _result(task, permutation, prices, known, method, reason, found.passes)
 
 
-def _all_equal(task: Task, scores: Scores, old: Tensor | None, why: str) -> Assignment:
-    """Scores that differ by constants of rows and columns only: every permutation is optimal."""
+def _all_equal(task: Task, scores: Scores, old: Tensor | None, why: str) -> tuple[Assignment | None, float]:
+    """The old or the first permutation, where scores differ by constants of rows and columns only; and its gap."""
     permutation = torch.arange(task.size) if old is None else old
-    rows = scores.shape[0]
-    matched = scores.exact(np.arange(rows, dtype=np.int32), permutation[~task.unseen].numpy().astype(np.int32))
-    prices = torch.from_numpy(scores.column_shift)
+    rows = permutation[~task.unseen]
+    search = Search(scores, torch.cat((rows, permutation[task.unseen])).numpy(), None)
+    gap = search.prove(search.old, search.prices).gap if len(rows) else 0.0
+    prices = torch.from_numpy(search.prices)
     bounds = {"spread": 0.0, "magnitude": scores.magnitude, "tolerance": task.tolerance}
-    known = judge(float(matched.sum()), 0.0, size=task.size, largest_price=float(prices.abs().max()), **bounds)
+    objective = float(search.matched(search.old).sum())
+    known = judge(objective, gap, size=task.size, largest_price=float(prices.abs().max()), **bounds)
     reason = f"{why}; all permutations are equally good"
-    return _result(task, permutation, prices, known, "column_generation", reason, 0)
+    found = _result(task, permutation, prices, known, "column_generation", reason, search.passes)
+    return found if known.certified else None, gap
 
 
 def _place_unseen(permutation: Tensor, unseen: Tensor, old: Tensor | None) -> Tensor:

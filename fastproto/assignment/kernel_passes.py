@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastproto.assignment.passes import EPS, EVERY, Array, FactorScores
+from fastproto.assignment.passes import EPS, EVERY, LEAST_OVERLAP, Array, FactorScores
 from fastproto.backend import kernel, resolve
 
 MAX_PLACES = 32  # what the kernel of top_scores keeps of a row
@@ -63,8 +63,8 @@ def _centre(x: Tensor, mean: Tensor) -> _Centred:
     return _Centred(rows, unit, norm, loss, torch.linalg.vector_norm(low, dim=1, dtype=torch.float64))
 
 
-class There(NamedTuple):
-    """float64 on the device: of KernelScores."""
+class _OnDevice(NamedTuple):
+    """Of KernelScores, float64."""
 
     error: Tensor  # [rows]
     row_shift: Tensor  # [rows]
@@ -86,18 +86,22 @@ class KernelScores:
         shifts = q @ means[1] - offset, w @ means[0]
         left, right = _centre(q, means[0]), _centre(w, means[1])
         unit = left.unit * right.unit
-        rounded = left.rows.bfloat16(), right.rows.bfloat16()  # which changes std(s) by far less than a percent
-        gram = (rounded[0].T @ rounded[0]).double() * (rounded[1].T @ rounded[1])
-        spread = unit * (gram.sum().clamp_min(0) / max(self.shape[0] * self.shape[1], 1)).sqrt()
+        rounded = left.rows.bfloat16(), right.rows.bfloat16()
+        grams = [(x.T @ x).double() for x in rounded]
+        overlap, most = (grams[0] * grams[1]).sum(), grams[0].norm() * grams[1].norm()
         # Cauchy-Schwarz on what the halves leave out; three sums of D products each, in tensor cores that cut off bits
         longest, lost = right.norm.max(), right.loss.max()
         error = left.loss * (longest + lost) + left.norm * lost + left.low * right.low.max()
         error += 4 * (class_means.shape[1] + 1) * EPS * 1.01 * left.norm * longest
-        scalars = torch.stack([unit, spread, offset, right.unit + torch.linalg.vector_norm(means[1])])
-        self.there = There(error * unit, *shifts)
-        found = torch.cat([scalars, *self.there]).cpu().numpy()  # one wait for the device
-        self.unit, self.spread, self.mean, self.magnitude = (float(x) for x in found[:4])
-        self.error, self.row_shift, self.column_shift = np.split(found[4:], [self.shape[0], 2 * self.shape[0]])
+        scalars = torch.stack([unit, overlap, most, offset, right.unit + torch.linalg.vector_norm(means[1])])
+        self._there = _OnDevice(error * unit, *shifts)
+        found = torch.cat([scalars, *self._there]).cpu().numpy()  # one wait for the device
+        self.unit, variance, scale, self.mean, self.magnitude = (float(x) for x in found[:5])
+        self.error, self.row_shift, self.column_shift = np.split(found[5:], [self.shape[0], 2 * self.shape[0]])
+        if variance < LEAST_OVERLAP * scale:
+            x, y = left.rows.double(), right.rows.double()
+            variance = float(((x.T @ x) * (y.T @ y)).sum())
+        self.spread = self.unit * (max(variance, 0.0) / max(self.shape[0] * self.shape[1], 1)) ** 0.5
         self.points, self.others = left.rows, right.rows
 
     def margin(self, prices: Array) -> Array:
@@ -141,16 +145,16 @@ class KernelScores:
     def recheck(self, columns: Array, prices: Array, places: int) -> tuple[float, float] | None:
         """All on the device: two waits."""
         j, p = self._sent(columns), self._sent(prices)
-        shifted = p - self.there.column_shift
+        shifted = p - self._there.column_shift
         scores = self._exact(None, j)
         own = scores - p[j]
-        floor = own - self.there.error - 2 * EPS * shifted.abs().max()
+        floor = own - self._there.error - 2 * EPS * shifted.abs().max()
         _, indices = kernel("assign")(
             self.points,
             self.others,
             places := min(places, self.shape[1]),
             prices=shifted / self.unit,
-            floor=(floor - self.there.row_shift) / self.unit,
+            floor=(floor - self._there.row_shift) / self.unit,
             precision=PRECISION,
         )
         rows, place = ((indices >= 0) & (indices != j[:, None])).nonzero(as_tuple=True)

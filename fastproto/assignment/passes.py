@@ -22,6 +22,9 @@ KEPT_BYTES = 1 << 25  # of a product that is made once and kept: it costs most o
 ROUNDED_MIN_DIM = 32  # below it the scan costs more than the product, and the error leaves too many pairs in question
 LOG2E = 1.4426950408889634
 EVERY = slice(None)
+# Of a sum of squares of scores, relative to the most it could be, below which std(s) is made of float64 products: the
+# rounding of bfloat16 ones changes the sum by up to 2^-8 of the most, a larger sum by less than a tenth
+LEAST_OVERLAP = 0.05
 EPS = float(np.finfo(np.float32).eps)
 
 
@@ -180,22 +183,24 @@ class FactorScores(Swept):
         factors: list[Tensor] = []
         size: list[Array] = []
         loss: list[Array] = []
-        gram = torch.ones(dim, dim, dtype=torch.float32, device="cpu")
         for x, scale in ((self.left, norms), (self.right, np.ones(len(self.right)))):
             mean, centred = np.zeros(dim), torch.empty(x.shape, dtype=torch.float32, device="cpu")
             mean_direction(x, scale, mean)
             centre_rows(x, scale, mean, centred.numpy())
             factor = centred.bfloat16() if rounded else centred
-            gram *= (factor.T @ factor).float() / len(x)  # what its rounding does to std(s) is far below a percent
             norm, lost = np.empty(len(x)), np.empty(len(x))
             norms_and_losses(x, scale, mean, as_array(factor), norm, lost)
             means.append(mean)
             factors.append(factor)
             size.append(norm)
             loss.append(lost)
-        self.spread = max(float(gram.sum()), 0.0) ** 0.5
         self.mean = float(means[0] @ means[1])
         self.blocks = Blocks(*factors).kept()
+        variance = self.mean_square(factors, size)
+        if variance is None:
+            exact = (self.left / norms[:, None] - means[0], self.right - means[1])
+            variance = float(np.prod([x.T @ x / max(len(x), 1) for x in exact], axis=0).sum())
+        self.spread = max(variance, 0.0) ** 0.5
         self.price_shift = self.column_shift = self.right @ means[0]
         self.row_shift = self.left @ means[1] / norms - self.mean
         self.magnitude = float(size[1].max() + np.linalg.norm(means[1]))
@@ -204,6 +209,21 @@ class FactorScores(Swept):
         self.error = (
             loss[0] * (size[1].max() + loss[1].max()) + size[0] * loss[1].max() + 1.01 * unit * size[0] * size[1].max()
         )
+
+    def mean_square(self, factors: list[Tensor], size: list[Array]) -> float | None:
+        """Of the centred scores, by their product where there is a small one; None where rounding leaves too little."""
+        if not len(self.left):
+            return 0.0
+        dim = factors[0].shape[1]
+        if self.blocks.right is None and self.shape[1] <= dim * dim // 8:
+            found = (
+                float(torch.linalg.vector_norm(self.blocks.left, dtype=torch.float32)) ** 2 / self.blocks.left.numel()
+            )
+            most = float((size[0] @ size[0]) * (size[1] @ size[1])) / (len(size[0]) * len(size[1]) * dim)
+        else:
+            grams = [(x.T @ x).double() / len(x) for x in factors]
+            found, most = float((grams[0] * grams[1]).sum()), float(grams[0].norm() * grams[1].norm())
+        return None if found < LEAST_OVERLAP * most else found
 
     def exact(self, rows: Array, columns: Array) -> Array:
         from fastproto.scan import exact_scores

@@ -216,7 +216,7 @@ class History:
             i = order[place]
             later = sum(alpha[j] * products[i][j] for j in order[place + 1 :])
             alpha[i] = (along[i] - later) / products[i][i]
-        residual = (flat - flat.new_tensor(alpha) @ self.changes).view_as(gradient)
+        residual = (flat - _sent(alpha, flat) @ self.changes).view_as(gradient)
         newest = order[-1]
         scaled = precondition.half(self.changes[newest].view_as(gradient))
         gamma = products[newest][newest] / (scaled * scaled).sum()
@@ -225,8 +225,13 @@ class History:
         for place, i in enumerate(order):
             earlier = sum((alpha[j] - beta[j]) * products[j][i] for j in order[:place])
             beta[i] = (along[i] + earlier) / products[i][i]
-        weights = flat.new_tensor([a - b for a, b in zip(alpha, beta, strict=True)])
+        weights = _sent([a - b for a, b in zip(alpha, beta, strict=True)], flat)
         return (direction + weights @ self.steps).view_as(gradient)
+
+
+def _sent(numbers: list[float], like: Tensor) -> Tensor:
+    """Without the wait for the device that ``new_tensor`` is."""
+    return torch.tensor(numbers, dtype=like.dtype, device="cpu").to(like.device, non_blocking=True)
 
 
 def minimise(

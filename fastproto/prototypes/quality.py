@@ -50,7 +50,7 @@ def measure_prototypes(vectors: Tensor, t: float = 2.0) -> Quality:
     w = unit_rows("vectors", vectors.detach().double())
     count, dim = w.shape
     nearest = torch.full((count,), -torch.inf, dtype=torch.float64, device=w.device)
-    found = []  # of each block: its share, largest and smallest cosine, Σ exp(2t (cos - largest)), Σ of its angles
+    shares, found = [], []  # of each block: largest and smallest cosine, Σ exp(2t (cos - largest)), Σ of its angles
     side = CUDA_BLOCK if w.device.type == "cuda" else BLOCK
     for start in range(0, count, side):
         rows = slice(start, start + side)
@@ -68,8 +68,10 @@ def measure_prototypes(vectors: Tensor, t: float = 2.0) -> Quality:
             # relative to the block's largest, so that a sharp potential does not vanish altogether
             peak = highest.max().clamp_min(-1)  # a block of one pair, a point and itself, has no cosine
             sums = cosines.sub_(peak).mul_(2 * t).exp_().sum()
-            found.append(torch.stack([sums.new_tensor(1.0 if column == start else 2.0), peak, least, sums, angles]))
-    share, peaks, lowest, totals, turned = torch.stack(found).cpu().T
+            shares.append(1.0 if column == start else 2.0)
+            found.append(torch.stack([peak, least, sums, angles]))
+    peaks, lowest, totals, turned = torch.stack(found).cpu().T
+    share = torch.tensor(shares, dtype=torch.float64)
     top, pairs = float(peaks.max()), count * (count - 1)
     total = float((share * totals * torch.exp(2 * t * (peaks - top))).sum())
     return Quality(

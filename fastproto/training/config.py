@@ -76,7 +76,8 @@ class HeadConfig:
             those of the first device decide.
         initial_assignment: random, features (each label where the untrained backbone's features of it are) or aligned
             (the same, and the prototypes are turned towards them); of prototype and fixed heads. auto is aligned for
-            prototype from 100 classes on, where it was seen to help, else the paper's random.
+            prototype from 100 classes on, which helps where these are many for D, else, and with anything official, the
+            paper's random.
         initial_samples: training images of each class that features and aligned look at.
         renewals_per_epoch: how often the assignment is renewed in an epoch; any fraction, 0 for never.
         early_epochs: epochs (or a part of one) at the start with a rate of their own.

@@ -122,7 +122,8 @@ def initial_assignment(config: HeadConfig, num_classes: int) -> str:
     """What ``auto`` is: the study in the README saw gains at 200 and 1,000 classes and none at 10."""
     if config.initial_assignment != "auto":
         return config.initial_assignment
-    return "aligned" if config.name == "prototype" and num_classes >= ALIGNED_FROM else "random"
+    ours = config.name == "prototype" and "official" not in (config.loss, config.means)
+    return "aligned" if ours and num_classes >= ALIGNED_FROM else "random"
 
 
 class InitialAssignment(L.Callback):
