@@ -2,8 +2,9 @@
 
     position_i = #{j: y_j < y_i} + #{j < i: y_j = y_i}
 
-B² compares of 32-bit numbers: about 10 µs for 8,192 labels on a chip that makes 3e13 a second, where a radix sort of so
-few numbers is several launches. Beyond 16,384 labels the square loses and torch sorts.
+B² compares of 32-bit numbers: by their count some 10 µs for 8,192 labels on a chip that makes 3e13 operations a second,
+where a radix sort of so few numbers is several launches. Each thread counts for itself to the end: added up across
+threads at every step, 128 labels at a time, they took 76 µs on an H200. Beyond 16,384 labels torch sorts.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
@@ -23,14 +24,15 @@ def _batch_order_kernel(labels_ptr, order_ptr, sorted_ptr, B, C, BLOCK_I: tl.con
     o_i = tl.program_id(0) * BLOCK_I + tl.arange(0, BLOCK_I)
     mine = tl.load(labels_ptr + o_i, mask=o_i < B, other=0)
     mine = tl.where((mine >= 0) & (mine < C), mine, C).to(tl.int32)
-    position = tl.zeros([BLOCK_I], tl.int32)
+    counts = tl.zeros([BLOCK_I, BLOCK_J], tl.int32)
     for start in tl.range(0, B, BLOCK_J):
         o_j = start + tl.arange(0, BLOCK_J)
         theirs = tl.load(labels_ptr + o_j, mask=o_j < B, other=0)
         theirs = tl.where((theirs >= 0) & (theirs < C), theirs, C).to(tl.int32)
+        theirs = tl.where(o_j < B, theirs, 0x7FFFFFFF)  # after every label
         # y_j < y_i, or y_j <= y_i where j < i
-        before = theirs[None, :] < mine[:, None] + (o_j[None, :] < o_i[:, None]).to(tl.int32)
-        position += tl.sum((before & (o_j < B)[None, :]).to(tl.int32), 1)
+        counts += (theirs[None, :] < mine[:, None] + (o_j[None, :] < o_i[:, None]).to(tl.int32)).to(tl.int32)
+    position = tl.sum(counts, 1)
     tl.store(order_ptr + position, o_i, mask=o_i < B)
     tl.store(sorted_ptr + position, mine, mask=o_i < B)
 
@@ -56,7 +58,7 @@ def batch_order(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
             B=b,
             C=classes,
             BLOCK_I=32,
-            BLOCK_J=128,
-            num_warps=4,
+            BLOCK_J=512,
+            num_warps=8,
         )
     return order, ordered
