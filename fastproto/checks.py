@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,8 +27,8 @@ def check_matrix(name: str, tensor: Tensor, *, min_rows: int = 1, min_dim: int =
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
-    # of the ends alone: torch.isfinite of a whole matrix makes others of its size, and takes forty times as long
-    if tensor.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all()):
+    # NaN and inf reach the sum; only where it is not finite is every number looked at, which takes forty times as long
+    if not math.isfinite(tensor.sum()) and not bool(torch.isfinite(tensor).all()):
         row = int((~torch.isfinite(tensor)).flatten(1).any(1).nonzero()[0])
         raise ValueError(
             f"{name} holds NaN or inf (first in row {row}); expected finite numbers: find what produced it"

@@ -202,6 +202,16 @@ def exact_scores(left: Any, right: Any, rows: Any, columns: Any, found: Any) -> 
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
+def rows_along(x: Any, direction: Any, found: Any) -> None:
+    """found_i = x_i · direction [D] float64."""
+    for i in range(len(x)):
+        total = 0.0
+        for d in range(len(direction)):
+            total += np.float64(x[i, d]) * direction[d]
+        found[i] = total
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
 def mean_direction(x: Any, norms: Any, mean: Any) -> None:
     """mean = the mean of the rows x_i / norms_i, in float64."""
     for i in range(len(x)):

@@ -173,7 +173,7 @@ class FactorScores(Swept):
     """
 
     def __init__(self, class_means: Tensor, norms: Array, prototypes: Tensor) -> None:
-        from fastproto.scan import centre_rows, mean_direction, norms_and_losses
+        from fastproto.scan import centre_rows, mean_direction, norms_and_losses, rows_along
 
         self.left, self.right, self.norms = class_means.numpy(), prototypes.numpy(), norms
         self.shape = (len(self.left), len(self.right))
@@ -201,8 +201,12 @@ class FactorScores(Swept):
             exact = (self.left / norms[:, None] - means[0], self.right - means[1])
             variance = float(np.prod([x.T @ x / max(len(x), 1) for x in exact], axis=0).sum())
         self.spread = max(variance, 0.0) ** 0.5
-        self.price_shift = self.column_shift = self.right @ means[0]
-        self.row_shift = self.left @ means[1] / norms - self.mean
+        self.price_shift = self.column_shift = np.empty(len(self.right))
+        rows_along(self.right, means[0], self.price_shift)
+        self.row_shift = np.empty(len(self.left))
+        rows_along(self.left, means[1], self.row_shift)
+        self.row_shift /= norms
+        self.row_shift -= self.mean
         self.magnitude = float(size[1].max() + np.linalg.norm(means[1]))
         # Cauchy-Schwarz on what rounding took from the factors; the float32 sums and the rounding of the result.
         unit = torch.finfo(factors[0].dtype).eps / 2 + 2 * (dim + 1) * EPS
