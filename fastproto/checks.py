@@ -28,7 +28,7 @@ def check_matrix(name: str, tensor: Tensor, *, min_rows: int = 1, min_dim: int =
 
 def check_finite(name: str, tensor: Tensor) -> None:
     # NaN and inf reach the sum; only where it is not finite is every number looked at, which takes forty times as long
-    if not math.isfinite(tensor.sum()) and not bool(torch.isfinite(tensor).all()):
+    if not math.isfinite(tensor.detach().sum()) and not bool(torch.isfinite(tensor).all()):
         row = int((~torch.isfinite(tensor)).flatten(1).any(1).nonzero()[0])
         raise ValueError(
             f"{name} holds NaN or inf (first in row {row}); expected finite numbers: find what produced it"
