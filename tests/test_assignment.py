@@ -164,7 +164,7 @@ def test_a_previous_that_is_no_permutation(permutation: list[int], message: str)
 
 def test_a_previous_that_is_no_tensor_and_means_that_overflow() -> None:
     means, prototypes = torch.randn(3, 2), unit_rows(3, 2)
-    old = replace(assign(means, prototypes), permutation=[0, 1, 2])  # type: ignore[arg-type]
+    old = replace(assign(means, prototypes), permutation=[0, 1, 2])  # type: ignore[arg-type]  # no tensor is what is tested
     with pytest.raises(ValueError, match=r"previous\.permutation is list; expected an int64 permutation"):
         assign(means, prototypes, previous=old)
     with pytest.raises(ValueError, match="class_means holds NaN or inf"):

@@ -103,7 +103,7 @@ class Search:
         self.prices = (cold if prices is None else prices).astype(np.float64)
         self.tie = TIE * scores.spread if self.warm else 0.0
         self.passes = 0.0
-        self.known = np.empty(0, np.int64), np.empty(0)  # columns and the scores of the rows with them
+        self.last_matched = np.empty(0, np.int64), np.empty(0)  # columns and the scores of the rows with them
         self.started = time.perf_counter()
 
     def run(self) -> Found:
@@ -320,9 +320,9 @@ class Search:
     def matched(self, columns: Array) -> Array:
         """The scores of the rows with their columns; those asked for last are kept."""
         columns = columns[: self.rows]
-        if not np.array_equal(self.known[0], columns):
-            self.known = columns.copy(), self.scores.exact(self.every_row, columns.astype(np.int32))
-        return self.known[1]
+        if not np.array_equal(self.last_matched[0], columns):
+            self.last_matched = columns.copy(), self.scores.exact(self.every_row, columns.astype(np.int32))
+        return self.last_matched[1]
 
     def left_over(self, columns: Array, prices: Array) -> float:
         """What columns without a row add to the gap."""
