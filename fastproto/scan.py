@@ -14,6 +14,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 GROUPS_OF = 16  # columns that share one running maximum: a row is looked at again only in its best groups
+LANES = 64  # groups come in multiples of it: whole vectors
 RUN = 128  # columns
 FAST = {"nnan", "nsz", "arcp", "contract", "reassoc"}  # not "ninf": lists are empty at -inf
 
@@ -29,6 +30,22 @@ def _widen(_context: Any, value: Any) -> Any:
         return builder.bitcast(builder.shl(word, ir.Constant(ir.IntType(32), 16)), ir.FloatType())
 
     return types.float32(value), upper_half
+
+
+@intrinsic
+def _narrow(_context: Any, value: Any, like: Any) -> Any:
+    """A finite float32 as what ``like`` is: itself, or the bits of the nearest bfloat16, of two the even one."""
+    if like == types.float32:
+        return types.float32(value, like), lambda context, builder, signature, arguments: arguments[0]
+
+    def nearest(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(32)
+        bits = builder.bitcast(arguments[0], word)
+        odd = builder.and_(builder.lshr(bits, ir.Constant(word, 16)), ir.Constant(word, 1))
+        carried = builder.add(builder.add(bits, ir.Constant(word, 0x7FFF)), odd)
+        return builder.trunc(builder.lshr(carried, ir.Constant(word, 16)), ir.IntType(16))
+
+    return types.uint16(types.float32, like), nearest
 
 
 @intrinsic
@@ -111,13 +128,28 @@ def _group_maxima(row: Any, prices: Any, maxima: Any) -> None:
             maxima[g] = _larger(maxima[g], _widen(part[g]) - cost[g])
 
 
+@njit(cache=True, nogil=True, fastmath=FAST)
+def _largest(part: Any) -> Any:
+    best = np.float32(-np.inf)
+    for j in range(len(part)):
+        best = _larger(best, part[j])
+    return best
+
+
 @njit(inline="always")
-def _threshold(maxima: Any, k: int) -> Any:
-    """A value that at least k of the maxima, and few more, reach: by bisection, which needs no branches per entry."""
-    below = high = np.float32(-np.inf)
+def _threshold(maxima: Any, high: Any, least: Any, k: int) -> Any:
+    """``least``, or a larger value that at least k of the maxima reach where many reach ``least``; high is their max.
+
+    By bisection, which needs no branches per entry.
+    """
+    below = -high
+    count = 0
     for g in range(len(maxima)):
-        below, high = _larger(below, -maxima[g]), _larger(high, maxima[g])
-    low = -below
+        count += maxima[g] >= least
+        below = _larger(below, -maxima[g])
+    if 4 * count <= 5 * k:
+        return least
+    low = max(least, -below)
     for _ in range(12):
         middle = np.float32(0.5) * (low + high)
         count = 0
@@ -133,23 +165,26 @@ def _threshold(maxima: Any, k: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def top_of_rows(block: Any, prices: Any, floor: Any, first: int, values: Any, indices: Any) -> None:
-    """The largest s_ij - p_j above floor_i of each row, sorted, at most k; unused places hold -inf and -1.
+def top_of_rows(block: Any, prices: Any, floor: Any, within: Any, first: int, values: Any, indices: Any) -> None:
+    """The largest s_ij - p_j of each row, sorted, at most k; unused places hold -inf and -1.
 
-    Of equal values those are taken that come first in an order that starts elsewhere in every row: rows that are
-    equal, or see equal columns, then do not all list the same few.
+    Only those above floor_i and less than within_i below the largest. Of equal values those are taken that come first
+    in an order that starts elsewhere in every row: rows that are equal, or see equal columns, then do not all list the
+    same few.
     """
     rows, columns = block.shape
     k = values.shape[1]
-    groups = min(columns, max((columns + GROUPS_OF - 1) // GROUPS_OF, 4 * k))
+    groups = max((columns + GROUPS_OF - 1) // GROUPS_OF, 4 * k)
+    groups = min(columns, (groups + LANES - 1) // LANES * LANES)
     maxima = np.empty(groups, np.float32)
     for i in range(rows):
         row, value, index = block[i], values[i], indices[i]
         value[:] = -np.inf
         index[:] = -1
         _group_maxima(row, prices, maxima)
-        # k maxima reach the threshold, so the k-th largest score does
-        least = max(floor[i], _threshold(maxima, k)) if groups >= k else floor[i]
+        high = _largest(maxima)
+        # if at least k maxima reach the threshold, so does the k-th largest score
+        least = _threshold(maxima, high, max(floor[i], high - within[i]), k)
         turn = (first + i) * 7919 % groups
         for step in range(groups):
             g = step + turn
@@ -161,14 +196,6 @@ def top_of_rows(block: Any, prices: Any, floor: Any, first: int, values: Any, in
                 x = _widen(row[j]) - prices[j]
                 if x >= least and x > value[k - 1]:
                     _insert(value, index, x, np.int32(j))
-
-
-@njit(cache=True, nogil=True, fastmath=FAST)
-def _largest(part: Any) -> Any:
-    best = np.float32(-np.inf)
-    for j in range(len(part)):
-        best = _larger(best, part[j])
-    return best
 
 
 @njit(cache=True, nogil=True)
@@ -202,18 +229,21 @@ def exact_scores(left: Any, right: Any, rows: Any, columns: Any, found: Any) -> 
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def rows_along(x: Any, direction: Any, found: Any) -> None:
-    """found_i = x_i · direction [D] float64."""
-    for i in range(len(x)):
-        total = 0.0
-        for d in range(len(direction)):
-            total += np.float64(x[i, d]) * direction[d]
-        found[i] = total
+def sum_of_squares(block: Any) -> Any:
+    """Σ_ij s_ij²: float32 within a row, float64 over the rows."""
+    total = 0.0
+    for i in range(len(block)):
+        row, square = block[i], np.float32(0.0)
+        for j in range(len(row)):
+            square += _widen(row[j]) * _widen(row[j])
+        total += np.float64(square)
+    return total
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def mean_direction(x: Any, norms: Any, mean: Any) -> None:
     """mean = the mean of the rows x_i / norms_i, in float64."""
+    mean[:] = 0.0
     for i in range(len(x)):
         share = 1.0 / (norms[i] * len(x))
         for d in range(len(mean)):
@@ -221,23 +251,17 @@ def mean_direction(x: Any, norms: Any, mean: Any) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def centre_rows(x: Any, norms: Any, mean: Any, centred: Any) -> None:
-    """centred_i = x_i / norms_i - mean, rounded to float32 at the end."""
+def centre_rows(x: Any, norms: Any, mean: Any, direction: Any, rounded: Any, norm: Any, loss: Any, along: Any) -> None:
+    """rounded_i = x_i / norms_i - mean, of length norm_i and moved by loss_i; along_i = direction · x_i / norms_i."""
     for i in range(len(x)):
         share = 1.0 / norms[i]
+        square = lost = part = 0.0
         for d in range(len(mean)):
-            centred[i, d] = np.float64(x[i, d]) * share - mean[d]
-
-
-@njit(cache=True, nogil=True, fastmath=FAST)
-def norms_and_losses(x: Any, norms: Any, mean: Any, rounded: Any, norm: Any, loss: Any) -> None:
-    """norm_i = ‖x_i / norms_i - mean‖ and loss_i = how far the rounded row is from it."""
-    for i in range(len(x)):
-        share = 1.0 / norms[i]
-        square = lost = 0.0
-        for d in range(len(mean)):
-            true = np.float64(x[i, d]) * share - mean[d]
+            whole = np.float64(x[i, d]) * share
+            true = whole - mean[d]
+            rounded[i, d] = _narrow(np.float32(true), rounded[i, d])
             gone = true - np.float64(_widen(rounded[i, d]))
             square += true * true
             lost += gone * gone
-        norm[i], loss[i] = np.sqrt(square), np.sqrt(lost)
+            part += whole * direction[d]
+        norm[i], loss[i], along[i] = np.sqrt(square), np.sqrt(lost), part

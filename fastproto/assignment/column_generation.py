@@ -176,11 +176,12 @@ class Search:
             if different < LOOK_SHARE * len(some):
                 return None, None, STEPS
             length = SHORT_LIST if different == len(some) else LIST
-        values, indices = self.sweep(self.prices, length)
+        margin = self.scores.margin(self.prices)  # a proof needs what is within twice of it, beside rounding
+        values, indices = self.sweep(self.prices, length, within=3 * margin if length < LIST else None)
         wanted = self.count(indices[:, 0])
         if np.count_nonzero(wanted) < SETTLED * self.rows:
             return None, None, STEPS
-        if length == GLANCE and self.crowded(values, values[:, 0] - 2 * self.scores.margin(self.prices)):
+        if length == GLANCE and self.crowded(values, values[:, 0] - 2 * margin):
             values, indices = self.sweep(self.prices, length := LIST)
             wanted = self.count(indices[:, 0])
         if wanted.max() == 1:
@@ -272,7 +273,8 @@ class Search:
         own = self.own(columns, prices)
         floor = own - margin
         values, indices = seen or self.sweep(prices, places, floor)
-        rows, place = np.nonzero((values >= floor[:, None]) & (indices >= 0))
+        others = indices != columns[: self.rows, None]
+        rows, place = np.nonzero((values >= floor[:, None]) & (indices >= 0) & others)
         ends = indices[rows, place]
         scores = self.scores.exact(rows.astype(np.int32), ends)
         value = scores - prices[ends]
@@ -305,10 +307,15 @@ class Search:
         return np.bincount(columns.ravel(), minlength=self.size)
 
     def sweep(
-        self, prices: Array, k: int, floor: Array | None = None, rows: Array | slice = EVERY
+        self,
+        prices: Array,
+        k: int,
+        floor: Array | None = None,
+        rows: Array | slice = EVERY,
+        within: Array | None = None,
     ) -> tuple[Array, Array]:
         self.check_time()
-        values, indices = self.scores.top(prices, min(k, self.size), floor, rows)
+        values, indices = self.scores.top(prices, min(k, self.size), floor, rows, within)
         self.passes += len(values) / self.rows
         return values, indices
 

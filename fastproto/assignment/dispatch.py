@@ -266,20 +266,19 @@ def _column_generation(task: Task, scores: Scores, spread: float, why: str) -> A
             return equal
         scores.spread = max(spread, gap / task.size)
         spread = scores.spread
-    # in the order of the search: the rows that are matched, then the unseen ones
-    order = torch.cat(((~unseen).nonzero(), unseen.nonzero())).squeeze(1)
+    order = np.argsort(unseen.numpy(), kind="stable")  # of the search: the rows that are matched, then the unseen ones
     search = Search(
         scores,
-        None if old is None else old[order].numpy(),
+        None if old is None else old.numpy()[order],
         None if previous is None else previous.prices.numpy(),
         good_enough=task.tolerance * task.size * spread,
         deadline=task.deadline,
         progress=task.progress,
     )
     found: Found = search.run()
-    permutation = torch.empty_like(order)
-    permutation[order] = torch.from_numpy(found.columns)
-    permutation = _place_unseen(permutation, unseen, old)
+    columns = np.empty_like(order)
+    columns[order] = found.columns
+    permutation = _place_unseen(torch.from_numpy(columns), unseen, old)
     check_permutation("the result of column generation", permutation, task.size)
     least = found.prices.min() if bool(unseen.any()) else 0.0  # the price of what is left over is 0
     prices = torch.from_numpy(found.prices - least)

@@ -118,7 +118,12 @@ class KernelScores:
         return as_array(mass.exp().double())
 
     def top(
-        self, prices: Array, k: int, floor: Array | None = None, rows: Array | slice = EVERY
+        self,
+        prices: Array,
+        k: int,
+        floor: Array | None = None,
+        rows: Array | slice = EVERY,
+        within: Array | None = None,
     ) -> tuple[Array, Array]:
         shift = self.row_shift[rows]
         low = None if floor is None else self._sent(((floor[rows] - shift) / self.unit).astype(np.float32))

@@ -43,9 +43,17 @@ class Scores(Protocol):
         """Σ_i softmax_j((s_ij - p_j) / temperature) [columns], of each ``every``-th row."""
 
     def top(
-        self, prices: Array, k: int, floor: Array | None = None, rows: Array | slice = EVERY
+        self,
+        prices: Array,
+        k: int,
+        floor: Array | None = None,
+        rows: Array | slice = EVERY,
+        within: Array | None = None,
     ) -> tuple[Array, Array]:
-        """Of all or some rows the k largest s_ij - p_j, rounded, downwards, and where; -inf and -1 below the floor."""
+        """Of all or some rows the k largest s_ij - p_j, rounded, downwards, and where; -inf and -1 below the floor.
+
+        ``floor`` and ``within`` are of all rows; those more than ``within`` below the largest may be left out.
+        """
 
     def recheck(self, columns: Array, prices: Array, places: int) -> tuple[float, float] | None:
         """Σ_i max_j(s_ij - p_j) - (s_iA(i) - p_A(i)) and Σ_i s_iA(i) of A = ``columns``, by one sweep of its own.
@@ -114,8 +122,11 @@ def column_mass(blocks: Blocks, prices: Array, sharpness: float) -> Array:
     return mass.astype(np.float64)
 
 
-def top_scores(blocks: Blocks, prices: Array, k: int, floor: Array) -> tuple[Array, Array]:
-    """The k largest s_ij - p_j above floor_i, downwards (float32, -inf where there are fewer) and where (int32, -1)."""
+def top_scores(blocks: Blocks, prices: Array, k: int, floor: Array, within: Array) -> tuple[Array, Array]:
+    """The k largest s_ij - p_j of each row, downwards (float32, -inf where there are fewer) and where (int32, -1).
+
+    Only those above floor_i and less than within_i below the largest of the row.
+    """
     from fastproto.scan import top_of_rows
 
     values = np.empty((blocks.shape[0], k), np.float32)
@@ -123,7 +134,7 @@ def top_scores(blocks: Blocks, prices: Array, k: int, floor: Array) -> tuple[Arr
 
     def visit(block: Array, first: int) -> None:
         rows = slice(first, first + len(block))
-        top_of_rows(block, prices, floor[rows], first, values[rows], indices[rows])
+        top_of_rows(block, prices, floor[rows], within[rows], first, values[rows], indices[rows])
 
     blocks.scan(visit)
     return values, indices
@@ -153,12 +164,18 @@ class Swept:
         return column_mass(self._part(slice(None, None, every)), shifted, 1 / temperature)
 
     def top(
-        self, prices: Array, k: int, floor: Array | None = None, rows: Array | slice = EVERY
+        self,
+        prices: Array,
+        k: int,
+        floor: Array | None = None,
+        rows: Array | slice = EVERY,
+        within: Array | None = None,
     ) -> tuple[Array, Array]:
         shift = self.row_shift[rows]
-        low = np.full(len(shift), -np.inf) if floor is None else floor[rows] - shift
+        low = np.full(len(shift), -np.inf, np.float32) if floor is None else (floor[rows] - shift).astype(np.float32)
+        far = np.full(len(shift), np.inf, np.float32) if within is None else within[rows].astype(np.float32)
         shifted = (prices - self.price_shift).astype(np.float32)
-        values, indices = top_scores(self._part(rows), shifted, k, low.astype(np.float32))
+        values, indices = top_scores(self._part(rows), shifted, k, low, far)
         return values + shift[:, None], indices
 
     def recheck(self, columns: Array, prices: Array, places: int) -> None:
@@ -173,27 +190,24 @@ class FactorScores(Swept):
     """
 
     def __init__(self, class_means: Tensor, norms: Array, prototypes: Tensor) -> None:
-        from fastproto.scan import centre_rows, mean_direction, norms_and_losses, rows_along
+        from fastproto.scan import centre_rows, mean_direction
 
         self.left, self.right, self.norms = class_means.numpy(), prototypes.numpy(), norms
         self.shape = (len(self.left), len(self.right))
         dim = self.left.shape[1]
         rounded = dim >= ROUNDED_MIN_DIM and quick_bfloat16(torch.device("cpu"))
-        means: list[Array] = []
-        factors: list[Tensor] = []
-        size: list[Array] = []
-        loss: list[Array] = []
-        for x, scale in ((self.left, norms), (self.right, np.ones(len(self.right)))):
-            mean, centred = np.zeros(dim), torch.empty(x.shape, dtype=torch.float32, device="cpu")
-            mean_direction(x, scale, mean)
-            centre_rows(x, scale, mean, centred.numpy())
-            factor = centred.bfloat16() if rounded else centred
-            norm, lost = np.empty(len(x)), np.empty(len(x))
-            norms_and_losses(x, scale, mean, as_array(factor), norm, lost)
-            means.append(mean)
+        sides = (self.left, norms), (self.right, np.ones(len(self.right)))
+        means = np.empty((2, dim))
+        for side, mean in zip(sides, means, strict=True):
+            mean_direction(*side, mean)
+        factors, facts = [], []
+        for side, mean, other in zip(sides, means, means[::-1], strict=True):
+            factor = torch.empty(side[0].shape, dtype=torch.bfloat16 if rounded else torch.float32, device="cpu")
+            of_rows = np.empty((3, len(factor)))
+            centre_rows(*side, mean, other, as_array(factor), *of_rows)
             factors.append(factor)
-            size.append(norm)
-            loss.append(lost)
+            facts.append(of_rows)
+        size, loss, along = zip(*facts, strict=True)
         self.mean = float(means[0] @ means[1])
         self.blocks = Blocks(*factors).kept()
         variance = self.mean_square(factors, size)
@@ -201,12 +215,8 @@ class FactorScores(Swept):
             exact = (self.left / norms[:, None] - means[0], self.right - means[1])
             variance = float(np.prod([x.T @ x / max(len(x), 1) for x in exact], axis=0).sum())
         self.spread = max(variance, 0.0) ** 0.5
-        self.price_shift = self.column_shift = np.empty(len(self.right))
-        rows_along(self.right, means[0], self.price_shift)
-        self.row_shift = np.empty(len(self.left))
-        rows_along(self.left, means[1], self.row_shift)
-        self.row_shift /= norms
-        self.row_shift -= self.mean
+        self.row_shift, self.price_shift = along[0] - self.mean, along[1]
+        self.column_shift = self.price_shift
         self.magnitude = float(size[1].max() + np.linalg.norm(means[1]))
         # Cauchy-Schwarz on what rounding took from the factors; the float32 sums and the rounding of the result.
         unit = torch.finfo(factors[0].dtype).eps / 2 + 2 * (dim + 1) * EPS
@@ -214,15 +224,15 @@ class FactorScores(Swept):
             loss[0] * (size[1].max() + loss[1].max()) + size[0] * loss[1].max() + 1.01 * unit * size[0] * size[1].max()
         )
 
-    def mean_square(self, factors: list[Tensor], size: list[Array]) -> float | None:
+    def mean_square(self, factors: list[Tensor], size: tuple[Array, ...]) -> float | None:
         """Of the centred scores, by their product where there is a small one; None where rounding leaves too little."""
+        from fastproto.scan import sum_of_squares
+
         if not len(self.left):
             return 0.0
         dim = factors[0].shape[1]
         if self.blocks.right is None and self.shape[1] <= dim * dim // 8:
-            found = (
-                float(torch.linalg.vector_norm(self.blocks.left, dtype=torch.float32)) ** 2 / self.blocks.left.numel()
-            )
+            found = sum_of_squares(as_array(self.blocks.left)) / self.blocks.left.numel()
             most = float((size[0] @ size[0]) * (size[1] @ size[1])) / (len(size[0]) * len(size[1]) * dim)
         else:
             grams = [(x.T @ x).double() / len(x) for x in factors]
