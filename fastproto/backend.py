@@ -28,7 +28,9 @@ KERNELS = {  # op that runs on Triton -> (its module, its function)
     "update_class_means_": ("fastproto_kernels.update_class_means", "update_class_means_"),
     "head_step_": ("fastproto_kernels.head_step", "head_step_"),
     "nearest_prototypes": ("fastproto_kernels.top_scores", "top_scores"),
-    "assign": ("fastproto_kernels.top_scores", "top_scores"),  # the lists and the proof; the prices:
+    "assign": ("fastproto_kernels.top_scores", "top_scores"),  # the lists and the proof; what belongs to it:
+    "centre_factors": ("fastproto_kernels.centre_factors", "centre_factors"),
+    "best_listed": ("fastproto_kernels.best_listed", "best_listed"),
     "sinkhorn_sweep": ("fastproto_kernels.sinkhorn", "sinkhorn_sweep"),
 }
 # ops with row loops for the processor

@@ -61,9 +61,9 @@ def _top_scores_kernel(
     o_k, o_n = tl.arange(0, K), tl.arange(0, BLOCK_N)
     keys = pack(tl.full([BLOCK_M, K], float("-inf"), tl.float32), tl.zeros([BLOCK_M, K], tl.int32) + o_k[None, :])
     least = tl.min(keys, 1)
-    o_m, below = row + tl.arange(0, BLOCK_M), tl.full([BLOCK_M], float("-inf"), tl.float32)
+    o_m, floor = row + tl.arange(0, BLOCK_M), tl.full([BLOCK_M], float("-inf"), tl.float32)
     if floor_ptr is not None:
-        below = tl.load(floor_ptr + o_m, mask=o_m < M, other=float("inf"))
+        floor = tl.load(floor_ptr + o_m, mask=o_m < M, other=float("inf"))
     begin, end = part_of_sweep(C, BLOCK_N)
     for start in tl.range(begin, end, BLOCK_N):
         s = score_tile(
@@ -74,7 +74,7 @@ def _top_scores_kernel(
         if start + BLOCK_N > C:
             s = tl.where((start + o_n < C)[None, :], s, float("-inf"))
         best = tl.max(s, 1)
-        enters = best > tl.maximum(unpack(least)[0], below)
+        enters = (best > unpack(least)[0]) & (best >= floor)
         while tl.max(enters.to(tl.int32), 0) > 0:
             at = tl.min(tl.where(s == best[:, None], o_n[None, :], BLOCK_N), 1)
             replaced = enters[:, None] & (keys == least[:, None])
@@ -82,7 +82,7 @@ def _top_scores_kernel(
             least = tl.min(keys, 1)
             s = tl.where(o_n[None, :] == at[:, None], float("-inf"), s)
             best = tl.max(s, 1)
-            enters = best > tl.maximum(unpack(least)[0], below)
+            enters = (best > unpack(least)[0]) & (best >= floor)
     slot = tl.program_id(1).to(tl.int64) * M + o_m
     tl.store(keys_ptr + slot[:, None] * K + o_k[None, :], keys, mask=(o_m < M)[:, None])
 
@@ -94,6 +94,7 @@ def _merge_keys_kernel(
     indices_ptr,
     M,
     parts,
+    FLOOR: tl.constexpr,
     KEPT: tl.constexpr,
     K: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -107,6 +108,8 @@ def _merge_keys_kernel(
     for slot in tl.range(0, KEPT):
         largest = tl.max(keys, 1)
         score, index = unpack(largest)
+        if FLOOR:
+            index = tl.where(score == float("-inf"), -1, index)
         tl.store(scores_ptr + o_m * KEPT + slot, score, mask=m_m)
         tl.store(indices_ptr + o_m * KEPT + slot, index, mask=m_m)
         keys = tl.where(keys == largest[:, None], -0x8000000000000000, keys)
@@ -141,9 +144,8 @@ def top_scores(
     with torch.cuda.device_of(points):
         work = sweep(points, others, precision, tile, parts, keys=True)
         keys = torch.empty((work.grid[1], m, size), dtype=torch.int64, device=points.device)
-        below = None if floor is None else torch.nextafter(floor.float(), floor.new_full((), -torch.inf).float())
         _top_scores_kernel[work.grid](
-            prices_ptr=as_float32(prices), floor_ptr=as_float32(below), keys_ptr=keys, K=size, **work.arguments
+            prices_ptr=as_float32(prices), floor_ptr=as_float32(floor), keys_ptr=keys, K=size, **work.arguments
         )
         block_p = next_power_of_2(len(keys), least=1)
         block_m = max(1, 1024 // (block_p * size))  # 8 keys a thread where a row has few
@@ -153,10 +155,11 @@ def top_scores(
             indices_ptr=indices,
             M=m,
             parts=len(keys),
+            FLOOR=floor is not None,
             KEPT=k,
             K=size,
             BLOCK_M=block_m,
             BLOCK_P=block_p,
             num_warps=4 if block_p * size <= 2048 else 8,
         )
-    return scores, indices if floor is None else indices.masked_fill_(scores == -torch.inf, -1)
+    return scores, indices

@@ -8,8 +8,6 @@ are computed again in float64, where they are.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -40,37 +38,6 @@ def factor_scores(class_means: Tensor, norms: Tensor, prototypes: Tensor) -> tup
     return FactorScores(q, norms.cpu().numpy(), w), f"sweeps on {choice}"
 
 
-class _Centred(NamedTuple):
-    """Rows less their mean, in units of the longest: of length up to 1, as the kernels expect them."""
-
-    rows: Tensor  # [n, D] float32
-    unit: Tensor  # [] float64
-    norm: Tensor  # [n] float64, of the rows
-    loss: Tensor  # [n] float64: how far the sum of their two float16 halves is from them
-    low: Tensor  # [n] float64: length of the lower half, whose product with the other lower half is left out
-
-
-def _centre(x: Tensor, mean: Tensor) -> _Centred:
-    """float64 [n, D], which is overwritten, and its mean."""
-    x.sub_(mean)
-    unit = torch.linalg.vector_norm(x, dim=1).max() if len(x) else x.new_zeros(())
-    unit = torch.where(unit > 0, unit, 1.0)
-    x.div_(unit)
-    norm, rows = torch.linalg.vector_norm(x, dim=1), x.float()
-    high = rows.half()
-    low = (rows - high).half()
-    loss = torch.linalg.vector_norm(x.sub_(high).sub_(low), dim=1)
-    return _Centred(rows, unit, norm, loss, torch.linalg.vector_norm(low, dim=1, dtype=torch.float64))
-
-
-class _OnDevice(NamedTuple):
-    """Of KernelScores, float64."""
-
-    error: Tensor  # [rows]
-    row_shift: Tensor  # [rows]
-    column_shift: Tensor  # [columns]
-
-
 class KernelScores:
     """s_ij = q̂_i·w_j. The kernels see r_ij in units of their own: s_ij - p_j = unit (r_ij - shifted p_j) + row_shift_i.
 
@@ -78,34 +45,25 @@ class KernelScores:
     """
 
     def __init__(self, class_means: Tensor, norms: Tensor, prototypes: Tensor) -> None:
-        self.left, self.right, self.norms = class_means, prototypes, norms
+        self.left, self.right, self.norms = class_means.contiguous(), prototypes.contiguous(), norms.contiguous()
         self.shape = (len(class_means), len(prototypes))
-        q, w = class_means.double() / norms[:, None], prototypes.to(torch.float64, copy=True)
-        means = q.sum(0) / max(len(q), 1), w.mean(0)
-        offset = means[0] @ means[1]
-        shifts = q @ means[1] - offset, w @ means[0]
-        left, right = _centre(q, means[0]), _centre(w, means[1])
-        unit = left.unit * right.unit
-        rounded = left.rows.bfloat16(), right.rows.bfloat16()
-        grams = [(x.T @ x).double() for x in rounded]
-        overlap, most = (grams[0] * grams[1]).sum(), grams[0].norm() * grams[1].norm()
-        # Cauchy-Schwarz on what the halves leave out; three sums of D products each, in tensor cores that cut off bits
-        longest, lost = right.norm.max(), right.loss.max()
-        error = left.loss * (longest + lost) + left.norm * lost + left.low * right.low.max()
-        error += 4 * (class_means.shape[1] + 1) * EPS * 1.01 * left.norm * longest
-        scalars = torch.stack([unit, overlap, most, offset, right.unit + torch.linalg.vector_norm(means[1])])
-        self._there = _OnDevice(error * unit, *shifts)
-        found = torch.cat([scalars, *self._there]).cpu().numpy()  # one wait for the device
-        self.unit, variance, scale, self.mean, self.magnitude = (float(x) for x in found[:5])
-        self.error, self.row_shift, self.column_shift = np.split(found[5:], [self.shape[0], 2 * self.shape[0]])
-        if variance < LEAST_OVERLAP * scale:
-            x, y = left.rows.double(), right.rows.double()
-            variance = float(((x.T @ x) * (y.T @ y)).sum())
-        self.spread = self.unit * (max(variance, 0.0) / max(self.shape[0] * self.shape[1], 1)) ** 0.5
-        self.points, self.others = left.rows, right.rows
+        centred = kernel("centre_factors")(self.left, self.norms, self.right)
+        self.points, self.others = centred.points, centred.others
+        self._there = centred.split()
+        sizes = [len(part) for part in self._there]
+        found = as_array(centred.facts)  # one wait for the device
+        scalars, self.error, self.row_shift, self.column_shift = np.split(found, np.cumsum(sizes)[:-1])
+        self.unit, self.mean, self.magnitude, squares, *most = (float(x) for x in scalars)
+        if squares < LEAST_OVERLAP * most[0] * most[1]:  # bfloat16 leaves too little of them
+            x, y = self.points.double(), self.others.double()
+            squares = float(((x.T @ x) * (y.T @ y)).sum())
+        self.spread = self.unit * (max(squares, 0.0) / max(self.shape[0] * self.shape[1], 1)) ** 0.5
 
     def margin(self, prices: Array) -> Array:
-        return self.error + 2 * EPS * float(np.abs(prices - self.column_shift).max())
+        return self.error + self._price_error(prices)
+
+    def _price_error(self, prices: Array) -> float:
+        return 2 * EPS * float(np.abs(prices - self.column_shift).max())
 
     def column_mass(self, prices: Array, temperature: float, every: int) -> Array:
         _, mass = kernel("sinkhorn_sweep")(
@@ -148,45 +106,43 @@ class KernelScores:
         return values, indices
 
     def recheck(self, columns: Array, prices: Array, places: int) -> tuple[float, float] | None:
-        """All on the device: two waits."""
+        """All on the device: one wait where no row is crowded."""
         j, p = self._sent(columns), self._sent(prices)
-        shifted = p - self._there.column_shift
-        scores = self._exact(None, j)
-        own = scores - p[j]
-        floor = own - self._there.error - 2 * EPS * shifted.abs().max()
+        _, error, row_shift, _ = self._there
+        own = self._best(j[:, None], p)
         _, indices = kernel("assign")(
             self.points,
             self.others,
             places := min(places, self.shape[1]),
-            prices=shifted / self.unit,
-            floor=(floor - self._there.row_shift) / self.unit,
+            prices=self._sent(self._in_units(prices)),
+            floor=(own - (error + row_shift) - self._price_error(prices)) / self.unit,
             precision=PRECISION,
         )
-        rows, place = ((indices >= 0) & (indices != j[:, None])).nonzero(as_tuple=True)
-        ends = indices[rows, place]
-        best = own.scatter_reduce(0, rows, self._exact(rows, ends) - p[ends], "amax")
+        best = torch.maximum(self._best(indices, p), own)
         crowded = (indices[:, -1] >= 0) & (places < self.shape[1])
-        gap, total, more = torch.stack([(best - own).sum(), scores.sum(), crowded.sum().double()]).tolist()
+        gap, total, more = torch.stack((best - own, own, crowded.double())).sum(1).tolist()
         if more * self.shape[1] > ELEMENTS:
             return None
         if more:
             some = crowded.nonzero().squeeze(1)
             best[some] = torch.maximum(best[some], (self._rows(some) - p).amax(1))
             gap = float((best - own).sum())
-        return gap, total
+        return gap, total + float(prices[columns].sum())
 
     def exact(self, rows: Array, columns: Array) -> Array:
-        return as_array(self._exact(self._sent(rows), self._sent(columns)))
-
-    def _exact(self, rows: Tensor | None, columns: Tensor) -> Tensor:
-        """float64 s_ij of these pairs; without rows, of every row and its column."""
+        i, j = self._sent(rows), self._sent(columns)
         found = self.norms.new_empty(len(columns))
         step = max(1, ELEMENTS // self.left.shape[1])
         for start in range(0, len(columns), step):
             part = slice(start, start + step)
-            left = self.left[part if rows is None else rows[part]].to(torch.float64, copy=True)
-            found[part] = left.mul_(self.right[columns[part]]).sum(1)
-        return found / (self.norms if rows is None else self.norms[rows])
+            left = self.left[i[part]].to(torch.float64, copy=True)
+            found[part] = left.mul_(self.right[j[part]]).sum(1)
+        return as_array(found / self.norms[i])
+
+    def _best(self, indices: Tensor, prices: Tensor) -> Tensor:
+        """max_k (s_ij - p_j) of listed columns j = indices_ik of each row, float64."""
+        best: Tensor = kernel("best_listed")(self.left, self.right, self.norms, prices, indices)
+        return best
 
     def exact_rows(self, rows: Array) -> Array:
         return as_array(self._rows(self._sent(rows)))
