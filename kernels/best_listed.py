@@ -36,6 +36,10 @@ def _best_listed_kernel(
     tl.store(best_ptr + i, best)
 
 
+def warps(block_d: int) -> int:
+    return max(1, block_d // 256)  # 8 numbers a thread of each of two rows
+
+
 def best_listed(left: Tensor, right: Tensor, norms: Tensor, prices: Tensor, indices: Tensor) -> Tensor:
     """[M] float64 of left [M, D], right [C, D], norms [M] and prices [C] float64 and indices [M, K] int64, -1 for none.
 
@@ -56,6 +60,6 @@ def best_listed(left: Tensor, right: Tensor, norms: Tensor, prices: Tensor, indi
                 D=dim,
                 places=indices.shape[1],
                 BLOCK_D=block_d,
-                num_warps=max(1, block_d // 256),
+                num_warps=warps(block_d),
             )
     return best

@@ -84,9 +84,9 @@ def _row_norms_kernel(
     for column in tl.range(0, D, BLOCK_D):
         x, o_d, m_d = _load(left_ptr, right_ptr, norms_ptr, o_m, m_m, column, D, BLOCK_D)
         along += tl.sum(x * tl.load(means_ptr + (1 - side) * D + o_d, mask=m_d, other=0.0)[None, :], 1)
-        x -= tl.load(means_ptr + side * D + o_d, mask=m_d, other=0.0)[None, :]
+        x = tl.where(m_m[:, None], x - tl.load(means_ptr + side * D + o_d, mask=m_d, other=0.0)[None, :], 0.0)
         square += tl.sum(x * x, 1)
-    norm = tl.where(m_m, tl.sqrt(square), 0.0)
+    norm = tl.sqrt(square)
     tl.store(norm_ptr + place, norm, mask=m_m)
     tl.store(along_ptr + place, along, mask=m_m)
     _raise(largest_ptr + side, norm)
@@ -111,7 +111,7 @@ def _centre_rows_kernel(
     lost, lows = tl.zeros([ROWS], tl.float64), tl.zeros([ROWS], tl.float64)
     for column in tl.range(0, D, BLOCK_D):
         x, o_d, m_d = _load(left_ptr, right_ptr, norms_ptr, o_m, m_m, column, D, BLOCK_D)
-        x = (x - tl.load(means_ptr + side * D + o_d, mask=m_d, other=0.0)[None, :]) * share
+        x = tl.where(m_m[:, None], x - tl.load(means_ptr + side * D + o_d, mask=m_d, other=0.0)[None, :], 0.0) * share
         row = x.to(tl.float32)
         high = row.to(tl.float16)
         low = (row - high.to(tl.float32)).to(tl.float16).to(tl.float64)
@@ -121,7 +121,7 @@ def _centre_rows_kernel(
         at, mask = place[:, None] * D + o_d[None, :], m_m[:, None] & m_d[None, :]
         tl.store(rows_ptr + at, row, mask=mask)
         tl.store(rounded_ptr + at, row.to(tl.bfloat16), mask=mask)
-    loss, low = tl.where(m_m, tl.sqrt(lost), 0.0), tl.where(m_m, tl.sqrt(lows), 0.0)
+    loss, low = tl.sqrt(lost), tl.sqrt(lows)
     tl.store(loss_ptr + place, loss, mask=m_m)
     tl.store(low_ptr + place, low, mask=m_m)
     _raise(largest_ptr + side, loss)

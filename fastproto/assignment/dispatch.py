@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import dataclass, replace
@@ -87,7 +88,9 @@ def assign(
     _check_factors(class_means, prototypes)
     decision = choose(method, len(class_means), COLUMN_GENERATION_FROM)
     norms: Tensor = torch.linalg.vector_norm(class_means.detach(), dim=1, dtype=torch.float64)
-    lengths = norms.cpu()
+    lengths, total, previous = _fetched(norms, prototypes.detach().sum(), previous)
+    if not math.isfinite(total):  # else no number is NaN or inf
+        check_finite("prototypes", prototypes)
     if not bool(lengths.isfinite().all()):
         check_finite("class_means", class_means)
         raise ValueError(
@@ -196,7 +199,20 @@ def _check_factors(class_means: Tensor, prototypes: Tensor) -> None:
         raise ValueError(
             f"class_means are {shape_of(class_means)} and prototypes {shape_of(prototypes)}; expected the same [C, D]"
         )
-    check_finite("prototypes", prototypes)
+
+
+def _fetched(norms: Tensor, total: Tensor, previous: Assignment | None) -> tuple[Tensor, Tensor, Assignment | None]:
+    """The same on the CPU; one wait for a GPU."""
+    there = [norms, total]
+    if previous is not None and isinstance(previous.permutation, Tensor):  # else the check says what it is
+        there += [previous.permutation, previous.prices]
+    flat = torch.cat([x.to(norms.device, torch.float64).reshape(-1) for x in there]).cpu()
+    lengths, found, *old = (
+        part.view(x.shape).to(x.dtype) for x, part in zip(there, flat.split([x.numel() for x in there]), strict=True)
+    )
+    if previous is not None and old:
+        previous = replace(previous, permutation=old[0], prices=old[1])
+    return lengths, found, previous
 
 
 def _checked(previous: Assignment | None, size: int) -> Assignment | None:
@@ -339,8 +355,8 @@ def _result(
 ) -> Assignment:
     old = None if task.previous is None else task.previous.permutation
     return Assignment(
-        permutation=permutation.to(task.device),
-        prices=prices.to(task.device),
+        permutation=permutation.to(task.device, non_blocking=True),  # from pageable memory: copied when this returns
+        prices=prices.to(task.device, non_blocking=True),
         objective=known.objective,
         gap=known.gap,
         relative_gap=known.relative_gap,

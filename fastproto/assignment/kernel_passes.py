@@ -169,7 +169,8 @@ class KernelScores:
         return shifted
 
     def _sent(self, array: Array) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.left.device)
+        there = torch.from_numpy(np.ascontiguousarray(array))
+        return there.to(self.left.device, non_blocking=True)  # from pageable memory: copied when this returns
 
 
 def as_array(tensor: Tensor) -> Array:
