@@ -76,7 +76,7 @@ def test_a_thread_in_the_background_runs_on_the_backend_of_its_maker() -> None:
 
 def test_an_op_without_kernel() -> None:
     assert resolve("ipm_loss_of_tomorrow", CPU) == Choice("torch", "ipm_loss_of_tomorrow has no Triton kernel")
-    with pytest.raises(ValueError, match="has no Triton kernel; expected one of assign, gaussian_potential"):
+    with pytest.raises(ValueError, match="has no Triton kernel; expected one of assign, best_listed"):
         resolve("ipm_loss_of_tomorrow", CPU, backend="triton")
 
 
