@@ -40,7 +40,7 @@ LOOK_EVERY, LOOK_SHARE = 8, 0.985
 PEEK_EVERY = 16  # the same for a previous result
 GLANCE = 4  # columns of each row in the first look at a smaller problem
 NEAR = 0.5  # in units of std(s): columns so far below the assigned one are listed as well
-FEW = 0.2  # of the rows: so many may be wrong for the prices to be kept as they are
+FEW = 0.4  # of the rows: so many may be wrong for the prices to be kept as they are
 CENTRE = 0.5  # in units of std(s): how far prices may be moved away from their limits
 TOLERANCE = 1e-9  # in units of std(s): a pair that is better by less is ruled out
 TIE = 1e-11  # in units of std(s): a previous column is so much better than its equal
@@ -145,27 +145,25 @@ class Search:
             if gap <= self.good_enough:
                 return Found(self.columns, self.prices, known[1], gap, self.passes, STILL_OPTIMAL, True), None, ()
         own, margin = self.own(self.columns, self.prices), self.scores.margin(self.prices)
-        some = slice(None, None, PEEK_EVERY if self.rows >= LOOK_ROWS else 1)
-        values, indices = self.sweep(self.prices, GLANCE, own - margin, some)
-        wrong = float(np.mean(values[:, 0] > (own + margin)[some]))
-        if wrong > FEW:
-            self.say(f"{100 * wrong:.1f} % of the previous assignment no longer hold")
-            return None, None, STEPS
+        if self.rows >= LOOK_ROWS:
+            some = slice(None, None, PEEK_EVERY)
+            values, _ = self.sweep(self.prices, 1, own - margin, some)
+            if self.hopeless(float(np.mean(values[:, 0] > (own + margin)[some]))):
+                return None, None, STEPS
         floor = own - margin - NEAR * self.scores.spread
-        if self.rows >= LOOK_ROWS or wrong > 0 or self.crowded(values, own - margin):
-            values, indices = self.sweep(self.prices, LIST, floor=floor)
+        values, indices = self.sweep(self.prices, LIST, floor=floor)
         proof = self.prove(self.columns, self.prices, seen=(values, indices))
         if proof.gap <= self.good_enough:
             found = self.found(proof, STILL_OPTIMAL)
             found.unchanged = True
             return found, None, ()
-        wrong = len(np.unique(proof.rows)) / self.rows
-        self.say(f"{100 * wrong:.1f} % of the previous assignment no longer hold")
-        if wrong > FEW:
+        if self.hopeless(len(np.unique(proof.rows)) / self.rows):
             return None, None, STEPS
-        if values.shape[1] < min(LIST, self.size):
-            values, indices = self.sweep(self.prices, LIST, floor=floor)
         return None, self.list_columns(values, indices, floor), ()
+
+    def hopeless(self, wrong: float) -> bool:
+        self.say(f"{100 * wrong:.1f} % of the previous assignment no longer hold")
+        return wrong > FEW
 
     def look(self) -> tuple[Found | None, Lists | None, tuple[float, ...]]:
         """Whether the favourites of the rows are the answer already, or nearly."""
@@ -220,7 +218,8 @@ class Search:
         from fastproto.assignment.sparse import start_lists
 
         ends, counts = start_lists(indices, self.old)
-        scores = self.scores.exact(np.repeat(self.every_row, ends.shape[1]), ends.ravel()).reshape(ends.shape)
+        listed, scores = np.arange(ends.shape[1]) < counts[:, None], np.zeros(ends.shape)
+        scores[listed] = self.scores.exact(np.repeat(self.every_row, counts), ends[listed])
         scores[:, 0] += self.tie
         return Lists(ends, scores, counts, values[:, -1] if floor is None else np.maximum(values[:, -1], floor))
 
@@ -274,8 +273,8 @@ class Search:
         floor = own - margin
         values, indices = seen or self.sweep(prices, places, floor)
         others = indices != columns[: self.rows, None]
-        rows, place = np.nonzero((values >= floor[:, None]) & (indices >= 0) & others)
-        ends = indices[rows, place]
+        at = np.flatnonzero((values >= floor[:, None]) & (indices >= 0) & others)
+        rows, ends = at // indices.shape[1], indices.ravel()[at]
         scores = self.scores.exact(rows.astype(np.int32), ends)
         value = scores - prices[ends]
         best = own.copy()

@@ -231,7 +231,7 @@ class FactorScores(Swept):
         if not len(self.left):
             return 0.0
         dim = factors[0].shape[1]
-        if self.blocks.right is None and self.shape[1] <= dim * dim // 8:
+        if self.blocks.right is None:
             found = sum_of_squares(as_array(self.blocks.left)) / self.blocks.left.numel()
             most = float((size[0] @ size[0]) * (size[1] @ size[1])) / (len(size[0]) * len(size[1]) * dim)
         else:
