@@ -168,9 +168,9 @@ def _threshold(maxima: Any, high: Any, least: Any, k: int) -> Any:
 def top_of_rows(block: Any, prices: Any, floor: Any, within: Any, first: int, values: Any, indices: Any) -> None:
     """The largest s_ij - p_j of each row, sorted, at most k; unused places hold -inf and -1.
 
-    Only those above floor_i and less than within_i below the largest. Of equal values those are taken that come first
-    in an order that starts elsewhere in every row: rows that are equal, or see equal columns, then do not all list the
-    same few.
+    Only those of at least floor_i and at most within_i below the largest. Of equal values those are taken that come
+    first in an order that starts elsewhere in every row: rows that are equal, or see equal columns, then do not all
+    list the same few.
     """
     rows, columns = block.shape
     k = values.shape[1]

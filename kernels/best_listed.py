@@ -53,8 +53,8 @@ def best_listed(left: Tensor, right: Tensor, norms: Tensor, prices: Tensor, indi
             _best_listed_kernel[(len(left),)](
                 left_ptr=left.contiguous(),
                 right_ptr=right.contiguous(),
-                norms_ptr=norms,
-                prices_ptr=prices,
+                norms_ptr=norms.contiguous(),
+                prices_ptr=prices.contiguous(),
                 indices_ptr=indices.contiguous(),
                 best_ptr=best,
                 D=dim,

@@ -154,6 +154,7 @@ def _facts_kernel(
     low = tl.load(low_ptr + o_m, mask=m_m, other=0.0)
     error = loss * (longest + lost) + (norm / unit) * (lost + sum_error * longest) + low * lowest
     tl.store(facts_ptr + SCALARS + o_m, error * unit * unit_right, mask=m_m)
+    # in place: each of the BLOCK_M numbers is in one thread
     row_shift = tl.load(facts_ptr + SCALARS + M + o_m, mask=m_m, other=0.0) - offset
     tl.store(facts_ptr + SCALARS + M + o_m, row_shift, mask=m_m)
     if tl.program_id(0) == 0:
@@ -174,6 +175,13 @@ class Centred(NamedTuple):
         m = len(self.points)
         parts: list[Tensor] = list(self.facts.split([SCALARS, m, m, len(self.others)]))
         return parts
+
+
+def _sum_of_squares(points: Tensor, others: Tensor, out: Tensor) -> None:
+    """Σ_ij (p_i·w_j)² = Σ (PᵀP ⊙ WᵀW), and the norms of these two matrices, which bound it."""
+    grams = torch.stack([x.T @ x for x in (points, others)]).float()
+    torch.sum(grams[0] * grams[1], (0, 1), dtype=torch.float64, out=out[0])
+    torch.linalg.vector_norm(grams, dim=(1, 2), dtype=torch.float64, out=out[1:])
 
 
 def centre_factors(left: Tensor, norms: Tensor, right: Tensor) -> Centred:
@@ -228,10 +236,5 @@ def centre_factors(left: Tensor, norms: Tensor, right: Tensor) -> Centred:
             BLOCK_M=BLOCK_M,
             BLOCK_D=block_d,
         )
-    grams = numbers(2, dim, dim, dtype=torch.bfloat16)
-    for gram, x in zip(grams, (rounded[:m], rounded[m:]), strict=True):
-        torch.mm(x.T, x, out=gram)
-    grams = grams.float()
-    torch.sum(grams[0] * grams[1], (0, 1), dtype=torch.float64, out=facts[3])
-    torch.linalg.vector_norm(grams, dim=(1, 2), dtype=torch.float64, out=facts[4:SCALARS])
+    _sum_of_squares(rounded[:m], rounded[m:], facts[3:SCALARS])
     return Centred(rows[:m], rows[m:], facts)

@@ -162,6 +162,25 @@ def test_a_previous_that_is_no_permutation(permutation: list[int], message: str)
         assign(means, prototypes, previous=old)
 
 
+@pytest.mark.parametrize("method", ["dense", "column_generation"])
+@pytest.mark.parametrize(
+    "prices", [None, [0.0] * 5, torch.zeros(4), torch.zeros(5, 1), torch.zeros(5, dtype=torch.long)]
+)
+def test_previous_prices_that_are_none(prices: Any, method: str) -> None:
+    means, prototypes = torch.randn(5, 3), unit_rows(5, 3)
+    old = replace(assign(means, prototypes), prices=prices)
+    with pytest.raises(ValueError, match=r"previous\.prices are .*; expected floating-point numbers \[5\]"):
+        assign(means, prototypes, previous=old, method=method)
+
+
+def test_numbers_too_large_for_the_sweeps() -> None:
+    means, prototypes = torch.randn(5, 3), unit_rows(5, 3)
+    with pytest.raises(ValueError, match=r"prototypes have rows of length \S+e\+16; expected at most 1e\+15"):
+        assign(means, 1e16 * prototypes, method="column_generation")
+    with pytest.raises(ValueError, match=r"cost holds 1e\+31; expected at most 1e\+30"):
+        solve(torch.full((3, 3), 1e31), method="column_generation")
+
+
 def test_a_previous_that_is_no_tensor_and_means_that_overflow() -> None:
     means, prototypes = torch.randn(3, 2), unit_rows(3, 2)
     old = replace(assign(means, prototypes), permutation=[0, 1, 2])  # type: ignore[arg-type]  # no tensor is what is tested

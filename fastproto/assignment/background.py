@@ -30,7 +30,10 @@ def in_background(compute: Callable[[], T], device: torch.device) -> Future[T]:
     def run() -> None:
         try:
             with torch.cuda.stream(stream):  # None: no stream
-                future.set_result(context.run(compute))
+                found = context.run(compute)
+            if stream is not None:
+                stream.synchronize()  # the value is there for any other stream
+            future.set_result(found)
         except BaseException as error:
             future.set_exception(error)
 

@@ -25,6 +25,7 @@ METHODS = ("auto", "dense", "column_generation")
 COLUMN_GENERATION_FROM = 128
 TIE = 2e-10  # in units of std(s): more than a step of the grid that the dense solver sees
 MATRIX_FROM = 3000  # the same where the matrix is given
+LARGEST_COST = 1e30  # float32, in which the sweeps see them, holds their sums
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,9 @@ def solve(
     check_memory(len(cost), "a smaller matrix, or its factors and assign(..., method='column_generation')")
     scores = -cost.detach().double()
     check_finite("cost", scores)
+    magnitude = float(scores.abs().max())
+    if magnitude > LARGEST_COST:
+        raise ValueError(f"cost holds {magnitude:.2g}; expected at most {LARGEST_COST:.0e}: divide it by its largest")
     task = Task(
         size=len(cost),
         device=cost.device,
@@ -163,7 +167,7 @@ def solve(
             lambda: (scores.cpu().numpy(), scores.new_zeros(len(scores))),
             lambda start, stop: scores[start:stop],
             spread=spread,
-            magnitude=float(scores.abs().max()),
+            magnitude=magnitude,
             why=decision[1],
         )
     else:
@@ -204,14 +208,16 @@ def _check_factors(class_means: Tensor, prototypes: Tensor) -> None:
 def _fetched(norms: Tensor, total: Tensor, previous: Assignment | None) -> tuple[Tensor, Tensor, Assignment | None]:
     """The same on the CPU; one wait for a GPU."""
     there = [norms, total]
-    if previous is not None and isinstance(previous.permutation, Tensor):  # else the check says what it is
-        there += [previous.permutation, previous.prices]
+    old = () if previous is None else (previous.permutation, previous.prices)
+    if all(isinstance(x, Tensor) and not x.is_complex() for x in old):  # else the checks say what they are
+        there += old
     flat = torch.cat([x.to(norms.device, torch.float64).reshape(-1) for x in there]).cpu()
-    lengths, found, *old = (
-        part.view(x.shape).to(x.dtype) for x, part in zip(there, flat.split([x.numel() for x in there]), strict=True)
+    lengths, found, *known = (
+        part.view(x.shape).to(x.dtype, copy=True)
+        for x, part in zip(there, flat.split([x.numel() for x in there]), strict=True)
     )
-    if previous is not None and old:
-        previous = replace(previous, permutation=old[0], prices=old[1])
+    if previous is not None and known:
+        previous = replace(previous, permutation=known[0], prices=known[1])
     return lengths, found, previous
 
 
@@ -222,7 +228,11 @@ def _checked(previous: Assignment | None, size: int) -> Assignment | None:
     if isinstance(permutation, Tensor):  # else the check says what it is
         permutation = permutation.cpu()
     check_permutation("previous.permutation", permutation, size)
-    prices = previous.prices.cpu().double()
+    prices: Any = previous.prices
+    if not isinstance(prices, Tensor) or not prices.is_floating_point() or prices.shape != (size,):
+        given = f"{prices.dtype} {shape_of(prices)}" if isinstance(prices, Tensor) else type(prices).__name__
+        raise ValueError(f"previous.prices are {given}; expected floating-point numbers [{size}] as assign gives them")
+    prices = prices.cpu().double()
     check_finite("previous.prices", prices[:, None])
     return replace(previous, permutation=permutation, prices=prices)
 
@@ -355,8 +365,8 @@ def _result(
 ) -> Assignment:
     old = None if task.previous is None else task.previous.permutation
     return Assignment(
-        permutation=permutation.to(task.device, non_blocking=True),  # from pageable memory: copied when this returns
-        prices=prices.to(task.device, non_blocking=True),
+        permutation=permutation.to(task.device),
+        prices=prices.to(task.device),
         objective=known.objective,
         gap=known.gap,
         relative_gap=known.relative_gap,

@@ -107,14 +107,14 @@ class KernelScores:
 
     def recheck(self, columns: Array, prices: Array, places: int) -> tuple[float, float] | None:
         """All on the device: one wait where no row is crowded."""
-        j, p = self._sent(columns), self._sent(prices)
+        j, p, shifted = self._sent(columns), self._sent(prices), self._sent(self._in_units(prices))
         _, error, row_shift, _ = self._there
         own = self._best(j[:, None], p)
         _, indices = kernel("assign")(
             self.points,
             self.others,
             places := min(places, self.shape[1]),
-            prices=self._sent(self._in_units(prices)),
+            prices=shifted,
             floor=(own - (error + row_shift) - self._price_error(prices)) / self.unit,
             precision=PRECISION,
         )
@@ -169,8 +169,7 @@ class KernelScores:
         return shifted
 
     def _sent(self, array: Array) -> Tensor:
-        there = torch.from_numpy(np.ascontiguousarray(array))
-        return there.to(self.left.device, non_blocking=True)  # from pageable memory: copied when this returns
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.left.device)
 
 
 def as_array(tensor: Tensor) -> Array:

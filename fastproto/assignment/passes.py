@@ -26,6 +26,7 @@ EVERY = slice(None)
 # rounding of bfloat16 ones changes the sum by up to 2^-8 of the most, a larger sum by less than a tenth
 LEAST_OVERLAP = 0.05
 EPS = float(np.finfo(np.float32).eps)
+LARGEST = 1e15  # of the scores
 
 
 class Scores(Protocol):
@@ -125,7 +126,7 @@ def column_mass(blocks: Blocks, prices: Array, sharpness: float) -> Array:
 def top_scores(blocks: Blocks, prices: Array, k: int, floor: Array, within: Array) -> tuple[Array, Array]:
     """The k largest s_ij - p_j of each row, downwards (float32, -inf where there are fewer) and where (int32, -1).
 
-    Only those above floor_i and less than within_i below the largest of the row.
+    Only those of at least floor_i and at most within_i below the largest of the row.
     """
     from fastproto.scan import top_of_rows
 
@@ -218,6 +219,11 @@ class FactorScores(Swept):
         self.row_shift, self.price_shift = along[0] - self.mean, along[1]
         self.column_shift = self.price_shift
         self.magnitude = float(size[1].max() + np.linalg.norm(means[1]))
+        if not self.magnitude <= LARGEST:
+            raise ValueError(
+                f"prototypes have rows of length {self.magnitude:.2g}; expected at most {LARGEST:.0e}, whose squares "
+                "float32 can add: pass torch.nn.functional.normalize(prototypes, dim=1)"
+            )
         # Cauchy-Schwarz on what rounding took from the factors; the float32 sums and the rounding of the result.
         unit = torch.finfo(factors[0].dtype).eps / 2 + 2 * (dim + 1) * EPS
         self.error = (
