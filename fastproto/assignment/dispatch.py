@@ -59,7 +59,7 @@ def assign(
     Args:
         class_means: Q [C, D], any norms; a zero row is a class that was never seen: it takes no part in the objective
             and keeps its previous prototype if that is left over, else takes the lowest one that is.
-        prototypes: W [C, D], any floating-point dtype and norms.
+        prototypes: W [C, D], any floating-point dtype; rows of any length up to 1e15.
         previous: an earlier result; if its prices still prove its permutation optimal, it is returned after one pass.
             Otherwise the search starts from them. Of equally good prototypes a class keeps its previous one.
         method: ``dense`` forms the C×C scores and hands them to lapx, or to SciPy where that is not installed;
