@@ -162,7 +162,8 @@ class Search:
         return None, self.list_columns(values, indices, floor), ()
 
     def hopeless(self, wrong: float) -> bool:
-        self.say(f"{100 * wrong:.1f} % of the previous assignment no longer hold")
+        if wrong:
+            self.say(f"{100 * wrong:.1f} % of the previous assignment no longer hold")
         return wrong > FEW
 
     def look(self) -> tuple[Found | None, Lists | None, tuple[float, ...]]:
