@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from fastproto import assign, reference, solve
-from fastproto.assignment import Assignment, dispatch
+from fastproto.assignment import Assignment, inputs
 
 from .helpers import unit_rows
 
@@ -183,7 +183,7 @@ def test_numbers_too_large_for_the_sweeps() -> None:
 
 def test_a_previous_that_is_no_tensor_and_means_that_overflow() -> None:
     means, prototypes = torch.randn(3, 2), unit_rows(3, 2)
-    old = replace(assign(means, prototypes), permutation=[0, 1, 2])  # type: ignore[arg-type]  # no tensor is what is tested
+    old = replace(assign(means, prototypes), permutation=[0, 1, 2])
     with pytest.raises(ValueError, match=r"previous\.permutation is list; expected an int64 permutation"):
         assign(means, prototypes, previous=old)
     with pytest.raises(ValueError, match="class_means holds NaN or inf"):
@@ -207,6 +207,6 @@ def test_solve_errors(cost: Tensor, error: type[Exception], message: str) -> Non
 
 
 def test_too_large_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch.os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(inputs.os, "sysconf", lambda name: 100)
     with pytest.raises(ValueError, match="column_generation"):
         assign(torch.randn(50, 2), unit_rows(50, 2), method="dense")

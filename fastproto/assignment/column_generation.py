@@ -19,11 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastproto.assignment.certificate import INTERRUPTED
-from fastproto.assignment.passes import EVERY, Array, Scores
+from fastproto.assignment.passes import EVERY, Array, OfRows, Rows, Scores
 
 LIST = 24  # columns on a row's list: 16 sometimes needed a second round, 32 cost more and saved nothing
 LONGEST = 768  # of what is added to a list at once: doubled from LIST for rows that stay short of columns
-SHORT_LIST = 12  # where each row is likely to get its favourite
 PROOF = 16  # better columns that a sweep for proof names of a row; doubled while rows have more
 PROOF_MOST = 256
 # (temperature in units of std(s), one row in so many). On clustered and random means of 2,000 to 10,000 classes the
@@ -38,7 +37,7 @@ SETTLED = 0.9  # from this share of rows with a favourite of their own on, neith
 LOOK_ROWS = 4096
 LOOK_EVERY, LOOK_SHARE = 8, 0.985
 PEEK_EVERY = 16  # the same for a previous result
-GLANCE = 4  # columns of each row in the first look at a smaller problem
+GLANCE = 4  # columns of each row in the first look, where each row is likely to get its favourite
 NEAR = 0.5  # in units of std(s): columns so far below the assigned one are listed as well
 FEW = 0.4  # of the rows: so many may be wrong for the prices to be kept as they are
 CENTRE = 0.5  # in units of std(s): how far prices may be moved away from their limits
@@ -174,7 +173,7 @@ class Search:
             different = np.count_nonzero(self.count(some))
             if different < LOOK_SHARE * len(some):
                 return None, None, STEPS
-            length = SHORT_LIST if different == len(some) else LIST
+            length = GLANCE if different == len(some) else LIST
         margin = self.scores.margin(self.prices)  # a proof needs what is within twice of it, beside rounding
         values, indices = self.sweep(self.prices, length, within=3 * margin if length < LIST else None)
         wanted = self.count(indices[:, 0])
@@ -307,12 +306,7 @@ class Search:
         return np.bincount(columns.ravel(), minlength=self.size)
 
     def sweep(
-        self,
-        prices: Array,
-        k: int,
-        floor: Array | None = None,
-        rows: Array | slice = EVERY,
-        within: Array | None = None,
+        self, prices: Array, k: int, floor: OfRows = None, rows: Rows = EVERY, within: OfRows = None
     ) -> tuple[Array, Array]:
         self.check_time()
         values, indices = self.scores.top(prices, min(k, self.size), floor, rows, within)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,9 +14,10 @@ from torch import Tensor
 from fastproto.assignment.certificate import Assignment, Certificate, certify, directions, judge, score_spread
 from fastproto.assignment.column_generation import STILL_OPTIMAL, Found, Search
 from fastproto.assignment.dense import improve_prices, match_dense
+from fastproto.assignment.inputs import check_factors, check_memory, checked, fetched
 from fastproto.assignment.kernel_passes import factor_scores
 from fastproto.assignment.passes import MatrixScores, Scores
-from fastproto.checks import TINY_NORM, check_finite, check_matrix, check_permutation, shape_of
+from fastproto.checks import TINY_NORM, check_finite, check_permutation, shape_of
 
 METHODS = ("auto", "dense", "column_generation")
 # From here on column generation took less time than the dense solver with its matrix and the proof, on easy and on
@@ -25,7 +25,6 @@ METHODS = ("auto", "dense", "column_generation")
 COLUMN_GENERATION_FROM = 128
 TIE = 2e-10  # in units of std(s): more than a step of the grid that the dense solver sees
 MATRIX_FROM = 3000  # the same where the matrix is given
-LARGEST_COST = 1e30  # float32, in which the sweeps see them, holds their sums
 
 
 @dataclass(frozen=True)
@@ -86,10 +85,10 @@ def assign(
     started = time.perf_counter()
     if not 0 <= tolerance < float("inf"):
         raise ValueError(f"tolerance is {tolerance}; expected a number >= 0, such as 1e-6")
-    _check_factors(class_means, prototypes)
+    check_factors(class_means, prototypes)
     decision = choose(method, len(class_means), COLUMN_GENERATION_FROM)
     norms: Tensor = torch.linalg.vector_norm(class_means.detach(), dim=1, dtype=torch.float64)
-    lengths, total, previous = _fetched(norms, prototypes.detach().sum(), previous)
+    lengths, total, previous = fetched(norms, prototypes.detach().sum(), previous)
     if not math.isfinite(total):  # else no number is NaN or inf
         check_finite("prototypes", prototypes)
     if not bool(lengths.isfinite().all()):
@@ -102,7 +101,7 @@ def assign(
         size=len(class_means),
         device=class_means.device,
         unseen=lengths <= TINY_NORM,
-        previous=_checked(previous, len(class_means)),
+        previous=checked(previous, len(class_means)),
         tolerance=tolerance,
         deadline=None if time_limit is None else started + time_limit,
         started=started,
@@ -147,14 +146,11 @@ def solve(
     check_memory(len(cost), "a smaller matrix, or its factors and assign(..., method='column_generation')")
     scores = -cost.detach().double()
     check_finite("cost", scores)
-    magnitude = float(scores.abs().max())
-    if magnitude > LARGEST_COST:
-        raise ValueError(f"cost holds {magnitude:.2g}; expected at most {LARGEST_COST:.0e}: divide it by its largest")
     task = Task(
         size=len(cost),
         device=cost.device,
         unseen=torch.zeros(len(cost), dtype=torch.bool, device="cpu"),
-        previous=_checked(previous, len(cost)),
+        previous=checked(previous, len(cost)),
         tolerance=1e-6,
         deadline=None if time_limit is None else started + time_limit,
         started=started,
@@ -167,7 +163,7 @@ def solve(
             lambda: (scores.cpu().numpy(), scores.new_zeros(len(scores))),
             lambda start, stop: scores[start:stop],
             spread=spread,
-            magnitude=magnitude,
+            magnitude=float(scores.abs().max()),
             why=decision[1],
         )
     else:
@@ -184,57 +180,6 @@ def choose(method: str, size: int, column_generation_from: int) -> tuple[str, st
     if size < column_generation_from:
         return "dense", f"fewer than {column_generation_from} classes"
     return "column_generation", f"{column_generation_from} classes or more"
-
-
-def check_memory(size: int, instead: str) -> None:
-    need = 3 * 8 * size * size  # the scores, the solver's costs, one temporary
-    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if need > have:
-        raise ValueError(
-            f"{size} classes need {need / 2**30:.0f} GiB as a matrix and this machine has {have / 2**30:.0f}; "
-            f"use {instead}"
-        )
-
-
-def _check_factors(class_means: Tensor, prototypes: Tensor) -> None:
-    check_matrix("class_means", class_means)
-    check_matrix("prototypes", prototypes)
-    if class_means.shape != prototypes.shape:
-        raise ValueError(
-            f"class_means are {shape_of(class_means)} and prototypes {shape_of(prototypes)}; expected the same [C, D]"
-        )
-
-
-def _fetched(norms: Tensor, total: Tensor, previous: Assignment | None) -> tuple[Tensor, Tensor, Assignment | None]:
-    """The same on the CPU; one wait for a GPU."""
-    there = [norms, total]
-    old = () if previous is None else (previous.permutation, previous.prices)
-    if all(isinstance(x, Tensor) and not x.is_complex() for x in old):  # else the checks say what they are
-        there += old
-    flat = torch.cat([x.to(norms.device, torch.float64).reshape(-1) for x in there]).cpu()
-    lengths, found, *known = (
-        part.view(x.shape).to(x.dtype, copy=True)
-        for x, part in zip(there, flat.split([x.numel() for x in there]), strict=True)
-    )
-    if previous is not None and known:
-        previous = replace(previous, permutation=known[0], prices=known[1])
-    return lengths, found, previous
-
-
-def _checked(previous: Assignment | None, size: int) -> Assignment | None:
-    if previous is None:
-        return None
-    permutation: Any = previous.permutation
-    if isinstance(permutation, Tensor):  # else the check says what it is
-        permutation = permutation.cpu()
-    check_permutation("previous.permutation", permutation, size)
-    prices: Any = previous.prices
-    if not isinstance(prices, Tensor) or not prices.is_floating_point() or prices.shape != (size,):
-        given = f"{prices.dtype} {shape_of(prices)}" if isinstance(prices, Tensor) else type(prices).__name__
-        raise ValueError(f"previous.prices are {given}; expected floating-point numbers [{size}] as assign gives them")
-    prices = prices.cpu().double()
-    check_finite("previous.prices", prices[:, None])
-    return replace(previous, permutation=permutation, prices=prices)
 
 
 def _factors_dense(task: Task, class_means: Tensor, prototypes: Tensor, why: str) -> Assignment:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastproto.assignment.passes import EPS, EVERY, LEAST_OVERLAP, Array, FactorScores
+from fastproto.assignment.passes import EPS, EVERY, LEAST_OVERLAP, Array, FactorScores, OfRows, Rows
 from fastproto.backend import kernel, resolve
 
 MAX_PLACES = 32  # what the kernel of top_scores keeps of a row
@@ -50,9 +50,8 @@ class KernelScores:
         centred = kernel("centre_factors")(self.left, self.norms, self.right)
         self.points, self.others = centred.points, centred.others
         self._there = centred.split()
-        sizes = [len(part) for part in self._there]
-        found = as_array(centred.facts)  # one wait for the device
-        scalars, self.error, self.row_shift, self.column_shift = np.split(found, np.cumsum(sizes)[:-1])
+        here = centred._replace(facts=centred.facts.cpu()).split()  # one wait for the device
+        scalars, self.error, self.row_shift, self.column_shift = (as_array(part) for part in here)
         self.unit, self.mean, self.magnitude, squares, *most = (float(x) for x in scalars)
         if squares < LEAST_OVERLAP * most[0] * most[1]:  # bfloat16 leaves too little of them
             x, y = self.points.double(), self.others.double()
@@ -76,12 +75,7 @@ class KernelScores:
         return as_array(mass.exp().double())
 
     def top(
-        self,
-        prices: Array,
-        k: int,
-        floor: Array | None = None,
-        rows: Array | slice = EVERY,
-        within: Array | None = None,
+        self, prices: Array, k: int, floor: OfRows = None, rows: Rows = EVERY, within: OfRows = None
     ) -> tuple[Array, Array]:
         shift = self.row_shift[rows]
         low = None if floor is None else self._sent(((floor[rows] - shift) / self.unit).astype(np.float32))

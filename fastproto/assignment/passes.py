@@ -17,6 +17,8 @@ from torch import Tensor
 from fastproto.sweep import quick_bfloat16
 
 Array = np.ndarray[Any, Any]
+OfRows = Array | None  # a number of each row, or no such limit
+Rows = Array | slice
 BLOCK_BYTES = 1 << 22  # a block stays in the last cache between the product and the scan
 KEPT_BYTES = 1 << 25  # of a product that is made once and kept: it costs most of a sweep (4,096 classes, bfloat16)
 ROUNDED_MIN_DIM = 32  # below it the scan costs more than the product, and the error leaves too many pairs in question
@@ -26,7 +28,7 @@ EVERY = slice(None)
 # rounding of bfloat16 ones changes the sum by up to 2^-8 of the most, a larger sum by less than a tenth
 LEAST_OVERLAP = 0.05
 EPS = float(np.finfo(np.float32).eps)
-LARGEST = 1e15  # of the scores
+LARGEST, LARGEST_COST = 1e15, 1e30  # scores whose squares, and costs whose sums, are well within float32
 
 
 class Scores(Protocol):
@@ -44,12 +46,7 @@ class Scores(Protocol):
         """Σ_i softmax_j((s_ij - p_j) / temperature) [columns], of each ``every``-th row."""
 
     def top(
-        self,
-        prices: Array,
-        k: int,
-        floor: Array | None = None,
-        rows: Array | slice = EVERY,
-        within: Array | None = None,
+        self, prices: Array, k: int, floor: OfRows = None, rows: Rows = EVERY, within: OfRows = None
     ) -> tuple[Array, Array]:
         """Of all or some rows the k largest s_ij - p_j, rounded, downwards, and where; -inf and -1 below the floor.
 
@@ -156,7 +153,7 @@ class Swept:
     def margin(self, prices: Array) -> Array:
         return self.error + 2 * EPS * float(np.abs(prices - self.price_shift).max())
 
-    def _part(self, rows: Array | slice) -> Blocks:
+    def _part(self, rows: Rows) -> Blocks:
         chosen = rows if isinstance(rows, slice) else torch.from_numpy(rows)
         return Blocks(self.blocks.left[chosen], self.blocks.right)
 
@@ -165,12 +162,7 @@ class Swept:
         return column_mass(self._part(slice(None, None, every)), shifted, 1 / temperature)
 
     def top(
-        self,
-        prices: Array,
-        k: int,
-        floor: Array | None = None,
-        rows: Array | slice = EVERY,
-        within: Array | None = None,
+        self, prices: Array, k: int, floor: OfRows = None, rows: Rows = EVERY, within: OfRows = None
     ) -> tuple[Array, Array]:
         shift = self.row_shift[rows]
         low = np.full(len(shift), -np.inf, np.float32) if floor is None else (floor[rows] - shift).astype(np.float32)
@@ -264,6 +256,11 @@ class MatrixScores(Swept):
     def __init__(self, scores: Array) -> None:
         self.scores, self.shape = scores, scores.shape
         self.spread, self.magnitude = float(scores.std()), float(np.abs(scores).max())
+        if self.magnitude > LARGEST_COST:
+            raise ValueError(
+                f"cost holds {self.magnitude:.2g}; expected at most {LARGEST_COST:.0e}, which float32 can add: "
+                "divide it by its largest, or pass method='dense'"
+            )
         self.row_shift, self.price_shift = scores.mean(1), np.zeros(len(scores))
         self.column_shift = scores.mean(0) - self.row_shift.mean()
         centred = (scores - self.row_shift[:, None]).astype(np.float32)
