@@ -18,7 +18,6 @@ from typing import Any
 import numba
 from numba.core import sigutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
-from numba.core.dispatcher import Dispatcher
 from numba.core.serialize import dumps
 
 from fastproto.stopping import check_stop
@@ -87,7 +86,8 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher: Any = numba.njit(function, nogil=True, **options)
-        if isinstance(dispatcher, Dispatcher) and options.get("inline") != "always":  # NUMBA_DISABLE_JIT: a function
+        own_file = options.get("inline") != "always" and dispatcher is not function  # it is with NUMBA_DISABLE_JIT
+        if own_file:
             with suppress(RuntimeError, OSError):  # no folder, or no source file
                 dispatcher._cache = _HarmlessCache(function)
         return dispatcher
