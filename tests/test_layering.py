@@ -12,8 +12,8 @@ import pytest
 # A module may import from the layers above its own line in this list, and from its own layer.
 LAYERS = [
     ["fastproto_kernels"],
-    ["fastproto.reference", "fastproto.files", "fastproto.checks", "fastproto.pages"],
-    ["fastproto.backend"],
+    ["fastproto.reference", "fastproto.files", "fastproto.checks", "fastproto.pages", "fastproto.stopping"],
+    ["fastproto.backend", "fastproto.compiled"],
     [
         "fastproto.rows",
         "fastproto.operators",

@@ -45,11 +45,7 @@ class Prototypes:
         path = Path(path)
         vectors = self.vectors.detach().cpu().contiguous()
         if path.suffix == ".safetensors":
-            from safetensors.torch import save
-
-            facts = {"method": self.method, "passes": str(self.passes), "seconds": repr(self.seconds)}
-            facts |= {key: repr(value) for key, value in asdict(self.quality).items()}
-            data = save({"vectors": vectors}, metadata=facts)
+            data = as_safetensors(self)
             write_whole(path, lambda file: file.write_bytes(data))
         elif path.suffix == ".npz":
             facts_ = {"method": np.array(self.method), "passes": np.array(self.passes)}
@@ -61,6 +57,15 @@ class Prototypes:
             write_whole(path, lambda file: np.save(file, vectors.numpy()))
         else:
             raise ValueError(f"cannot write prototypes to {path}; expected a name that ends in {', '.join(SUFFIXES)}")
+
+
+def as_safetensors(prototypes: Prototypes, **more: str) -> bytes:
+    """The content of a ``.safetensors`` file: vectors; as metadata how they were made, their quality and ``more``."""
+    from safetensors.torch import save
+
+    facts = {"method": prototypes.method, "passes": str(prototypes.passes), "seconds": repr(prototypes.seconds)}
+    facts |= {key: repr(value) for key, value in asdict(prototypes.quality).items()}
+    return save({"vectors": prototypes.vectors.detach().cpu().contiguous()}, metadata=facts | more)
 
 
 def make(
