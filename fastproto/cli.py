@@ -189,6 +189,7 @@ def prototypes(args: Sequence[str] | None = None) -> int:
 def _prototypes(options: argparse.Namespace) -> None:
     from fastproto.prototypes import estimate_prototypes, load_prototypes, load_word_vectors
     from fastproto.prototypes.files import SUFFIXES
+    from fastproto.prototypes.words import read_names
 
     if options.out is not None and options.out.suffix not in SUFFIXES:
         raise ValueError(f"--out is {options.out}; expected a name that ends in {', '.join(SUFFIXES)}")
@@ -197,8 +198,7 @@ def _prototypes(options: argparse.Namespace) -> None:
     elif options.words is not None:
         if options.names is None or not options.names.is_file():
             raise ValueError(f"--names is {options.names}; expected a text file with a class name in each line")
-        names = [name.strip() for name in options.names.read_text(encoding="utf-8").splitlines() if name.strip()]
-        found = load_word_vectors(options.words, names, t=options.t)
+        found = load_word_vectors(options.words, read_names(options.names), t=options.t)
     elif options.num_classes is None or options.dim is None:
         raise ValueError("nothing to do; expected --num-classes C --dim D [--out FILE], --measure FILE or --words FILE")
     else:

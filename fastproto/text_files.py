@@ -61,7 +61,11 @@ def text_lines(path: str | os.PathLike[str], *, strict: bool = True) -> Iterator
 
 def is_decoded(text: str) -> bool:
     """Whether ``text`` holds no byte that could not be decoded."""
-    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def not_utf8(path: Path, number: int) -> ValueError:

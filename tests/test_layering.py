@@ -12,7 +12,14 @@ import pytest
 # A module may import from the layers above its own line in this list, and from its own layer.
 LAYERS = [
     ["fastproto_kernels"],
-    ["fastproto.reference", "fastproto.files", "fastproto.checks", "fastproto.pages", "fastproto.text_files"],
+    [
+        "fastproto.reference",
+        "fastproto.files",
+        "fastproto.checks",
+        "fastproto.pages",
+        "fastproto.text_files",
+        "fastproto.array_files",
+    ],
     ["fastproto.backend"],
     [
         "fastproto.rows",
