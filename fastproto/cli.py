@@ -189,6 +189,7 @@ def prototypes(args: Sequence[str] | None = None) -> int:
 def _prototypes(options: argparse.Namespace) -> None:
     from fastproto.prototypes import estimate_prototypes, load_prototypes, load_word_vectors
     from fastproto.prototypes.files import SUFFIXES
+    from fastproto.prototypes.words import read_names
 
     if options.out is not None and options.out.suffix not in SUFFIXES:
         raise ValueError(f"--out is {options.out}; expected a name that ends in {', '.join(SUFFIXES)}")
@@ -197,8 +198,7 @@ def _prototypes(options: argparse.Namespace) -> None:
     elif options.words is not None:
         if options.names is None or not options.names.is_file():
             raise ValueError(f"--names is {options.names}; expected a text file with a class name in each line")
-        names = [name.strip() for name in options.names.read_text(encoding="utf-8").splitlines() if name.strip()]
-        found = load_word_vectors(options.words, names, t=options.t)
+        found = load_word_vectors(options.words, read_names(options.names), t=options.t)
     elif options.num_classes is None or options.dim is None:
         raise ValueError("nothing to do; expected --num-classes C --dim D [--out FILE], --measure FILE or --words FILE")
     else:
@@ -264,10 +264,12 @@ def predict(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--version", action="version", version=fastproto.__version__)
     options = parser.parse_args(args)
-    return _run(lambda: _predict(options))
+    unread: list[Path] = []
+    return _run(lambda: _predict(options, unread)) or (2 if unread else 0)
 
 
-def _predict(options: argparse.Namespace) -> None:
+def _predict(options: argparse.Namespace, unread: list[Path]) -> None:
+    """Label the pictures, in order; those that cannot be read are named on standard error and put into ``unread``."""
     import torch
 
     from fastproto.training.checkpoints import load_classifier
@@ -279,21 +281,38 @@ def _predict(options: argparse.Namespace) -> None:
     classifier = load_classifier(options.checkpoint, options.device)
     if not 1 <= options.k <= len(classifier.class_names):
         raise ValueError(f"-k is {options.k}; expected 1..{len(classifier.class_names)}, the number of classes")
+    _print_any_name()
     for path in options.images:
+        try:
+            image = _read_image(path, classifier)
+        except (ValueError, OSError) as error:
+            print("error: " + _message(error), file=sys.stderr)
+            unread.append(path)
+            continue
         with torch.no_grad():
-            features = classifier(_read_image(path, classifier)[None].to(options.device))
+            features = classifier(image[None].to(options.device))
             labels, cosines = classifier.head.predict_with_cosines(features, options.k)
         found = zip(labels[0].tolist(), cosines[0].tolist(), strict=True)
         print(path, *(f"{classifier.class_names[label]}\t{cosine:.4f}" for label, cosine in found), sep="\t")
 
 
 def _read_image(path: Path, classifier: Any) -> Any:
-    from PIL import Image, UnidentifiedImageError
+    from fastproto.data.decode import reason, with_picture
 
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no image {path}; expected a file that Pillow can read")
     try:
-        with Image.open(path) as image:
-            return classifier.preprocessing.read(image)
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} is not a readable image; expected a whole PNG, JPEG or the like") from error
+        return with_picture(path, classifier.preprocessing.read)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not a readable image ({reason(error.__cause__)}); expected a whole PNG, JPEG or the like"
+        ) from error
+
+
+def _print_any_name() -> None:
+    """File names need not be text in the encoding of standard output: their bytes are printed as they are."""
+    from io import TextIOWrapper
+
+    if isinstance(sys.stdout, TextIOWrapper):
+        utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
 import fastproto
+from fastproto.array_files import check_torch_archive
 from fastproto.data import Preprocessing
 from fastproto.files import write_whole
 from fastproto.training.config import TrainConfig
@@ -53,6 +54,7 @@ def read_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> 
             f"no checkpoint {path}; expected a .ckpt file of a run folder, such as checkpoints/best.ckpt"
         )
     try:
+        check_torch_archive(path)
         content = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # a damaged zip archive, pickle or tensor, each with an error of its own
         raise ValueError(
