@@ -12,7 +12,7 @@ import pytest
 # A module may import from the layers above its own line in this list, and from its own layer.
 LAYERS = [
     ["fastproto_kernels"],
-    ["fastproto.reference", "fastproto.files", "fastproto.checks", "fastproto.pages"],
+    ["fastproto.reference", "fastproto.files", "fastproto.checks", "fastproto.pages", "fastproto.arguments"],
     ["fastproto.backend"],
     [
         "fastproto.rows",
