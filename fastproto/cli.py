@@ -1,29 +1,32 @@
 """The commands fastproto-train, fastproto-prototypes and fastproto-predict; nothing heavy is imported before its use.
 
-Exit codes: 0 done, 1 something unexpected, 2 bad input (one sentence on standard error; the whole traceback where
-FASTPROTO_TRACEBACK is set), 130 interrupted.
+Exit codes: 0 done, 1 something unexpected, 2 bad input, 130 interrupted. An error is one sentence on standard error,
+after the whole traceback where FASTPROTO_TRACEBACK is set.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fastproto
+from fastproto.training.command_line import parse_train
 
 if TYPE_CHECKING:
     from fastproto.prototypes import Prototypes
-    from fastproto.training.config import TrainConfig
-
-GROUPS = ("data", "model", "head", "optim")  # `--data glyphs` is short for `--data.name glyphs`
 
 
 def _run(command: Callable[[], None]) -> int:
     """Turn what users can cause into one sentence and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     try:
         command()
     except KeyboardInterrupt as stop:
@@ -33,12 +36,24 @@ def _run(command: Callable[[], None]) -> int:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, TypeError, ImportError, OSError) as error:
+    except Exception as error:  # any: the last line of defence, and what nobody foresaw says so and exits with 1
         if os.environ.get("FASTPROTO_TRACEBACK"):
-            raise
-        print("error: " + _message(error), file=sys.stderr)
-        return 2
+            traceback.print_exc()
+        code, sentence = _explain(error)
+        print("error: " + sentence, file=sys.stderr)
+        return code
     return 0
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    """The exit code of an error, and its sentence."""
+    message, kind = _message(error), type(error).__name__
+    memory = isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "allocate memory" in message
+    if memory:
+        return 2, f"not enough memory ({message or kind}); use a smaller data.batch_size, image size, C or D"
+    if isinstance(error, ValueError | ImportError | OSError) or kind == "MisconfigurationException":
+        return 2, message or kind
+    return 1, f"unexpected {kind}: {message}; set FASTPROTO_TRACEBACK=1 to see where, and please report it"
 
 
 def _message(error: Exception) -> str:
@@ -66,89 +81,6 @@ def _train(args: list[str]) -> None:
         print(f"validation accuracy {100 * result.validation_accuracy:.2f} % (the checkpoint was chosen on it)")
         print(f"test accuracy       {100 * result.test_accuracy:.2f} %, top-5 {100 * result.test_accuracy_top5:.2f} %")
         print(f"run folder          {result.folder}")
-
-
-def parse_train(args: list[str]) -> TrainConfig:
-    """The configuration that command-line arguments stand for.
-
-    Raises:
-        ValueError: an unknown option, key or value, in one sentence.
-        SystemExit: after --help, --version or --print_config.
-    """
-    try:
-        from jsonargparse import ArgumentError, ArgumentParser
-    except ImportError as error:
-        raise ImportError("fastproto-train needs jsonargparse: pip install 'fastproto[train]'") from error
-    from fastproto.training.config import TrainConfig
-
-    parser = ArgumentParser(
-        prog="fastproto-train",
-        description="Train a hyperspherical classifier: fixed prototypes, labels re-assigned to them as it learns.",
-        epilog="--data NAME is short for --data.name NAME (so --model, --head, --optim); - and _ are the same.",
-        exit_on_error=False,
-        version=fastproto.__version__,
-    )
-    parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
-    parser.add_class_arguments(TrainConfig, as_group=False)
-    args = _normalise_arguments(args)
-    resume = _value_of(args, "--resume")
-    if resume is not None:
-        config_file = _config_of_run(resume)
-        args = ["--config", str(config_file), "--out", str(config_file.parent), *args]
-    try:
-        parsed = parser.parse_args(args)
-    except ArgumentError as error:
-        raise ValueError(_one_sentence(str(error), parser)) from error
-    values = parsed.as_dict()
-    values.pop("config", None)
-    config = TrainConfig.from_dict(values)
-    config.check()
-    return config
-
-
-def _normalise_arguments(args: list[str]) -> list[str]:
-    """``--num-nodes`` means ``--num_nodes``, ``--data glyphs`` means ``--data.name glyphs``."""
-    normal = []
-    for arg in args:
-        if arg.startswith("--"):
-            name, equals, value = arg[2:].partition("=")
-            name = name.replace("-", "_")
-            arg = "--" + (f"{name}.name" if name in GROUPS else name) + equals + value
-        normal.append(arg)
-    return normal
-
-
-def _value_of(args: list[str], option: str) -> str | None:
-    for at, arg in enumerate(args):
-        if arg.startswith(f"{option}="):
-            return arg.partition("=")[2]
-        if arg == option and at + 1 < len(args):
-            return args[at + 1]
-    return None
-
-
-def _config_of_run(resume: str) -> Path:
-    path = Path(resume)
-    folder = path if path.is_dir() else path.parent.parent
-    config = folder / "config.yaml"
-    if not path.exists() or not config.is_file():
-        raise FileNotFoundError(
-            f"no run to resume at {resume}; expected a run folder of fastproto-train or a checkpoint"
-        )
-    return config
-
-
-def _one_sentence(message: str, parser: Any) -> str:
-    """jsonargparse's message without its usage text, with the nearest known option for an unknown one."""
-    from difflib import get_close_matches
-
-    message = " ".join(message.split())
-    known = [option for action in parser._actions for option in action.option_strings]
-    for word in message.replace("'", " ").replace('"', " ").replace("=", " ").split():
-        if word.startswith("--") and word not in known:
-            near = get_close_matches(word, known, n=1)
-            return f"unknown option {word}" + (f"; did you mean {near[0]}?" if near else "; see fastproto-train --help")
-    return message
 
 
 # --- fastproto-prototypes --------------------------------------------------------------------------------------------

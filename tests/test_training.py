@@ -329,7 +329,7 @@ def test_checkpoints_that_are_refused(tmp_path: Path) -> None:
         load_classifier(tmp_path / "other.ckpt")
     with pytest.raises(FileNotFoundError, match="no run folder"):
         fit(quick(tmp_path / "new", resume=str(tmp_path / "nowhere")))
-    with pytest.raises(ValueError, match=r"5 dimensions .* this run has 7"):
+    with pytest.raises(ValueError, match=r"head\.dim 5 .* this run has 7"):
         fit(quick(tmp_path / "new", resume=str(last), head__dim=7))
     with pytest.raises(ValueError, match="10 classes and this run has 20"):
         fit(quick(tmp_path / "new", resume=str(last), data__name="glyphs", data__num_classes=20))

@@ -51,20 +51,27 @@ class WriteCheckpoints(L.Callback):
 class MetricsFile(Logger):
     """``metrics.csv``: one row for each logged event, with a column for each quantity.
 
-    Lightning's own CSV logger starts an empty file when a run is resumed; this one keeps the rows up to the checkpoint.
+    Lightning's own CSV logger starts an empty file when a run is resumed; this one keeps the rows up to the checkpoint,
+    and ``seconds`` goes on from the last of them.
+
+    Args:
+        keep_before_step: steps that the checkpoint has done; None: a new run.
+        source: the metrics of the resumed run, where it goes on in another folder.
+
+    Raises:
+        ValueError: the file to go on from is damaged.
     """
 
-    def __init__(self, path: Path, keep_before_step: int | None = None) -> None:
+    def __init__(self, path: Path, keep_before_step: int | None = None, source: Path | None = None) -> None:
         super().__init__()
         self.path = path
         self.rows: list[dict[str, Any]] = []
         self.columns: list[str] = []  # of the file as it stands
         self.started = time.perf_counter()
-        if keep_before_step is not None and path.is_file():
-            # A crash may have cut the last line short: only lines that end count.
-            whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(whole)]
-            self.rows = [row for row in rows if int(row["step"]) < keep_before_step]
+        source = path if path.is_file() else source
+        if keep_before_step is not None and source is not None and source.is_file():
+            self.rows = _read_rows(source, keep_before_step)
+            self.started -= max((float(row.get("seconds", 0)) for row in self.rows), default=0.0)
 
     @property
     def name(self) -> str:
@@ -86,14 +93,30 @@ class MetricsFile(Logger):
         row |= metrics | {"seconds": round(time.perf_counter() - self.started, 3)}
         self.rows.append(row)
         if self.columns and set(row) <= set(self.columns):
-            with self.path.open("a", newline="") as file:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self.columns, restval="").writerow(row)
             return
         self.columns = list(dict.fromkeys(key for known in self.rows for key in known))
         write_whole(self.path, self._write)
 
     def _write(self, path: Path) -> None:
-        with path.open("w", newline="") as file:
+        with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
+
+
+def _read_rows(path: Path, before_step: int) -> list[dict[str, Any]]:
+    """A crash may have cut the last line short: only lines that end count."""
+    try:
+        whole = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+        rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(whole)]
+        kept = [row for row in rows if int(row["step"]) < before_step]
+        if not all(math.isfinite(float(row.get("seconds", 0))) and None not in row for row in kept):
+            raise ValueError("a row does not fit the columns")
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is not the metrics file of a run ({type(error).__name__}: {error}); "
+            "restore it, or move it away to go on without its rows"
+        ) from error
+    return kept

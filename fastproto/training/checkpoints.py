@@ -39,6 +39,7 @@ def describe(module: Classifier) -> dict[str, Any]:
         "config": module.config.to_dict(),
         "class_names": list(module.class_names),
         "preprocessing": module.preprocessing.to_dict(),
+        "data": module.data_facts,
     }
 
 
@@ -102,20 +103,3 @@ def load_classifier(path: str | os.PathLike[str], device: torch.device | str = "
     except RuntimeError as error:
         raise ValueError(f"{path} holds weights that do not fit its own configuration; train again") from error
     return module.to(device).eval()
-
-
-def check_resumable(content: dict[str, Any], module: Classifier, path: Path) -> None:
-    """Raise ValueError where a checkpoint belongs to other classes or another metric space than this run's."""
-    old = TrainConfig.from_dict(content[KEY]["config"])
-    pairs = (
-        ("classes", len(content[KEY]["class_names"]), len(module.class_names)),
-        ("dimensions (head.dim)", old.head.dim, module.config.head.dim),
-        ("head", old.head.name, module.config.head.name),
-        ("backbone", old.model.name, module.config.model.name),
-    )
-    for what, theirs, ours in pairs:
-        if theirs != ours:
-            raise ValueError(
-                f"{path} was made with {theirs} {what} and this run has {ours}; "
-                "resume with the settings of that run, or start a new one without --resume"
-            )

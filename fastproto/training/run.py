@@ -27,18 +27,20 @@ from fastproto.data.optional import require
 from fastproto.files import write_whole
 from fastproto.head import PrototypeHead
 from fastproto.models import build_backbone
+from fastproto.training.batches import check_batches
 from fastproto.training.callbacks import MetricsFile, WriteCheckpoints
 from fastproto.training.checkpoints import (
     WholeFileIO,
-    check_resumable,
     find_checkpoint,
     load_classifier,
     read_checkpoint,
 )
 from fastproto.training.config import RENEWED_HEADS, TrainConfig
+from fastproto.training.config_files import config_text, run_of
 from fastproto.training.heads import check_head
 from fastproto.training.module import Classifier
 from fastproto.training.renewals import InitialAssignment, RenewAssignment
+from fastproto.training.resume import Resumed, check_resume, data_facts
 
 
 @dataclass(frozen=True)
@@ -120,18 +122,14 @@ def _fit_quietly(config: TrainConfig) -> RunResult:
     )
     module = Classifier.for_data(config, data)
     _check_parts(config, data)
-    resumed, step = None, None
-    if config.resume is not None:
-        resumed = find_checkpoint(config.resume)
-        content = read_checkpoint(resumed)
-        check_resumable(content, module, resumed)
-        step = int(content["global_step"])
+    module.data_facts = data_facts(data)
+    resumed = None if config.resume is None else check_resume(config, data)
     folder = run_folder(config)
     module.config = config = replace(config, out=str(folder), resume=None)
-    metrics = MetricsFile(folder / "metrics.csv", step)
+    metrics = _metrics(folder, resumed)
     checkpoints = WriteCheckpoints(folder / "checkpoints")
     if resumed is not None:
-        _bring_best(resumed, folder)
+        _bring_best(resumed.checkpoint, folder)
     callbacks: list[L.Callback] = [InitialAssignment(data), checkpoints]
     if config.head.name in RENEWED_HEADS:
         callbacks.insert(1, RenewAssignment(config.head, folder / "class_means", config.seed))
@@ -143,7 +141,9 @@ def _fit_quietly(config: TrainConfig) -> RunResult:
     note = geometry_note(len(data.class_names), config.head.dim)
     if config.head.name in RENEWED_HEADS and note:
         rank_zero_only(print)(note, file=sys.stderr)
-    _fit(trainer, module, loaders, resumed)
+    if resumed is not None and resumed.note is not None:
+        rank_zero_only(print)(resumed.note, file=sys.stderr)
+    _fit(trainer, module, loaders, None if resumed is None else resumed.checkpoint)
     folder = trainer.strategy.broadcast(folder)
     best = folder / "checkpoints" / "best.ckpt"
     chosen = read_checkpoint(best)["state_dict"] if trainer.is_global_zero else None
@@ -154,6 +154,12 @@ def _fit_quietly(config: TrainConfig) -> RunResult:
         _draw(folder, data, config)
     trainer.strategy.barrier()
     return result
+
+
+def _metrics(folder: Path, resumed: Resumed | None) -> MetricsFile:
+    if resumed is None:
+        return MetricsFile(folder / "metrics.csv")
+    return MetricsFile(folder / "metrics.csv", resumed.step, source=resumed.run / "metrics.csv")
 
 
 def _trainer(config: TrainConfig, folder: Path, metrics: MetricsFile, callbacks: list[L.Callback]) -> L.Trainer:
@@ -197,12 +203,13 @@ def _check_parts(config: TrainConfig, data: DataSplits) -> None:
             "expected no more devices than there are: use --accelerator cpu or fewer --devices"
         )
     with torch.device("meta"):
-        build_backbone(
+        backbone = build_backbone(
             config.model.name,
             channels=data.preprocessing.channels,
             image_size=data.preprocessing.image_size,
             dim=config.head.dim,
         )
+    check_batches(config, data, backbone)
     check_head(config.head, data.class_names)
 
 
@@ -240,7 +247,7 @@ def run_folder(config: TrainConfig) -> Path:
             raise ValueError(f"{folder} already holds a run; name another with --out, or go on with --resume {folder}")
         return folder
     if config.resume is not None:
-        return find_checkpoint(config.resume).parent.parent
+        return run_of(find_checkpoint(config.resume))
     name = config.name or config.data.name
     if name in ("", ".", "..") or "/" in name:
         raise ValueError(f"name is {name!r}; expected a plain folder name: use --out for a path")
@@ -257,10 +264,8 @@ def run_folder(config: TrainConfig) -> Path:
 
 @rank_zero_only
 def _write_facts(folder: Path, config: TrainConfig, trainer: L.Trainer) -> None:
-    import yaml
-
-    text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
-    write_whole(folder / "config.yaml", lambda file: file.write_text(text))
+    text = config_text(config)
+    write_whole(folder / "config.yaml", lambda file: file.write_text(text, encoding="utf-8"))
     facts = {
         "fastproto": fastproto.__version__,
         "python": platform.python_version(),
