@@ -20,7 +20,7 @@ from numba.core import sigutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.serialize import dumps
 
-from fastproto.stopping import check_stop
+from fastproto.cancellation import check_stop
 
 
 class _DamagedError(Exception):

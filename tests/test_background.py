@@ -8,7 +8,7 @@ import sys
 import torch
 
 from fastproto.assignment import in_background
-from fastproto.stopping import check_stop
+from fastproto.cancellation import check_stop
 
 HEAD = """
 import copy, os, pickle, sys, torch
@@ -33,7 +33,7 @@ sys.exit(5)
 # one has ended, one waits for a lock that nobody opens but looks whether it should stop, one is pending
 ENDED = """
 from fastproto.assignment import in_background
-from fastproto.stopping import check_stop
+from fastproto.cancellation import check_stop
 import threading
 
 def wait():

@@ -17,7 +17,7 @@ LAYERS = [
         "fastproto.files",
         "fastproto.checks",
         "fastproto.pages",
-        "fastproto.stopping",
+        "fastproto.cancellation",
         "fastproto.arguments",
         "fastproto.text_files",
         "fastproto.array_files",

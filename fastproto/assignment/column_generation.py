@@ -20,7 +20,7 @@ import numpy as np
 
 from fastproto.assignment.certificate import INTERRUPTED
 from fastproto.assignment.passes import EVERY, Array, OfRows, Rows, Scores
-from fastproto.stopping import check_stop
+from fastproto.cancellation import check_stop
 
 LIST = 24  # columns on a row's list: 16 sometimes needed a second round, 32 cost more and saved nothing
 LONGEST = 768  # of what is added to a list at once: doubled from LIST for rows that stay short of columns

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastproto.stopping import check_stop
+from fastproto.cancellation import check_stop
 from fastproto.sweep import quick_bfloat16
 
 Array = np.ndarray[Any, Any]
