@@ -1,24 +1,29 @@
 """The commands fastproto-train, fastproto-prototypes and fastproto-predict; nothing heavy is imported before its use.
 
-Exit codes: 0 done, 1 something unexpected, 2 bad input (one sentence on standard error; the whole traceback where
-FASTPROTO_TRACEBACK is set), 130 interrupted.
+Exit codes: 0 done, 1 something unexpected, 2 bad input or a file that cannot be written (one sentence on standard
+error; the whole traceback where FASTPROTO_TRACEBACK is set), 130 interrupted (SIGINT, Ctrl-C), 143 terminated
+(SIGTERM, what stopping a container sends). Where a signal ends one of several ranks, all end with 128 + its number.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fastproto
+from fastproto.stopping import how_to_go_on, stopping
 
 if TYPE_CHECKING:
     from fastproto.prototypes import Prototypes
     from fastproto.training.config import TrainConfig
 
+ALL_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GROUPS = ("data", "model", "head", "optim")  # `--data glyphs` is short for `--data.name glyphs`
 
 
@@ -26,22 +31,56 @@ def _run(command: Callable[[], None]) -> int:
     """Turn what users can cause into one sentence and an exit code."""
     try:
         command()
-    except KeyboardInterrupt as stop:
-        folder = str(stop)
-        resumable = folder and (Path(folder) / "checkpoints" / "last.ckpt").exists()
-        print(f"\ninterrupted; go on with --resume {folder}" if resumable else "\ninterrupted", file=sys.stderr)
-        return 130
+        sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, TypeError, ImportError, OSError) as error:
-        if os.environ.get("FASTPROTO_TRACEBACK"):
+        _give_up_stdout()
+    except SystemExit:
+        raise
+    except BaseException as error:
+        stopping.fail(error)  # ends the process where other ranks wait for it
+        code, text = _explain(error)
+        if code == 1:
             raise
-        print("error: " + _message(error), file=sys.stderr)
-        return 2
+        with suppress(OSError, ValueError):  # standard error may be closed, or have no room either
+            print(text, file=sys.stderr, flush=True)
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError):
+            _give_up_stdout()
+        return code
     return 0
 
 
-def _message(error: Exception) -> str:
+def _run_alone(command: Callable[[], None], args: Sequence[str] | None, signals: Sequence[signal.Signals]) -> int:
+    """The same where this process is the command: these signals end it at once, wherever it is, and its other ranks."""
+    if args is None:
+        stopping.explain = _explain
+        stopping.watch(signals)
+    code = _run(command)
+    if args is None:
+        stopping.finish(wait=20)
+    return code
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    """Exit code and text of an error: a sentence for what users can cause, else the traceback."""
+    if isinstance(error, KeyboardInterrupt):
+        advice = how_to_go_on(str(error))
+        return 130, "\ninterrupted" + (f"; {advice}" if advice else "")
+    if isinstance(error, (ValueError, TypeError, ImportError, OSError)) and not os.environ.get("FASTPROTO_TRACEBACK"):
+        return 2, "error: " + _message(error)
+    import traceback
+
+    return 1, "".join(traceback.format_exception(error)).rstrip()
+
+
+def _give_up_stdout() -> None:
+    """Nobody reads it, or it has no room: what is left in its buffer must not fail again at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _message(error: BaseException) -> str:
     """One line; of an error in a data loader's process the message alone, without torch's traceback around it."""
     text = str(error).strip()
     if "Original Traceback" in text:
@@ -54,7 +93,7 @@ def _message(error: Exception) -> str:
 
 def train(args: Sequence[str] | None = None) -> int:
     """Entry point of fastproto-train."""
-    return _run(lambda: _train(list(sys.argv[1:] if args is None else args)))
+    return _run_alone(lambda: _train(list(sys.argv[1:] if args is None else args)), args, ALL_SIGNALS)
 
 
 def _train(args: list[str]) -> None:
@@ -65,7 +104,7 @@ def _train(args: list[str]) -> None:
     if int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0:
         print(f"validation accuracy {100 * result.validation_accuracy:.2f} % (the checkpoint was chosen on it)")
         print(f"test accuracy       {100 * result.test_accuracy:.2f} %, top-5 {100 * result.test_accuracy_top5:.2f} %")
-        print(f"run folder          {result.folder}")
+        print(f"run folder          {result.folder}", flush=True)
 
 
 def parse_train(args: list[str]) -> TrainConfig:
@@ -183,7 +222,7 @@ def prototypes(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--picture", type=Path, metavar="PNG", help="where to draw (default: beside --out)")
     parser.add_argument("--version", action="version", version=fastproto.__version__)
     options = parser.parse_args(args)
-    return _run(lambda: _prototypes(options))
+    return _run_alone(lambda: _prototypes(options), args, (signal.SIGTERM,))  # Ctrl-C ends a search with its best
 
 
 def _prototypes(options: argparse.Namespace) -> None:
@@ -264,7 +303,7 @@ def predict(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--version", action="version", version=fastproto.__version__)
     options = parser.parse_args(args)
-    return _run(lambda: _predict(options))
+    return _run_alone(lambda: _predict(options), args, ALL_SIGNALS)
 
 
 def _predict(options: argparse.Namespace) -> None:
