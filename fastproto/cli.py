@@ -1,7 +1,8 @@
 """The commands fastproto-train, fastproto-prototypes and fastproto-predict; nothing heavy is imported before its use.
 
-Exit codes: 0 done, 1 something unexpected, 2 bad input, 130 interrupted. An error is one sentence on standard error,
-after the whole traceback where FASTPROTO_TRACEBACK is set.
+Exit codes: 0 done, 1 something unexpected, 2 bad input or a file that cannot be written, 130 interrupted (SIGINT,
+Ctrl-C), 143 terminated (SIGTERM, what stopping a container sends). Where a signal ends one of several ranks, all end
+with 128 + its number. An error is one sentence on standard error, after the traceback where FASTPROTO_TRACEBACK is set.
 """
 
 from __future__ import annotations
@@ -9,17 +10,22 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fastproto
+from fastproto.stopping import how_to_go_on, stopping
 from fastproto.training.command_line import parse_train
 
 if TYPE_CHECKING:
     from fastproto.prototypes import Prototypes
+
+ALL_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def _run(command: Callable[[], None]) -> int:
@@ -29,24 +35,46 @@ def _run(command: Callable[[], None]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         command()
-    except KeyboardInterrupt as stop:
-        folder = str(stop)
-        resumable = folder and (Path(folder) / "checkpoints" / "last.ckpt").exists()
-        print(f"\ninterrupted; go on with --resume {folder}" if resumable else "\ninterrupted", file=sys.stderr)
-        return 130
+        sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception as error:  # any: the last line of defence, and what nobody foresaw says so and exits with 1
-        if os.environ.get("FASTPROTO_TRACEBACK"):
-            traceback.print_exc()
-        code, sentence = _explain(error)
-        print("error: " + sentence, file=sys.stderr)
+        _give_up_stdout()
+    except SystemExit:
+        raise
+    except BaseException as error:  # any: the last line of defence, and what nobody foresaw says so and exits with 1
+        stopping.fail(error)  # ends the process where other ranks wait for it
+        code, text = _explain(error)
+        with suppress(OSError, ValueError):  # standard error may be closed, or have no room either
+            print(text, file=sys.stderr, flush=True)
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError):
+            _give_up_stdout()
         return code
     return 0
 
 
-def _explain(error: Exception) -> tuple[int, str]:
-    """The exit code of an error, and its sentence."""
+def _run_alone(command: Callable[[], None], args: Sequence[str] | None, signals: Sequence[signal.Signals]) -> int:
+    """The same where this process is the command: these signals end it at once, wherever it is, and its other ranks."""
+    if args is None:
+        stopping.explain = _explain
+        stopping.watch(signals)
+    code = _run(command)
+    if args is None:
+        stopping.finish(wait=20)
+    return code
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    """The exit code of an error, and its text: a sentence, after the traceback where that was asked for."""
+    if isinstance(error, KeyboardInterrupt):
+        advice = how_to_go_on(str(error))
+        return 130, "\ninterrupted" + (f"; {advice}" if advice else "")
+    code, sentence = _sentence(error)
+    asked = bool(os.environ.get("FASTPROTO_TRACEBACK"))
+    return code, ("".join(traceback.format_exception(error)) if asked else "") + f"error: {sentence}"
+
+
+def _sentence(error: BaseException) -> tuple[int, str]:
     message, kind = _message(error), type(error).__name__
     memory = isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "allocate memory" in message
     if memory:
@@ -56,7 +84,13 @@ def _explain(error: Exception) -> tuple[int, str]:
     return 1, f"unexpected {kind}: {message}; set FASTPROTO_TRACEBACK=1 to see where, and please report it"
 
 
-def _message(error: Exception) -> str:
+def _give_up_stdout() -> None:
+    """Nobody reads it, or it has no room: what is left in its buffer must not fail again at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _message(error: BaseException) -> str:
     """One line; of an error in a data loader's process the message alone, without torch's traceback around it."""
     text = str(error).strip()
     if "Original Traceback" in text:
@@ -69,7 +103,7 @@ def _message(error: Exception) -> str:
 
 def train(args: Sequence[str] | None = None) -> int:
     """Entry point of fastproto-train."""
-    return _run(lambda: _train(list(sys.argv[1:] if args is None else args)))
+    return _run_alone(lambda: _train(list(sys.argv[1:] if args is None else args)), args, ALL_SIGNALS)
 
 
 def _train(args: list[str]) -> None:
@@ -80,7 +114,7 @@ def _train(args: list[str]) -> None:
     if int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0:
         print(f"validation accuracy {100 * result.validation_accuracy:.2f} % (the checkpoint was chosen on it)")
         print(f"test accuracy       {100 * result.test_accuracy:.2f} %, top-5 {100 * result.test_accuracy_top5:.2f} %")
-        print(f"run folder          {result.folder}")
+        print(f"run folder          {result.folder}", flush=True)
 
 
 # --- fastproto-prototypes --------------------------------------------------------------------------------------------
@@ -115,7 +149,7 @@ def prototypes(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--picture", type=Path, metavar="PNG", help="where to draw (default: beside --out)")
     parser.add_argument("--version", action="version", version=fastproto.__version__)
     options = parser.parse_args(args)
-    return _run(lambda: _prototypes(options))
+    return _run_alone(lambda: _prototypes(options), args, (signal.SIGTERM,))  # Ctrl-C ends a search with its best
 
 
 def _prototypes(options: argparse.Namespace) -> None:
@@ -197,7 +231,7 @@ def predict(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=fastproto.__version__)
     options = parser.parse_args(args)
     unread: list[Path] = []
-    return _run(lambda: _predict(options, unread)) or (2 if unread else 0)
+    return _run_alone(lambda: _predict(options, unread), args, ALL_SIGNALS) or (2 if unread else 0)
 
 
 def _predict(options: argparse.Namespace, unread: list[Path]) -> None:

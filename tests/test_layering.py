@@ -18,6 +18,7 @@ LAYERS = [
         "fastproto.checks",
         "fastproto.pages",
         "fastproto.cancellation",
+        "fastproto.stopping",
         "fastproto.arguments",
         "fastproto.text_files",
         "fastproto.array_files",

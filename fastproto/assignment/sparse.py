@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from fastproto.compiled import compiled
 from fastproto.cancellation import check_stop
+from fastproto.compiled import compiled
 
 BIDS_PER_ROW = (
     100  # of an auction: it ends far earlier, unless bids rise in steps that are small beside what they compete for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from dataclasses import asdict, dataclass
@@ -56,7 +57,9 @@ class Prototypes:
             arrays = {"vectors": vectors.numpy(), "seconds": np.array(self.seconds), **facts_}
             write_whole(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
         elif path.suffix == ".pth":
-            write_whole(path, lambda file: torch.save({"w": vectors.T.contiguous()}, file))
+            content = io.BytesIO()  # torch's own way to a file hides why there is no room
+            torch.save({"w": vectors.T.contiguous()}, content)
+            write_whole(path, lambda file: file.write_bytes(content.getbuffer()))
         elif path.suffix == ".npy":
             write_whole(path, lambda file: np.save(file, vectors.numpy()))
         else:
