@@ -287,12 +287,14 @@ class PrototypeHead(GuardedState):
             return torch.argsort(self.assignment)
         count, device = self.num_classes, self.assignment.device
         label_of_row = torch.full_like(self.assignment, -1)
-        label_of_row.scatter_(0, self.assignment.clamp(0, count - 1), torch.arange(count, device=device))
+        within = self.assignment.clamp(0, count - 1)
+        label_of_row.scatter_(0, within, torch.arange(count, device=device))
+        bad = ((label_of_row < 0) | (within != self.assignment)).any()
         if device.type == "cpu":
-            if bool((label_of_row < 0).any()):  # so does one out of range, which leaves a row without a label
+            if bool(bad):
                 check_permutation("assignment", self.assignment, count)
             return label_of_row
-        self.flag |= BAD_ASSIGNMENT * (label_of_row < 0).any()
+        self.flag |= BAD_ASSIGNMENT * bad
         return label_of_row.clamp_min_(0)
 
     def weight_by_label(self) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastproto.backend import kernel, resolve
-from fastproto.checks import check_matrix, check_unit_rows, recording, shape_of
+from fastproto.checks import check_matrix, check_unit_rows, recording, shape_of, tracing
 from fastproto.flags import NOT_FINITE, flag_of
 from fastproto.normalise import compute_dtype, normalise
 from fastproto.operators import register
@@ -59,7 +59,7 @@ def nearest_prototypes(features: Tensor, prototypes: Tensor, k: int = 1) -> tupl
 @torch.no_grad()
 def nearest(features: Tensor, prototypes: Tensor, k: int, flag: Tensor | None) -> tuple[Tensor, Tensor]:
     """:func:`nearest_prototypes`; ``flag`` as in the loss (None: the device's own)."""
-    if not torch.jit.is_tracing():  # where shapes are recorded too, and cannot be compared
+    if not tracing():  # where shapes are recorded too, and cannot be compared
         _check(features, prototypes, k)
     if recording():
         return _in_a_graph(features, prototypes, k)
