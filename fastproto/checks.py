@@ -65,11 +65,11 @@ def check_seed(seed: Any) -> int:
     """A seed that torch and NumPy take.
 
     Raises:
-        TypeError, ValueError: no integer, or not within 0..2⁶³ - 1.
+        TypeError, ValueError: no integer, or of more than 62 bits.
     """
     number = whole("seed", seed)
-    if not 0 <= number < 2**63:
-        raise ValueError(f"seed is {number}; expected an integer in 0..2**63 - 1")
+    if abs(number) >= 2**62:
+        raise ValueError(f"seed is {number}; expected an integer of at most 62 bits, such as 0")
     return number
 
 
@@ -182,7 +182,9 @@ def check_labels(name: str, labels: Tensor, count: int) -> None:
     """The cheap part, without looking at values: int64 [B]."""
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.layout != torch.strided:
         if not isinstance(labels, Tensor):
-            raise TypeError(f"{name} are a {type(labels).__name__}; expected an int64 tensor: pass torch.as_tensor(...)")
+            raise TypeError(
+                f"{name} are a {type(labels).__name__}; expected an int64 tensor: pass torch.as_tensor(...)"
+            )
         given = str(labels.dtype) if labels.layout == torch.strided else str(labels.layout)
         raise TypeError(f"{name} are {given}; expected an int64 tensor: convert them with .long()")
     if labels.shape != (count,):
