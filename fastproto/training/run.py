@@ -40,7 +40,7 @@ from fastproto.training.config_files import config_text, run_of
 from fastproto.training.heads import check_head
 from fastproto.training.module import Classifier
 from fastproto.training.renewals import InitialAssignment, RenewAssignment
-from fastproto.training.resume import Resumed, check_resume, data_facts
+from fastproto.training.resume import Resumed, check_data, data_facts, open_run
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ def fit(config: TrainConfig) -> RunResult:
 
 def _fit_quietly(config: TrainConfig) -> RunResult:
     L.seed_everything(config.seed, verbose=False)
+    resumed = None if config.resume is None else open_run(config)
     data = load_data(
         config.data.name,
         num_classes=config.data.num_classes,
@@ -121,9 +122,10 @@ def _fit_quietly(config: TrainConfig) -> RunResult:
         fonts=config.data.fonts,
     )
     module = Classifier.for_data(config, data)
+    if resumed is not None:
+        check_data(resumed, config, data)
     _check_parts(config, data)
     module.data_facts = data_facts(data)
-    resumed = None if config.resume is None else check_resume(config, data)
     folder = run_folder(config)
     module.config = config = replace(config, out=str(folder), resume=None)
     metrics = _metrics(folder, resumed)
