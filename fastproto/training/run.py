@@ -40,7 +40,7 @@ from fastproto.training.heads import check_head
 from fastproto.training.launch import follow_rank_0, interruptible, start_ranks
 from fastproto.training.module import Classifier
 from fastproto.training.renewals import InitialAssignment, RenewAssignment
-from fastproto.training.resume import Resumed, check_resume, data_facts
+from fastproto.training.resume import Resumed, check_data, data_facts, open_run
 from fastproto.training.run_folder import FACTS, RunFolder
 
 
@@ -116,6 +116,7 @@ def fit(config: TrainConfig) -> RunResult:
 def _fit_quietly(place: RunFolder) -> RunResult:
     config = place.config
     L.seed_everything(config.seed, verbose=False)
+    resumed = None if config.resume is None else open_run(config)
     data = load_data(
         config.data.name,
         num_classes=config.data.num_classes,
@@ -124,9 +125,10 @@ def _fit_quietly(place: RunFolder) -> RunResult:
         fonts=config.data.fonts,
     )
     module = Classifier.for_data(config, data)
+    if resumed is not None:
+        check_data(resumed, config, data)
     _check_parts(config, data)
     module.data_facts = data_facts(data)
-    resumed = None if config.resume is None else check_resume(config, data)
     folder = stopping.folder = place.claim(None if resumed is None else resumed.step)
     module.config = config = replace(config, out=str(folder), resume=None)
     with interruptible(folder):
