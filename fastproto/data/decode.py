@@ -118,7 +118,9 @@ def _silence_log() -> None:
 def orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF data are damaged."""
     try:
-        return int(image.getexif().get(ORIENTATION, 1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # parsers of EXIF and XMP raise SyntaxError, struct.error, TypeError, ...
         return 1
 

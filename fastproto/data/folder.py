@@ -77,9 +77,9 @@ def load_folder(root: str | None, num_classes: int | None = None, image_size: in
 
     parts = [_joined(found) for found in files.values()]
     if len(parts) == 1:
-        parts = _split(*parts[0], classes, 0.15)
+        parts = _split(*parts[0], classes, 0.15, least=3)  # one for each of the three parts
     if len(parts) == 2:
-        parts = [*_split(*parts[0], classes, 0.10), parts[1]]
+        parts = [*_split(*parts[0], classes, 0.10, least=2), parts[1]]
     preprocessing = Preprocessing(image_size or _natural_size(sizes), 3, MEAN, STD)
     train, validation, test = (ImageFiles(paths, labels, preprocessing) for paths, labels in parts)
     return DataSplits(
@@ -142,11 +142,13 @@ def _print_notes(layout: Layout, classes: list[str], files: dict[str, list[list[
         print(f"note: {said}", file=sys.stderr)
 
 
-def _split(paths: list[Path], labels: Tensor, classes: list[str], fraction: float) -> list[tuple[list[Path], Tensor]]:
-    few = (torch.bincount(labels) < 3).nonzero().flatten().tolist()
+def _split(
+    paths: list[Path], labels: Tensor, classes: list[str], fraction: float, *, least: int
+) -> list[tuple[list[Path], Tensor]]:
+    few = (torch.bincount(labels) < least).nonzero().flatten().tolist()
     if few:
         raise ValueError(
-            f"class {shown(classes[few[0]])!r} has fewer than 3 pictures, too few to hold some out: "
+            f"class {shown(classes[few[0]])!r} has fewer than {least} pictures, too few to hold some out: "
             "add pictures, or give separate train, val and test folders"
         )
     return [([paths[i] for i in part.tolist()], labels[part]) for part in hold_out(labels, fraction, SPLIT_SEED)]
