@@ -111,3 +111,8 @@ def refuse_double_backward() -> None:
             "the losses of fastproto cannot be differentiated twice (create_graph=True was given); "
             "use fastproto.reference for second derivatives"
         )
+
+
+def recording() -> bool:
+    """Whether torch.export or torch.jit.trace is recording: a graph for other batches, which must not hold values."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()

@@ -1,47 +1,96 @@
 """The commands fastproto-train, fastproto-prototypes and fastproto-predict; nothing heavy is imported before its use.
 
-Exit codes: 0 done, 1 something unexpected, 2 bad input (one sentence on standard error; the whole traceback where
-FASTPROTO_TRACEBACK is set), 130 interrupted.
+Exit codes: 0 done, 1 something unexpected, 2 bad input or a file that cannot be written, 130 interrupted (SIGINT,
+Ctrl-C), 143 terminated (SIGTERM, what stopping a container sends). Where a signal ends one of several ranks, all end
+with 128 + its number. An error is one sentence on standard error, after the traceback where FASTPROTO_TRACEBACK is set.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fastproto
+from fastproto.stopping import how_to_go_on, stopping
+from fastproto.training.command_line import parse_train
 
 if TYPE_CHECKING:
     from fastproto.prototypes import Prototypes
-    from fastproto.training.config import TrainConfig
 
-GROUPS = ("data", "model", "head", "optim")  # `--data glyphs` is short for `--data.name glyphs`
+ALL_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def _run(command: Callable[[], None]) -> int:
     """Turn what users can cause into one sentence and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     try:
         command()
-    except KeyboardInterrupt as stop:
-        folder = str(stop)
-        resumable = folder and (Path(folder) / "checkpoints" / "last.ckpt").exists()
-        print(f"\ninterrupted; go on with --resume {folder}" if resumable else "\ninterrupted", file=sys.stderr)
-        return 130
+        sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, TypeError, ImportError, OSError) as error:
-        if os.environ.get("FASTPROTO_TRACEBACK"):
-            raise
-        print("error: " + _message(error), file=sys.stderr)
-        return 2
+        _give_up_stdout()
+    except SystemExit:
+        raise
+    except BaseException as error:  # any: the last line of defence, and what nobody foresaw says so and exits with 1
+        stopping.fail(error)  # ends the process where other ranks wait for it
+        code, text = _explain(error)
+        with suppress(OSError, ValueError):  # standard error may be closed, or have no room either
+            print(text, file=sys.stderr, flush=True)
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError):
+            _give_up_stdout()
+        return code
     return 0
 
 
-def _message(error: Exception) -> str:
+def _run_alone(command: Callable[[], None], args: Sequence[str] | None, signals: Sequence[signal.Signals]) -> int:
+    """The same where this process is the command: these signals end it at once, wherever it is, and its other ranks."""
+    if args is None:
+        stopping.explain = _explain
+        stopping.watch(signals)
+    code = _run(command)
+    if args is None:
+        stopping.finish(wait=20)
+    return code
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    """The exit code of an error, and its text: a sentence, after the traceback where that was asked for."""
+    if isinstance(error, KeyboardInterrupt):
+        advice = how_to_go_on(str(error))
+        return 130, "\ninterrupted" + (f"; {advice}" if advice else "")
+    code, sentence = _sentence(error)
+    asked = bool(os.environ.get("FASTPROTO_TRACEBACK"))
+    return code, ("".join(traceback.format_exception(error)) if asked else "") + f"error: {sentence}"
+
+
+def _sentence(error: BaseException) -> tuple[int, str]:
+    message, kind = _message(error), type(error).__name__
+    memory = isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "allocate memory" in message
+    if memory:
+        return 2, f"not enough memory ({message or kind}); use a smaller data.batch_size, image size, C or D"
+    if isinstance(error, ValueError | ImportError | OSError) or kind == "MisconfigurationException":
+        return 2, message or kind
+    return 1, f"unexpected {kind}: {message}; set FASTPROTO_TRACEBACK=1 to see where, and please report it"
+
+
+def _give_up_stdout() -> None:
+    """Nobody reads it, or it has no room: what is left in its buffer must not fail again at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _message(error: BaseException) -> str:
     """One line; of an error in a data loader's process the message alone, without torch's traceback around it."""
     text = str(error).strip()
     if "Original Traceback" in text:
@@ -54,7 +103,7 @@ def _message(error: Exception) -> str:
 
 def train(args: Sequence[str] | None = None) -> int:
     """Entry point of fastproto-train."""
-    return _run(lambda: _train(list(sys.argv[1:] if args is None else args)))
+    return _run_alone(lambda: _train(list(sys.argv[1:] if args is None else args)), args, ALL_SIGNALS)
 
 
 def _train(args: list[str]) -> None:
@@ -65,90 +114,7 @@ def _train(args: list[str]) -> None:
     if int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0:
         print(f"validation accuracy {100 * result.validation_accuracy:.2f} % (the checkpoint was chosen on it)")
         print(f"test accuracy       {100 * result.test_accuracy:.2f} %, top-5 {100 * result.test_accuracy_top5:.2f} %")
-        print(f"run folder          {result.folder}")
-
-
-def parse_train(args: list[str]) -> TrainConfig:
-    """The configuration that command-line arguments stand for.
-
-    Raises:
-        ValueError: an unknown option, key or value, in one sentence.
-        SystemExit: after --help, --version or --print_config.
-    """
-    try:
-        from jsonargparse import ArgumentError, ArgumentParser
-    except ImportError as error:
-        raise ImportError("fastproto-train needs jsonargparse: pip install 'fastproto[train]'") from error
-    from fastproto.training.config import TrainConfig
-
-    parser = ArgumentParser(
-        prog="fastproto-train",
-        description="Train a hyperspherical classifier: fixed prototypes, labels re-assigned to them as it learns.",
-        epilog="--data NAME is short for --data.name NAME (so --model, --head, --optim); - and _ are the same.",
-        exit_on_error=False,
-        version=fastproto.__version__,
-    )
-    parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
-    parser.add_class_arguments(TrainConfig, as_group=False)
-    args = _normalise_arguments(args)
-    resume = _value_of(args, "--resume")
-    if resume is not None:
-        config_file = _config_of_run(resume)
-        args = ["--config", str(config_file), "--out", str(config_file.parent), *args]
-    try:
-        parsed = parser.parse_args(args)
-    except ArgumentError as error:
-        raise ValueError(_one_sentence(str(error), parser)) from error
-    values = parsed.as_dict()
-    values.pop("config", None)
-    config = TrainConfig.from_dict(values)
-    config.check()
-    return config
-
-
-def _normalise_arguments(args: list[str]) -> list[str]:
-    """``--num-nodes`` means ``--num_nodes``, ``--data glyphs`` means ``--data.name glyphs``."""
-    normal = []
-    for arg in args:
-        if arg.startswith("--"):
-            name, equals, value = arg[2:].partition("=")
-            name = name.replace("-", "_")
-            arg = "--" + (f"{name}.name" if name in GROUPS else name) + equals + value
-        normal.append(arg)
-    return normal
-
-
-def _value_of(args: list[str], option: str) -> str | None:
-    for at, arg in enumerate(args):
-        if arg.startswith(f"{option}="):
-            return arg.partition("=")[2]
-        if arg == option and at + 1 < len(args):
-            return args[at + 1]
-    return None
-
-
-def _config_of_run(resume: str) -> Path:
-    path = Path(resume)
-    folder = path if path.is_dir() else path.parent.parent
-    config = folder / "config.yaml"
-    if not path.exists() or not config.is_file():
-        raise FileNotFoundError(
-            f"no run to resume at {resume}; expected a run folder of fastproto-train or a checkpoint"
-        )
-    return config
-
-
-def _one_sentence(message: str, parser: Any) -> str:
-    """jsonargparse's message without its usage text, with the nearest known option for an unknown one."""
-    from difflib import get_close_matches
-
-    message = " ".join(message.split())
-    known = [option for action in parser._actions for option in action.option_strings]
-    for word in message.replace("'", " ").replace('"', " ").replace("=", " ").split():
-        if word.startswith("--") and word not in known:
-            near = get_close_matches(word, known, n=1)
-            return f"unknown option {word}" + (f"; did you mean {near[0]}?" if near else "; see fastproto-train --help")
-    return message
+        print(f"run folder          {result.folder}", flush=True)
 
 
 # --- fastproto-prototypes --------------------------------------------------------------------------------------------
@@ -183,7 +149,7 @@ def prototypes(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--picture", type=Path, metavar="PNG", help="where to draw (default: beside --out)")
     parser.add_argument("--version", action="version", version=fastproto.__version__)
     options = parser.parse_args(args)
-    return _run(lambda: _prototypes(options))
+    return _run_alone(lambda: _prototypes(options), args, (signal.SIGTERM,))  # Ctrl-C ends a search with its best
 
 
 def _prototypes(options: argparse.Namespace) -> None:
@@ -265,7 +231,7 @@ def predict(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=fastproto.__version__)
     options = parser.parse_args(args)
     unread: list[Path] = []
-    return _run(lambda: _predict(options, unread)) or (2 if unread else 0)
+    return _run_alone(lambda: _predict(options, unread), args, ALL_SIGNALS) or (2 if unread else 0)
 
 
 def _predict(options: argparse.Namespace, unread: list[Path]) -> None:

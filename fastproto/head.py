@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastproto.assignment import Alignment, Assignment, align, assign, in_background
-from fastproto.checks import TINY_NORM
-from fastproto.flags import NOT_FINITE, new_flag, raise_bits, take
+from fastproto.checks import TINY_NORM, check_permutation, recording
+from fastproto.flags import BAD_ASSIGNMENT, NOT_FINITE, new_flag, raise_bits, take
 from fastproto.ipm import check_ipm, ipm_per_sample
 from fastproto.means import move_means_
 from fastproto.nearest import nearest
@@ -118,6 +118,7 @@ class PrototypeHead(GuardedState):
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64, device=device))
         self.register_buffer("skipped", torch.zeros((), dtype=torch.int64, device=device), persistent=False)
         self.register_buffer("flag", new_flag(device), persistent=False)
+        self._keep()
 
     def forward(
         self,
@@ -148,6 +149,7 @@ class PrototypeHead(GuardedState):
         """
         if (labels2 is None) != (lam is None):
             raise ValueError("labels2 and lam go together; expected both for mixup, or neither")
+        self._heal(counted_only=True)
         grouped = in_process_group() and self.training
         # A checkpointed forward runs again inside backward: the means have already counted this batch.
         recomputing = not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
@@ -262,6 +264,7 @@ class PrototypeHead(GuardedState):
 
     def logits(self, features: Tensor) -> Tensor:
         """Cosines [B, C] of each sample with the prototype of each *label*: column y is label y. Differentiable."""
+        self._sound()
         with torch.autocast(features.device.type, enabled=False):
             x = features.to(torch.promote_types(features.dtype, torch.float32))
             z = nn.functional.normalize(x, dim=1, eps=TINY_NORM)
@@ -273,13 +276,28 @@ class PrototypeHead(GuardedState):
 
     def predict_with_cosines(self, features: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
         """Labels [B, k] and the cosines [B, k] to their prototypes."""
+        self._sound()
         cosines, rows = nearest(features, self.prototypes, k, self.flag)
-        label_of_row = torch.empty_like(self.assignment)
-        label_of_row[self.assignment] = torch.arange(self.num_classes, device=self.assignment.device)
-        return label_of_row[rows], cosines
+        return self._label_of_row()[rows], cosines
+
+    @torch.no_grad()
+    def _label_of_row(self) -> Tensor:
+        """A⁻¹ [C]: numbers in 0..C-1 whatever the assignment is; on the CPU one that is no permutation is an error."""
+        if torch.compiler.is_compiling() or recording():
+            return torch.argsort(self.assignment)
+        count, device = self.num_classes, self.assignment.device
+        label_of_row = torch.full_like(self.assignment, -1)
+        label_of_row.scatter_(0, self.assignment.clamp(0, count - 1), torch.arange(count, device=device))
+        if device.type == "cpu":
+            if bool((label_of_row < 0).any()):  # so does one out of range, which leaves a row without a label
+                check_permutation("assignment", self.assignment, count)
+            return label_of_row
+        self.flag |= BAD_ASSIGNMENT * (label_of_row < 0).any()
+        return label_of_row.clamp_min_(0)
 
     def weight_by_label(self) -> Tensor:
         """W[A] [C, D]: row y is the prototype of label y; the weight of an ``nn.Linear`` without bias, for export."""
+        self._sound()
         return self.prototypes[self.assignment]
 
     @torch.no_grad()
@@ -333,6 +351,7 @@ class PrototypeHead(GuardedState):
     def _problem(self, class_means: Tensor | None, align_options: dict[str, Any] | None = None) -> Callable[[], Found]:
         """What there is to solve, given class means (None: as they are when it is solved)."""
         self.settle()
+        self._heal()
         means = self.class_means if class_means is None else class_means
         prototypes, previous = self.prototypes, self._as_assignment()
         if align_options is None:
@@ -357,6 +376,7 @@ class PrototypeHead(GuardedState):
         found = replace(found, changed=int((found.permutation.to(self.assignment.device) != self.assignment).sum()))
         self.assignment.copy_(found.permutation)
         self.prices.copy_(found.prices)
+        self._keep(decided=True)
         return found
 
     def _as_assignment(self) -> Assignment:

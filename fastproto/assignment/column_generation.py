@@ -20,6 +20,7 @@ import numpy as np
 
 from fastproto.assignment.certificate import INTERRUPTED
 from fastproto.assignment.passes import EVERY, Array, OfRows, Rows, Scores
+from fastproto.cancellation import check_stop
 
 LIST = 24  # columns on a row's list: 16 sometimes needed a second round, 32 cost more and saved nothing
 LONGEST = 768  # of what is added to a list at once: doubled from LIST for rows that stay short of columns
@@ -337,6 +338,7 @@ class Search:
         return Found(self.columns, self.prices, objective, proof.gap, self.passes, reason)
 
     def check_time(self) -> None:
+        check_stop()
         if self.deadline is not None and time.perf_counter() > self.deadline:
             raise OutOfTime
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastproto.cancellation import check_stop
 from fastproto.sweep import quick_bfloat16
 
 Array = np.ndarray[Any, Any]
@@ -95,6 +96,7 @@ class Blocks:
         step = max(32, min(512, BLOCK_BYTES // (columns * self.left.element_size()) // 32 * 32))
         room = None if self.right is None else self.left.new_empty(min(step, rows), columns)
         for start in range(0, rows, step):
+            check_stop()
             part = self.left[start : start + step]
             if self.right is not None and room is not None:
                 part = torch.mm(part, self.right.T, out=room[: len(part)])

@@ -144,9 +144,11 @@ class StaticHead(GuardedState, CosineHead):
         if assignment is None:
             assignment = torch.arange(len(prototypes))
         self.register_buffer("assignment", assignment.to(prototypes.device))
+        self._keep()
 
     def weight_by_label(self) -> Tensor:
         """W[A] [C, D]: row y is the prototype of label y."""
+        self._sound()
         return self.prototypes[self.assignment]
 
     def directions(self) -> Tensor:
@@ -155,6 +157,7 @@ class StaticHead(GuardedState, CosineHead):
 
     def pull(self, features: Tensor, labels: Tensor, loss: str) -> Tensor:
         """Eq. 6 or the squared loss of :func:`fastproto.ipm_loss` for each sample, [B]."""
+        self._heal(counted_only=True)
         return ipm_loss(features, labels, self.prototypes, self.assignment, reduction="none", loss=loss)
 
 

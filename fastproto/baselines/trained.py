@@ -54,6 +54,7 @@ class TrainedPrototypesHead(PrototypeHead):
         )
         if weights is not None:
             self.assignment.copy_(torch.arange(num_classes))
+            self._keep()
 
 
 def _directions(weights: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from dataclasses import asdict, dataclass
@@ -49,22 +50,29 @@ class Prototypes:
         path = Path(path)
         vectors = self.vectors.detach().cpu().contiguous()
         if path.suffix == ".safetensors":
-            from safetensors.torch import save
-
-            facts = {"method": self.method, "passes": str(self.passes), "seconds": repr(self.seconds)}
-            facts |= {key: repr(value) for key, value in asdict(self.quality).items()}
-            data = save({"vectors": vectors}, metadata=facts)
+            data = as_safetensors(self)
             write_whole(path, lambda file: file.write_bytes(data))
         elif path.suffix == ".npz":
             facts_ = {"method": np.array(self.method), "passes": np.array(self.passes)}
             arrays = {"vectors": vectors.numpy(), "seconds": np.array(self.seconds), **facts_}
             write_whole(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
         elif path.suffix == ".pth":
-            write_whole(path, lambda file: torch.save({"w": vectors.T.contiguous()}, file))
+            content = io.BytesIO()  # torch's own way to a file hides why there is no room
+            torch.save({"w": vectors.T.contiguous()}, content)
+            write_whole(path, lambda file: file.write_bytes(content.getbuffer()))
         elif path.suffix == ".npy":
             write_whole(path, lambda file: np.save(file, vectors.numpy()))
         else:
             raise ValueError(f"cannot write prototypes to {path}; expected a name that ends in {', '.join(SUFFIXES)}")
+
+
+def as_safetensors(prototypes: Prototypes, **more: str) -> bytes:
+    """The content of a ``.safetensors`` file: vectors; as metadata how they were made, their quality and ``more``."""
+    from safetensors.torch import save
+
+    facts = {"method": prototypes.method, "passes": str(prototypes.passes), "seconds": repr(prototypes.seconds)}
+    facts |= {key: repr(value) for key, value in asdict(prototypes.quality).items()}
+    return save({"vectors": prototypes.vectors.detach().cpu().contiguous()}, metadata=facts | more)
 
 
 def make(
