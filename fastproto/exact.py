@@ -100,9 +100,7 @@ class ExactBuffers:
             self.own.remember(buffers)
         known = bool(self.source())
         self.stamps = {
-            name: Stamp(
-                tensor, _version(tensor), tensor.data_ptr(), total_of(tensor) if known else None
-            )
+            name: Stamp(tensor, _version(tensor), tensor.data_ptr(), total_of(tensor) if known else None)
             for name, tensor in buffers.items()
         }
 

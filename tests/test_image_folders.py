@@ -322,6 +322,19 @@ def test_what_is_no_picture_is_found_before_training(content: bytes, place: str,
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM"])
+def test_truncated_pictures_are_found_before_training(kind: str, tmp_path: Path) -> None:
+    fill(tmp_path, *(f"{part}/{name}" for part in ("train", "val", "test") for name in ("cat", "dog")))
+    cut = tmp_path / "test" / "dog" / "1.png"
+    Image.effect_noise((40, 40), 90).save(cut, kind)
+    data = load_data("image-folder", root=str(tmp_path))
+    data.test.check()
+    cut.write_bytes(cut.read_bytes()[:-100])
+    data.train.check(), data.validation.check()
+    with pytest.raises(ValueError, match=r"test/dog/1\.png cannot be read \(.+\): replace the file or delete it"):
+        data.test.check()
+
+
 def test_a_picture_under_another_suffix_is_read(tmp_path: Path) -> None:
     fill(tmp_path, "cat", "dog")
     Image.new("RGB", (8, 8), "white").save(tmp_path / "cat" / "jpeg.png", "JPEG")

@@ -60,6 +60,18 @@ def picture_size(path: Path) -> tuple[int, int]:
     return with_picture(path, size, decode=False)
 
 
+def ends_well(path: Path) -> bool:
+    """Whether the end of the file is that of a PNG, JPEG, GIF or WebP file; False for what it says nothing of."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(12)
+        file.seek(max(0, size - 12))
+        end = file.read()
+    if start.startswith(b"RIFF"):
+        return size >= int.from_bytes(start[4:8], "little") + 8
+    return end.endswith((b"IEND\xaeB`\x82", b"\xff\xd9", b";"))
+
+
 def reason(error: BaseException | None) -> str:
     """One line that says why a picture cannot be read."""
     if type(error).__name__ == "UnidentifiedImageError":
