@@ -11,6 +11,7 @@ import os
 import warnings
 import zipfile
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -20,6 +21,7 @@ from numpy.lib import format as npy_format
 Array = np.ndarray[Any, np.dtype[Any]]
 
 RATIO = 100  # unpacked bytes to bytes of the archive
+LONGEST_HEADER = 10_000  # bytes, as NumPy's own limit
 ALWAYS = 2**24  # bytes that an archive of any size may unpack to
 
 
@@ -89,14 +91,23 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
         return array
 
 
-def _read_array(file: BinaryIO, size: int) -> Array:
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether it is in Fortran order, and dtype."""
     version = npy_format.read_magic(file)
     readers = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
     if version not in readers:
         raise ValueError(f"it has version {version} of the .npy format; expected a plain array of numbers")
+    length = file.read(2 if version == (1, 0) else 4)
+    if int.from_bytes(length, "little") > LONGEST_HEADER:
+        raise ValueError(f"its header is longer than {LONGEST_HEADER:,} bytes; expected a plain array of numbers")
+    header = BytesIO(length + file.read(int.from_bytes(length, "little")))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of headers that Python 2 wrote
-        shape, fortran, dtype = readers[version](file)
+        return readers[version](header)
+
+
+def _read_array(file: BinaryIO, size: int) -> Array:
+    shape, fortran, dtype = _read_header(file)
     if dtype.hasobject:
         raise ValueError("it holds pickled objects, which are not read")
     claimed = math.prod(shape) * dtype.itemsize

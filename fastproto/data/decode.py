@@ -60,6 +60,18 @@ def picture_size(path: Path) -> tuple[int, int]:
     return with_picture(path, size, decode=False)
 
 
+def ends_well(path: Path) -> bool:
+    """Whether the end of the file is that of a PNG, JPEG, GIF or WebP file; False for what it says nothing of."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(12)
+        file.seek(max(0, size - 12))
+        end = file.read()
+    if start.startswith(b"RIFF"):
+        return size >= int.from_bytes(start[4:8], "little") + 8
+    return end.endswith((b"IEND\xaeB`\x82", b"\xff\xd9", b";"))
+
+
 def reason(error: BaseException | None) -> str:
     """One line that says why a picture cannot be read."""
     if type(error).__name__ == "UnidentifiedImageError":
@@ -118,7 +130,9 @@ def _silence_log() -> None:
 def orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF data are damaged."""
     try:
-        return int(image.getexif().get(ORIENTATION, 1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # parsers of EXIF and XMP raise SyntaxError, struct.error, TypeError, ...
         return 1
 

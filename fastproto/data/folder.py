@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -13,14 +14,15 @@ from torch import Tensor
 from fastproto.text_files import text_lines
 
 from .augment import AffineJitter
-from .decode import picture_size, with_picture
+from .decode import ends_well, picture_size, with_picture
 from .layout import Layout, find_layout, notes, pictures_of
 from .preprocessing import Preprocessing
 from .splits import DataSplits, Item, LabelledImages, hold_out
 from .tree import File, class_key, shown
 
 SMALL = 64
-CHECKED = 100_000
+CHECKED = 100_000  # files that are looked at before training
+DECODED = 1_000
 SPLIT_SEED = 2024
 # Statistics of ImageNet, which photographs of other sources come close to.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -37,6 +39,18 @@ class ImageFiles(LabelledImages):
 
     def __getitem__(self, index: int) -> Item:
         return with_picture(self.paths[index], self.preprocessing.read), self.labels[index]
+
+    def check(self) -> None:
+        """Decode the pictures whose files do not end as their formats do, such as truncated ones.
+
+        At most 1,000, among the first 100,000 files: the others are found when they are asked for.
+
+        Raises:
+            ValueError: a picture cannot be decoded; the message names the file.
+        """
+        doubtful = (path for path in self.paths[:CHECKED] if not ends_well(path))
+        for path in islice(doubtful, DECODED):
+            with_picture(path, self.preprocessing.read)
 
 
 def load_folder(root: str | None, num_classes: int | None = None, image_size: int | None = None) -> DataSplits:
@@ -77,9 +91,9 @@ def load_folder(root: str | None, num_classes: int | None = None, image_size: in
 
     parts = [_joined(found) for found in files.values()]
     if len(parts) == 1:
-        parts = _split(*parts[0], classes, 0.15)
+        parts = _split(*parts[0], classes, 0.15, least=3)  # one for each of the three parts
     if len(parts) == 2:
-        parts = [*_split(*parts[0], classes, 0.10), parts[1]]
+        parts = [*_split(*parts[0], classes, 0.10, least=2), parts[1]]
     preprocessing = Preprocessing(image_size or _natural_size(sizes), 3, MEAN, STD)
     train, validation, test = (ImageFiles(paths, labels, preprocessing) for paths, labels in parts)
     return DataSplits(
@@ -142,11 +156,13 @@ def _print_notes(layout: Layout, classes: list[str], files: dict[str, list[list[
         print(f"note: {said}", file=sys.stderr)
 
 
-def _split(paths: list[Path], labels: Tensor, classes: list[str], fraction: float) -> list[tuple[list[Path], Tensor]]:
-    few = (torch.bincount(labels) < 3).nonzero().flatten().tolist()
+def _split(
+    paths: list[Path], labels: Tensor, classes: list[str], fraction: float, *, least: int
+) -> list[tuple[list[Path], Tensor]]:
+    few = (torch.bincount(labels) < least).nonzero().flatten().tolist()
     if few:
         raise ValueError(
-            f"class {shown(classes[few[0]])!r} has fewer than 3 pictures, too few to hold some out: "
+            f"class {shown(classes[few[0]])!r} has fewer than {least} pictures, too few to hold some out: "
             "add pictures, or give separate train, val and test folders"
         )
     return [([paths[i] for i in part.tolist()], labels[part]) for part in hold_out(labels, fraction, SPLIT_SEED)]

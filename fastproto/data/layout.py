@@ -44,14 +44,14 @@ def find_layout(top: Path) -> Layout:
     layout.flat = not parts
     _leave_files(inside.files, left, top)
     if layout.flat:
-        layout.parts["train"] = Part(root, _classes(root, folders))
+        layout.parts["train"] = Part(root, _classes(root, folders, 2))
         return layout
     for folder in folders:
         if part_of(folder.path.name) is None:
             left.add("folder beside the parts", folder.path)
     for name, folder in parts.items():
         below = listing(folder, left)
-        classes = _classes(folder, [*below.folders, *below.linked])
+        classes = _classes(folder, [*below.folders, *below.linked], 2 if name == "train" else 1)
         _leave_files(below.files, left, top)
         layout.parts[name] = Part(folder, classes)
     _check_known(layout)
@@ -102,7 +102,7 @@ def _check_apart(folders: list[Folder], meaning: str) -> None:
             )
 
 
-def _classes(root: Folder, folders: list[Folder]) -> dict[str, Folder]:
+def _classes(root: Folder, folders: list[Folder], least: int) -> dict[str, Folder]:
     classes: dict[str, Folder] = {}
     for folder in folders:
         other = classes.setdefault(class_key(folder.path.name), folder)
@@ -111,11 +111,11 @@ def _classes(root: Folder, folders: list[Folder]) -> dict[str, Folder]:
                 f"the class folders {other.path.name!a} and {folder.path.name!a} in {shown(str(root.path))} "
                 "are one name in two encodings of Unicode: put their pictures into one folder"
             )
-    if len(classes) < 2:
+    if len(classes) < least:
         raise ValueError(
             f"the folder {shown(str(root.path))} has {len(classes)} class folders"
             + (f" ({shown(folders[0].path.name)})" if folders else "")
-            + ": give a folder with at least 2"
+            + f": give a folder with at least {least}"
         )
     _check_apart(folders, "belong to two classes")
     return dict(sorted(classes.items()))

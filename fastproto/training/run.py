@@ -201,6 +201,8 @@ def _trainer(config: TrainConfig, folder: Path, metrics: MetricsFile, callbacks:
 def _check_parts(config: TrainConfig, data: DataSplits) -> None:
     """Find out that a backbone, a head or its files do not fit before there is a run folder."""
     require("matplotlib", "the pictures of a run")
+    for part in (data.train, data.validation, data.test):
+        part.check()
     if config.accelerator == "gpu" and torch.cuda.device_count() < config.devices:
         raise ValueError(
             f"accelerator is gpu with {config.devices} devices and this machine has {torch.cuda.device_count()} GPUs; "
