@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastproto.checks import check_matrix, check_unit_rows, shape_of
+from fastproto.checks import check_matrix, check_sharpness, check_unit_rows, shape_of
 from fastproto.files import write_whole
 from fastproto.prototypes.quality import Quality, measure_prototypes, unit_rows
 
@@ -88,6 +88,7 @@ def load_prototypes(
         FileNotFoundError: no such file.
         ValueError: an unknown suffix, a damaged file, one that holds something else, NaN, zero rows.
     """
+    t = check_sharpness(t)
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no prototype file {path}; make one with fastproto-prototypes --out {path}")

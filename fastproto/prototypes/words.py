@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fastproto.checks import check_sharpness
 from fastproto.prototypes.files import Prototypes, make
 from fastproto.prototypes.quality import unit_rows
 
@@ -41,6 +42,7 @@ def load_word_vectors(
         ValueError: fewer than two names or the same name twice, names that are not in the file, rows of unequal length,
             numbers that cannot be read, zero or non-finite vectors.
     """
+    t = check_sharpness(t)
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file of word vectors at {path}; expected text or .npz: check the path")
