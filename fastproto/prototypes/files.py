@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fastproto.array_files import check_torch_archive, read_npy, read_npz
-from fastproto.checks import check_matrix, check_unit_rows, shape_of
+from fastproto.checks import check_matrix, check_sharpness, check_unit_rows, shape_of
 from fastproto.files import write_whole
 from fastproto.prototypes.quality import Quality, measure_prototypes, unit_rows
 
@@ -101,6 +101,7 @@ def load_prototypes(
         FileNotFoundError: no such file.
         ValueError: an unknown suffix, a damaged file, one that holds something else, NaN, zero rows.
     """
+    t = check_sharpness(t)
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no prototype file {path}; make one with fastproto-prototypes --out {path}")
