@@ -157,6 +157,7 @@ def test_in_another_folder_the_rows_come_along(run: Path) -> None:
     assert resume(run, "--out", "elsewhere") == 0
     assert tree(run) == before
     old, new = metrics(run / "metrics.csv"), metrics(Path("elsewhere/metrics.csv"))
+    assert resume(Path("elsewhere")) == 0  # it has all that a run has
     assert new[:-1] == old[:-1] and float(new[-1]["seconds"]) >= float(old[-2]["seconds"])
 
 

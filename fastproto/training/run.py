@@ -131,7 +131,7 @@ def _fit_quietly(config: TrainConfig) -> RunResult:
     metrics = _metrics(folder, resumed)
     checkpoints = WriteCheckpoints(folder / "checkpoints")
     if resumed is not None:
-        _bring_best(resumed.checkpoint, folder)
+        _bring_checkpoints(resumed.checkpoint, folder)
     callbacks: list[L.Callback] = [InitialAssignment(data), checkpoints]
     if config.head.name in RENEWED_HEADS:
         callbacks.insert(1, RenewAssignment(config.head, folder / "class_means", config.seed))
@@ -216,11 +216,13 @@ def _check_parts(config: TrainConfig, data: DataSplits) -> None:
 
 
 @rank_zero_only
-def _bring_best(resumed: Path, folder: Path) -> None:
-    """The best checkpoint so far comes along where a run goes on in another folder."""
-    best, here = resumed.parent / "best.ckpt", folder / "checkpoints" / "best.ckpt"
-    if best.is_file() and not here.exists():
-        write_whole(here, lambda file: file.write_bytes(best.read_bytes()))
+def _bring_checkpoints(resumed: Path, folder: Path) -> None:
+    """Where a run goes on in another folder, its best checkpoint comes along and the one that it goes on from."""
+    for name, source in (("best.ckpt", resumed.parent / "best.ckpt"), ("last.ckpt", resumed)):
+        here = folder / "checkpoints" / name
+        if source.is_file() and not here.exists():
+            data = source.read_bytes()
+            write_whole(here, lambda file, data=data: file.write_bytes(data))  # type: ignore[misc]
 
 
 def geometry_note(num_classes: int, dim: int) -> str | None:
