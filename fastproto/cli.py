@@ -1,7 +1,8 @@
 """The commands fastproto-train, fastproto-prototypes and fastproto-predict; nothing heavy is imported before its use.
 
-Exit codes: 0 done, 1 something unexpected, 2 bad input, 130 interrupted. An error is one sentence on standard error,
-after the whole traceback where FASTPROTO_TRACEBACK is set.
+Exit codes: 0 done, 1 something unexpected, 2 bad input or a file that cannot be written, 130 interrupted (SIGINT,
+Ctrl-C), 143 terminated (SIGTERM, what stopping a container sends). Where a signal ends one of several ranks, all end
+with 128 + its number. An error is one sentence on standard error, after the traceback where FASTPROTO_TRACEBACK is set.
 """
 
 from __future__ import annotations
@@ -9,19 +10,24 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fastproto
 from fastproto.arguments import Parser
+from fastproto.stopping import how_to_go_on, stopping
 from fastproto.training.command_line import parse_train
 
 if TYPE_CHECKING:
     from fastproto.prototypes import Prototypes
+
+ALL_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def _run(command: Callable[[], None]) -> int:
@@ -31,24 +37,50 @@ def _run(command: Callable[[], None]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         command()
-    except KeyboardInterrupt as stop:
-        folder = str(stop)
-        resumable = folder and (Path(folder) / "checkpoints" / "last.ckpt").exists()
-        print(f"\ninterrupted; go on with --resume {folder}" if resumable else "\ninterrupted", file=sys.stderr)
-        return 130
+        sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception as error:  # any: the last line of defence, and what nobody foresaw says so and exits with 1
-        if os.environ.get("FASTPROTO_TRACEBACK"):
-            traceback.print_exc()
-        code, sentence = _explain(error)
-        print("error: " + sentence, file=sys.stderr)
+        _give_up_stdout()
+    except SystemExit:
+        raise
+    except BaseException as error:  # any: the last line of defence, and what nobody foresaw says so and exits with 1
+        stopping.fail(error)  # ends the process where other ranks wait for it
+        code, text = _explain(error)
+        with suppress(OSError, ValueError):  # standard error may be closed, or have no room either
+            print(text, file=sys.stderr, flush=True)
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError):
+            _give_up_stdout()
         return code
     return 0
 
 
-def _explain(error: Exception) -> tuple[int, str]:
-    """The exit code of an error, and its sentence."""
+def _run_alone(command: Callable[[], None], args: Sequence[str] | None, signals: Sequence[signal.Signals]) -> int:
+    """The same where this process is the command: these signals end it at once, wherever it is, and its other ranks."""
+    if args is None:
+        stopping.explain = _explain
+        stopping.watch(signals)
+    code = _run(command)
+    if args is None:
+        stopping.finish(wait=20)
+    return code
+
+
+def _given(args: Sequence[str] | None) -> list[str]:
+    return list(sys.argv[1:] if args is None else args)
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    """The exit code of an error, and its text: a sentence, after the traceback where that was asked for."""
+    if isinstance(error, KeyboardInterrupt):
+        advice = how_to_go_on(str(error))
+        return 130, "\ninterrupted" + (f"; {advice}" if advice else "")
+    code, sentence = _sentence(error)
+    asked = bool(os.environ.get("FASTPROTO_TRACEBACK"))
+    return code, ("".join(traceback.format_exception(error)) if asked else "") + f"error: {sentence}"
+
+
+def _sentence(error: BaseException) -> tuple[int, str]:
     message, kind = _message(error), type(error).__name__
     memory = isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "allocate memory" in message
     if memory:
@@ -58,7 +90,13 @@ def _explain(error: Exception) -> tuple[int, str]:
     return 1, f"unexpected {kind}: {message}; set FASTPROTO_TRACEBACK=1 to see where, and please report it"
 
 
-def _message(error: Exception) -> str:
+def _give_up_stdout() -> None:
+    """Nobody reads it, or it has no room: what is left in its buffer must not fail again at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _message(error: BaseException) -> str:
     """One line; of an error in a data loader's process the message alone, without torch's traceback around it."""
     text = str(error).strip()
     if "Original Traceback" in text:
@@ -71,7 +109,7 @@ def _message(error: Exception) -> str:
 
 def train(args: Sequence[str] | None = None) -> int:
     """Entry point of fastproto-train."""
-    return _run(lambda: _train(list(sys.argv[1:] if args is None else args)))
+    return _run_alone(lambda: _train(_given(args)), args, ALL_SIGNALS)
 
 
 def _train(args: list[str]) -> None:
@@ -82,7 +120,7 @@ def _train(args: list[str]) -> None:
     if int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0:
         print(f"validation accuracy {100 * result.validation_accuracy:.2f} % (the checkpoint was chosen on it)")
         print(f"test accuracy       {100 * result.test_accuracy:.2f} %, top-5 {100 * result.test_accuracy_top5:.2f} %")
-        print(f"run folder          {result.folder}")
+        print(f"run folder          {result.folder}", flush=True)
 
 
 # --- fastproto-prototypes --------------------------------------------------------------------------------------------
@@ -96,7 +134,8 @@ OF_SGD = {"form", "subset_size", "lr", "iterations"}
 
 def prototypes(args: Sequence[str] | None = None) -> int:
     """Entry point of fastproto-prototypes."""
-    return _run(lambda: _prototypes(vars(_prototypes_parser().parse_args(sys.argv[1:] if args is None else args))))
+    signals = (signal.SIGTERM,)  # Ctrl-C ends a search with its best
+    return _run_alone(lambda: _prototypes(vars(_prototypes_parser().parse_args(_given(args)))), args, signals)
 
 
 def _prototypes_parser() -> Parser:
@@ -137,11 +176,12 @@ def _prototypes(given: dict[str, Any]) -> None:
     picture = _picture(given)
     _check_outputs(out, picture)
     from fastproto.prototypes import load_prototypes, load_word_vectors
+    from fastproto.prototypes.words import read_names
 
     if "measure" in given:
         found = load_prototypes(given["measure"], t=t)
     elif "words" in given:
-        found = load_word_vectors(given["words"], _names(given["names"]), t=t)
+        found = load_word_vectors(given["words"], read_names(given["names"]), t=t)
     else:
         found = _estimated(given)
     print(quality_table(found))
@@ -203,18 +243,6 @@ def _check_outputs(out: Path | None, picture: Path | None) -> None:
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise ValueError(f"{option} is {path} and nothing can be written in {folder}; expected another folder")
-
-
-def _names(path: Path) -> list[str]:
-    if not path.is_file():
-        raise FileNotFoundError(f"--names is {path}; expected a text file with a class name in each line")
-    data = path.read_bytes()
-    utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))  # as some editors save
-    try:
-        text = data.decode("utf-16" if utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"--names is {path}, which is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    return [name.strip() for name in text.splitlines() if name.strip()]
 
 
 def _estimated(given: dict[str, Any]) -> Prototypes:
@@ -280,10 +308,13 @@ def predict(args: Sequence[str] | None = None) -> int:
     parser.add_argument("-k", type=int, default=1, help="labels for each image (default 1)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--version", action="version", version=fastproto.__version__)
-    return _run(lambda: _predict(parser.parse_args(sys.argv[1:] if args is None else args)))
+    unread: list[Path] = []
+    code = _run_alone(lambda: _predict(parser.parse_args(_given(args)), unread), args, ALL_SIGNALS)
+    return code or (2 if unread else 0)
 
 
-def _predict(options: argparse.Namespace) -> None:
+def _predict(options: argparse.Namespace, unread: list[Path]) -> None:
+    """Label the pictures, in order; those that cannot be read are named on standard error and put into ``unread``."""
     import torch
 
     from fastproto.training.checkpoints import load_classifier
@@ -295,21 +326,38 @@ def _predict(options: argparse.Namespace) -> None:
     classifier = load_classifier(options.checkpoint, options.device)
     if not 1 <= options.k <= len(classifier.class_names):
         raise ValueError(f"-k is {options.k}; expected 1..{len(classifier.class_names)}, the number of classes")
+    _print_any_name()
     for path in options.images:
+        try:
+            image = _read_image(path, classifier)
+        except (ValueError, OSError) as error:
+            print("error: " + _message(error), file=sys.stderr)
+            unread.append(path)
+            continue
         with torch.no_grad():
-            features = classifier(_read_image(path, classifier)[None].to(options.device))
+            features = classifier(image[None].to(options.device))
             labels, cosines = classifier.head.predict_with_cosines(features, options.k)
         found = zip(labels[0].tolist(), cosines[0].tolist(), strict=True)
         print(path, *(f"{classifier.class_names[label]}\t{cosine:.4f}" for label, cosine in found), sep="\t")
 
 
 def _read_image(path: Path, classifier: Any) -> Any:
-    from PIL import Image, UnidentifiedImageError
+    from fastproto.data.decode import reason, with_picture
 
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no image {path}; expected a file that Pillow can read")
     try:
-        with Image.open(path) as image:
-            return classifier.preprocessing.read(image)
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} is not a readable image; expected a whole PNG, JPEG or the like") from error
+        return with_picture(path, classifier.preprocessing.read)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not a readable image ({reason(error.__cause__)}); expected a whole PNG, JPEG or the like"
+        ) from error
+
+
+def _print_any_name() -> None:
+    """File names need not be text in the encoding of standard output: their bytes are printed as they are."""
+    from io import TextIOWrapper
+
+    if isinstance(sys.stdout, TextIOWrapper):
+        utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")

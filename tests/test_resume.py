@@ -93,7 +93,7 @@ def test_a_refused_setting_changes_nothing(setting: str, run: Path, capsys: pyte
         (["--optim.epochs", "1"], "optim.epochs is 1 and .* has done 2"),
         (["--optim.lr", "0.5"], "optim.lr is 0.5 .* no epoch is left"),
         (["--optim.epochs", "3", "--devices", "2000"], "2000 devices"),
-        (["--optim.epochs", "3", "--out", "taken"], "taken already holds another run"),
+        (["--optim.epochs", "3", "--out", "taken"], "taken holds config.yaml, which a run would overwrite"),
     ],
 )
 def test_what_cannot_be_done_is_refused(
@@ -145,7 +145,7 @@ def test_the_same_settings_are_no_change(run: Path, capsys: pytest.CaptureFixtur
     given = [f"--{key}={value}" for key, value in values.items() if value is not None and key != "out"]
     before = tree(run / "checkpoints")
     assert resume(run / "checkpoints" / "last.ckpt", *given, "--config", str(run / "config.yaml")) == 2
-    assert "already holds another run" in capsys.readouterr().err  # the file names the folder of the original
+    assert "already holds a run" in capsys.readouterr().err  # the file names the folder of the original
     assert resume(run / "checkpoints" / "last.ckpt", *given, "--data.num_classes", "10") == 0
     assert "after epoch" not in capsys.readouterr().err
     assert tree(run / "checkpoints") == before

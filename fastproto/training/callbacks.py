@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import lightning as L
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from fastproto.files import write_whole
+from fastproto.files import naming, write_whole
+from fastproto.stopping import stopping
 from fastproto.training.checkpoints import KEY, describe
 from fastproto.training.module import Classifier
 
@@ -46,6 +49,13 @@ class WriteCheckpoints(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if (self.folder / "best.ckpt").exists():
             self.best = tuple(state_dict["best"])
+
+
+class EndOtherRanks(L.Callback):
+    """An error of one rank ends all: the others would wait for it in their next collective."""
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        stopping.fail(exception)
 
 
 class MetricsFile(Logger):
@@ -93,11 +103,21 @@ class MetricsFile(Logger):
         row |= metrics | {"seconds": round(time.perf_counter() - self.started, 3)}
         self.rows.append(row)
         if self.columns and set(row) <= set(self.columns):
-            with self.path.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, self.columns, restval="").writerow(row)
+            self._append(row)
             return
         self.columns = list(dict.fromkeys(key for known in self.rows for key in known))
         write_whole(self.path, self._write)
+
+    def _append(self, row: dict[str, Any]) -> None:
+        whole = self.path.stat().st_size
+        with naming(self.path):
+            try:
+                with self.path.open("a", newline="", encoding="utf-8") as file:
+                    csv.DictWriter(file, self.columns, restval="").writerow(row)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.truncate(self.path, whole)  # no room: not half a line either
+                raise
 
     def _write(self, path: Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
