@@ -211,8 +211,9 @@ def _check_used(given: dict[str, Any]) -> None:
             raise ValueError("--objective is max_cosine and --method sgd minimises L_uni; expected --method lbfgs")
     else:
         unused, condition = given.keys() - OF_FILES[mode] - COMMON, f"with --{mode}"
-        if mode == "words" and "names" not in given:
-            raise ValueError("--words is given without --names; expected a text file with a class name in each line")
+        if mode == "words" and not given.get("names", Path()).is_file():
+            names = f"--names {given['names']}, which is no file" if "names" in given else "no --names"
+            raise ValueError(f"--words is given with {names}; expected a text file with a class name in each line")
     wrong = sorted(unused & given.keys())
     if wrong:
         option = "--no-cache" if wrong[0] == "cache" else "--" + wrong[0].replace("_", "-")

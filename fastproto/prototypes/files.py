@@ -114,18 +114,14 @@ def load_prototypes(
         raise ValueError(
             f"{path} could not be read as prototypes ({reason}); expected a whole {path.suffix} file: make it again"
         ) from error
-    if not vectors.is_floating_point() or vectors.layout is not torch.strided or vectors.is_meta:
-        raise ValueError(f"{path} holds {_what(vectors)}; expected a matrix of floating-point numbers")
+    if not vectors.is_floating_point():
+        raise ValueError(f"{path} holds a tensor of {vectors.dtype}; expected a matrix of floating-point numbers")
     check_matrix(str(path), vectors, min_rows=2)
     vectors = vectors.float()
     if path.suffix in (".pth", ".pt", ".npy"):
         vectors = unit_rows(str(path), vectors)
     check_unit_rows(str(path), vectors)
     return make(vectors, t, method, passes=passes, seconds=seconds, device=device)
-
-
-def _what(tensor: Tensor) -> str:
-    return "a tensor without values" if tensor.is_meta else f"a {tensor.layout} tensor of {tensor.dtype}"
 
 
 class _WrongContentError(ValueError):

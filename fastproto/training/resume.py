@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fastproto.data import DataSplits
+from fastproto.training.callbacks import MetricsFile
 from fastproto.training.checkpoints import KEY, find_checkpoint, read_checkpoint
 from fastproto.training.config import TrainConfig
 from fastproto.training.config_files import run_of
@@ -110,8 +111,8 @@ def open_run(config: TrainConfig) -> Resumed:
 
     Raises:
         FileNotFoundError: no such run or checkpoint.
-        ValueError: a damaged checkpoint, a setting that a resumed run cannot change, fewer epochs than are done, an
-            ``out`` that holds another run.
+        ValueError: a damaged checkpoint, a setting that a resumed run cannot change, or fewer epochs
+            than are done.
     """
     assert config.resume is not None
     path = find_checkpoint(config.resume)
@@ -137,7 +138,9 @@ def open_run(config: TrainConfig) -> Resumed:
             f"{path} has done {done} of optim.epochs {new.optim.epochs}; expected more --optim.epochs"
         )
     _check_folder(new, run)
-    return Resumed(path, run, content, changed, done)
+    found = Resumed(path, run, content, changed, done)
+    MetricsFile(run / "metrics.csv", found.step)  # reads it, and raises where it is damaged
+    return found
 
 
 def check_data(resumed: Resumed, config: TrainConfig, data: DataSplits) -> None:
@@ -245,16 +248,8 @@ def _check_samples(facts: dict[str, Any], data: DataSplits, changed: dict[str, t
 
 
 def _check_folder(config: TrainConfig, run: Path) -> None:
-    from lightning.pytorch.utilities import rank_zero_only
-
-    if config.out is None:
-        if not (run / "config.yaml").is_file():
-            raise ValueError(f"{config.resume} lies in no run folder; name the folder to go on in with --out")
-        return
-    out = Path(config.out)
-    taken = any((out / name).exists() for name in ("config.yaml", "metrics.csv", "checkpoints"))
-    if taken and not os.path.samefile(out, run) and rank_zero_only(lambda: True)():
-        raise ValueError(f"{out} already holds another run than {run}; name another folder with --out, or leave it out")
+    if config.out is None and not (run / "config.yaml").is_file():
+        raise ValueError(f"{config.resume} lies in no run folder; name the folder to go on in with --out")
 
 
 def _check_weights(content: dict[str, Any], config: TrainConfig, data: DataSplits, path: Path) -> None:

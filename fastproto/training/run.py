@@ -149,7 +149,7 @@ def _run_in(folder: Path, module: Classifier, data: DataSplits, resumed: Resumed
     loaders = Loaders(config, data)
     _write_facts(folder, config, trainer, checkpoint)
     if checkpoint is not None:
-        _bring_best(checkpoint, folder)
+        _bring_checkpoints(checkpoint, folder)
     start_ranks(trainer)
     note = geometry_note(len(data.class_names), config.head.dim)
     if config.head.name in RENEWED_HEADS and note:
@@ -220,12 +220,13 @@ def _check_parts(config: TrainConfig, data: DataSplits) -> None:
 
 
 @rank_zero_only
-def _bring_best(resumed: Path, folder: Path) -> None:
-    """The best checkpoint so far comes along where a run goes on in another folder."""
-    best, here = resumed.parent / "best.ckpt", folder / "checkpoints" / "best.ckpt"
-    if best.is_file() and not here.exists():
-        content = best.read_bytes()
-        write_whole(here, lambda file: file.write_bytes(content))
+def _bring_checkpoints(resumed: Path, folder: Path) -> None:
+    """Where a run goes on in another folder, its best checkpoint comes along and the one that it goes on from."""
+    for name, source in (("best.ckpt", resumed.parent / "best.ckpt"), ("last.ckpt", resumed)):
+        here = folder / "checkpoints" / name
+        if source.is_file() and not here.exists():
+            data = source.read_bytes()
+            write_whole(here, lambda file, data=data: file.write_bytes(data))  # type: ignore[misc]
 
 
 def geometry_note(num_classes: int, dim: int) -> str | None:

@@ -17,6 +17,7 @@ from fastproto.files import remove_abandoned
 from fastproto.stopping import stopping
 from fastproto.training.checkpoints import find_checkpoint
 from fastproto.training.config import TrainConfig
+from fastproto.training.config_files import run_of
 
 FACTS = "versions.json"  # the first file that a run writes: it says that the folder is a run's
 FOLDERS = ("checkpoints", "class_means")
@@ -100,7 +101,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         if self.config.resume is not None and _is_rank_0():
             checkpoint = find_checkpoint(self.config.resume)
-            folder = checkpoint.parent.parent
+            folder = run_of(checkpoint)
             if self._own(folder):
                 self.lock = Lock(folder)
         return self
@@ -126,8 +127,8 @@ class RunFolder:
         out = None if config.out is None else Path(config.out)
         if not _is_rank_0():
             return self._elsewhere()
-        if config.resume is not None and self._own(find_checkpoint(config.resume).parent.parent):
-            folder = out or find_checkpoint(config.resume).parent.parent
+        if config.resume is not None and self._own(run_of(find_checkpoint(config.resume))):
+            folder = out or run_of(find_checkpoint(config.resume))
         elif out is None:
             folder, self.lock = _first_free(config.name or config.data.name)
         elif not str(config.out).strip():
@@ -148,7 +149,7 @@ class RunFolder:
         if self.config.out is not None:
             return Path(self.config.out)
         if self.config.resume is not None:
-            return find_checkpoint(self.config.resume).parent.parent
+            return run_of(find_checkpoint(self.config.resume))
         return Path("runs") / (self.config.name or self.config.data.name)
 
 
