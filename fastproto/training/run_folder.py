@@ -14,7 +14,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from fastproto.files import remove_abandoned
-from fastproto.stopping import stopping
+from fastproto.stopping import has_checkpoint, stopping
 from fastproto.training.checkpoints import find_checkpoint
 from fastproto.training.config import TrainConfig
 
@@ -205,7 +205,7 @@ def _claim_new(folder: Path) -> Lock:
 def _check_free(folder: Path) -> None:
     facts = _facts(folder)
     begun = facts is not None and facts.get("resumed") is None
-    if _holds_run(folder) or (begun and _holds_checkpoint(folder)):
+    if _holds_run(folder) or (begun and has_checkpoint(folder)):
         raise ValueError(f"{folder} already holds a run; name another with --out, or go on with --resume {folder}")
     foreign = [name for name in WRITTEN if os.path.lexists(folder / name)] if facts is None else []
     if foreign:
@@ -217,10 +217,6 @@ def _check_free(folder: Path) -> None:
 
 def _holds_run(folder: Path) -> bool:
     return (folder / "checkpoints" / "last.ckpt").exists() or _is_finished(folder)
-
-
-def _holds_checkpoint(folder: Path) -> bool:
-    return any((folder / "checkpoints").glob("*.ckpt"))
 
 
 def _is_finished(folder: Path) -> bool:
