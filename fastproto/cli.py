@@ -68,7 +68,8 @@ def _explain(error: BaseException) -> tuple[int, str]:
         advice = how_to_go_on(str(error))
         return 130, "\ninterrupted" + (f"; {advice}" if advice else "")
     if isinstance(error, (ValueError, TypeError, ImportError, OSError)) and not os.environ.get("FASTPROTO_TRACEBACK"):
-        return 2, "error: " + _message(error)
+        advice = how_to_go_on(stopping.folder) if isinstance(error, OSError) else None
+        return 2, "error: " + _message(error) + (f": {advice}" if advice else "")
     import traceback
 
     return 1, "".join(traceback.format_exception(error)).rstrip()

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -178,21 +179,11 @@ def begin_again(config: TrainConfig) -> TrainConfig:
 
 def _claim_new(folder: Path) -> Lock:
     """Make the folder, or take over what an unfinished start has left in it."""
-    try:
+    with _saying_why(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         lock = Lock(folder)
-    except FileExistsError as error:
-        raise ValueError(
-            f"{folder} is a file or a link that leads nowhere; expected a folder for the run: name another with --out"
-        ) from error
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ValueError(
-            f"{folder} cannot be a run folder ({reason}); expected a folder that can be made and written: "
-            "name another with --out"
-        ) from error
     try:
         _check_free(folder)
         _remove_unfinished(folder)
@@ -200,6 +191,22 @@ def _claim_new(folder: Path) -> Lock:
         lock.release()
         raise
     return lock
+
+
+@contextlib.contextmanager
+def _saying_why(folder: Path) -> Iterator[None]:
+    """What the system says of a path becomes a sentence that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileExistsError):
+            reason = "it is a file, or a link that leads nowhere"
+        else:
+            reason = (error.strerror or str(error)).lower()
+        raise ValueError(
+            f"{folder} cannot be a run folder ({reason}); expected a folder that can be made and written: "
+            "name another with --out"
+        ) from error
 
 
 def _check_free(folder: Path) -> None:
@@ -254,13 +261,12 @@ def _first_free(name: str) -> tuple[Path, Lock]:
     number = 1
     while True:
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            if not folder.parent.is_dir():
-                raise ValueError(
-                    f"{folder.parent} is not a folder; expected one for the runs: name another with --out"
-                ) from None
-            number += 1
-        else:
-            return folder, Lock(folder)
+        with _saying_why(folder):
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                if not folder.parent.is_dir():  # a link that leads nowhere
+                    raise
+                number += 1
+            else:
+                return folder, Lock(folder)
