@@ -359,9 +359,8 @@ def _read_image(path: Path, classifier: Any) -> Any:
 
 
 def _print_any_name() -> None:
-    """File names need not be text in the encoding of standard output: their bytes are printed as they are."""
+    """Escape what the encoding of standard output lacks, as on standard error: file names need not be text."""
     from io import TextIOWrapper
 
     if isinstance(sys.stdout, TextIOWrapper):
-        utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
-        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+        sys.stdout.reconfigure(errors="backslashreplace")
