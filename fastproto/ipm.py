@@ -216,7 +216,7 @@ def loss_and_gradient(
     if skipped is not None:
         skipped += inverse.isnan().sum()
     residual = (z * w).sum(1, keepdim=True) - 1
-    scale = torch.where(inverse.isnan(), 0.0, factor)
+    scale = torch.full_like(inverse, factor).masked_fill_(inverse.isnan(), 0.0)  # where() of numbers is float32
     if weight is not None:
         scale = scale * weight[:, None]
     gradient = (w - (residual + 1) * z) * (scale * residual * inverse.nan_to_num())
