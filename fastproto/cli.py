@@ -1,47 +1,102 @@
 """The commands fastproto-train, fastproto-prototypes and fastproto-predict; nothing heavy is imported before its use.
 
-Exit codes: 0 done, 1 something unexpected, 2 bad input (one sentence on standard error; the whole traceback where
-FASTPROTO_TRACEBACK is set), 130 interrupted.
+Exit codes: 0 done, 1 something unexpected, 2 bad input or a file that cannot be written, 130 interrupted (SIGINT,
+Ctrl-C), 143 terminated (SIGTERM, what stopping a container sends). Where a signal ends one of several ranks, all end
+with 128 + its number. An error is one sentence on standard error, after the traceback where FASTPROTO_TRACEBACK is set.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fastproto
+from fastproto.arguments import Parser
+from fastproto.stopping import how_to_go_on, stopping
+from fastproto.training.command_line import parse_train
 
 if TYPE_CHECKING:
     from fastproto.prototypes import Prototypes
-    from fastproto.training.config import TrainConfig
 
-GROUPS = ("data", "model", "head", "optim")  # `--data glyphs` is short for `--data.name glyphs`
+ALL_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def _run(command: Callable[[], None]) -> int:
     """Turn what users can cause into one sentence and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     try:
         command()
-    except KeyboardInterrupt as stop:
-        folder = str(stop)
-        resumable = folder and (Path(folder) / "checkpoints" / "last.ckpt").exists()
-        print(f"\ninterrupted; go on with --resume {folder}" if resumable else "\ninterrupted", file=sys.stderr)
-        return 130
+        sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, TypeError, ImportError, OSError) as error:
-        if os.environ.get("FASTPROTO_TRACEBACK"):
-            raise
-        print("error: " + _message(error), file=sys.stderr)
-        return 2
+        _give_up_stdout()
+    except SystemExit:
+        raise
+    except BaseException as error:  # any: the last line of defence, and what nobody foresaw says so and exits with 1
+        stopping.fail(error)  # ends the process where other ranks wait for it
+        code, text = _explain(error)
+        with suppress(OSError, ValueError):  # standard error may be closed, or have no room either
+            print(text, file=sys.stderr, flush=True)
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError):
+            _give_up_stdout()
+        return code
     return 0
 
 
-def _message(error: Exception) -> str:
+def _run_alone(command: Callable[[], None], args: Sequence[str] | None, signals: Sequence[signal.Signals]) -> int:
+    """The same where this process is the command: these signals end it at once, wherever it is, and its other ranks."""
+    if args is None:
+        stopping.explain = _explain
+        stopping.watch(signals)
+    code = _run(command)
+    if args is None:
+        stopping.finish(wait=20)
+    return code
+
+
+def _given(args: Sequence[str] | None) -> list[str]:
+    return list(sys.argv[1:] if args is None else args)
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    """The exit code of an error, and its text: a sentence, after the traceback where that was asked for."""
+    if isinstance(error, KeyboardInterrupt):
+        advice = how_to_go_on(str(error))
+        return 130, "\ninterrupted" + (f"; {advice}" if advice else "")
+    code, sentence = _sentence(error)
+    asked = bool(os.environ.get("FASTPROTO_TRACEBACK"))
+    return code, ("".join(traceback.format_exception(error)) if asked else "") + f"error: {sentence}"
+
+
+def _sentence(error: BaseException) -> tuple[int, str]:
+    message, kind = _message(error), type(error).__name__
+    memory = isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "allocate memory" in message
+    if memory:
+        return 2, f"not enough memory ({message or kind}); use a smaller data.batch_size, image size, C or D"
+    if isinstance(error, ValueError | ImportError | OSError) or kind == "MisconfigurationException":
+        return 2, message or kind
+    return 1, f"unexpected {kind}: {message}; set FASTPROTO_TRACEBACK=1 to see where, and please report it"
+
+
+def _give_up_stdout() -> None:
+    """Nobody reads it, or it has no room: what is left in its buffer must not fail again at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _message(error: BaseException) -> str:
     """One line; of an error in a data loader's process the message alone, without torch's traceback around it."""
     text = str(error).strip()
     if "Original Traceback" in text:
@@ -54,7 +109,7 @@ def _message(error: Exception) -> str:
 
 def train(args: Sequence[str] | None = None) -> int:
     """Entry point of fastproto-train."""
-    return _run(lambda: _train(list(sys.argv[1:] if args is None else args)))
+    return _run_alone(lambda: _train(_given(args)), args, ALL_SIGNALS)
 
 
 def _train(args: list[str]) -> None:
@@ -65,100 +120,30 @@ def _train(args: list[str]) -> None:
     if int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0:
         print(f"validation accuracy {100 * result.validation_accuracy:.2f} % (the checkpoint was chosen on it)")
         print(f"test accuracy       {100 * result.test_accuracy:.2f} %, top-5 {100 * result.test_accuracy_top5:.2f} %")
-        print(f"run folder          {result.folder}")
-
-
-def parse_train(args: list[str]) -> TrainConfig:
-    """The configuration that command-line arguments stand for.
-
-    Raises:
-        ValueError: an unknown option, key or value, in one sentence.
-        SystemExit: after --help, --version or --print_config.
-    """
-    try:
-        from jsonargparse import ArgumentError, ArgumentParser
-    except ImportError as error:
-        raise ImportError("fastproto-train needs jsonargparse: pip install 'fastproto[train]'") from error
-    from fastproto.training.config import TrainConfig
-
-    parser = ArgumentParser(
-        prog="fastproto-train",
-        description="Train a hyperspherical classifier: fixed prototypes, labels re-assigned to them as it learns.",
-        epilog="--data NAME is short for --data.name NAME (so --model, --head, --optim); - and _ are the same.",
-        exit_on_error=False,
-        version=fastproto.__version__,
-    )
-    parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
-    parser.add_class_arguments(TrainConfig, as_group=False)
-    args = _normalise_arguments(args)
-    resume = _value_of(args, "--resume")
-    if resume is not None:
-        config_file = _config_of_run(resume)
-        args = ["--config", str(config_file), "--out", str(config_file.parent), *args]
-    try:
-        parsed = parser.parse_args(args)
-    except ArgumentError as error:
-        raise ValueError(_one_sentence(str(error), parser)) from error
-    values = parsed.as_dict()
-    values.pop("config", None)
-    config = TrainConfig.from_dict(values)
-    config.check()
-    return config
-
-
-def _normalise_arguments(args: list[str]) -> list[str]:
-    """``--num-nodes`` means ``--num_nodes``, ``--data glyphs`` means ``--data.name glyphs``."""
-    normal = []
-    for arg in args:
-        if arg.startswith("--"):
-            name, equals, value = arg[2:].partition("=")
-            name = name.replace("-", "_")
-            arg = "--" + (f"{name}.name" if name in GROUPS else name) + equals + value
-        normal.append(arg)
-    return normal
-
-
-def _value_of(args: list[str], option: str) -> str | None:
-    for at, arg in enumerate(args):
-        if arg.startswith(f"{option}="):
-            return arg.partition("=")[2]
-        if arg == option and at + 1 < len(args):
-            return args[at + 1]
-    return None
-
-
-def _config_of_run(resume: str) -> Path:
-    path = Path(resume)
-    folder = path if path.is_dir() else path.parent.parent
-    config = folder / "config.yaml"
-    if not path.exists() or not config.is_file():
-        raise FileNotFoundError(
-            f"no run to resume at {resume}; expected a run folder of fastproto-train or a checkpoint"
-        )
-    return config
-
-
-def _one_sentence(message: str, parser: Any) -> str:
-    """jsonargparse's message without its usage text, with the nearest known option for an unknown one."""
-    from difflib import get_close_matches
-
-    message = " ".join(message.split())
-    known = [option for action in parser._actions for option in action.option_strings]
-    for word in message.replace("'", " ").replace('"', " ").replace("=", " ").split():
-        if word.startswith("--") and word not in known:
-            near = get_close_matches(word, known, n=1)
-            return f"unknown option {word}" + (f"; did you mean {near[0]}?" if near else "; see fastproto-train --help")
-    return message
+        print(f"run folder          {result.folder}", flush=True)
 
 
 # --- fastproto-prototypes --------------------------------------------------------------------------------------------
 
 
+PICTURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg")
+COMMON = {"t", "out", "picture"}
+OF_FILES = {"measure": {"measure"}, "words": {"words", "names"}}  # what is used beside what they have in common
+OF_SGD = {"form", "subset_size", "lr", "iterations"}
+
+
 def prototypes(args: Sequence[str] | None = None) -> int:
     """Entry point of fastproto-prototypes."""
-    parser = argparse.ArgumentParser(
+    signals = (signal.SIGTERM,)  # Ctrl-C ends a search with its best
+    return _run_alone(lambda: _prototypes(vars(_prototypes_parser().parse_args(_given(args)))), args, signals)
+
+
+def _prototypes_parser() -> Parser:
+    """What is not given is absent: a setting that would go unused is an error, its default is none."""
+    parser = Parser(
         prog="fastproto-prototypes",
         description="Make, measure and draw prototypes: unit vectors spread over the sphere.",
+        argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--num-classes", type=int, help="how many prototypes")
     parser.add_argument("--dim", type=int, help="dimension of the space")
@@ -168,62 +153,41 @@ def prototypes(args: Sequence[str] | None = None) -> int:
         "--words", type=Path, metavar="FILE", help="word vectors (text or .npz) as prototypes: see --names"
     )
     parser.add_argument("--names", type=Path, metavar="FILE", help="class names for --words, one a line")
-    parser.add_argument("--objective", default="uniform", choices=("uniform", "max_cosine"))
-    parser.add_argument("--method", default="auto", choices=("auto", "lbfgs", "binary_code", "sgd"))
-    parser.add_argument("--t", type=float, default=2.0, help="sharpness of the Gaussian potential (default 2)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--objective", choices=("uniform", "max_cosine"), help="(default uniform)")
+    parser.add_argument("--method", choices=("auto", "lbfgs", "binary_code", "sgd"), help="(default auto)")
+    parser.add_argument("--t", type=float, help="sharpness of the Gaussian potential (default 2)")
+    parser.add_argument("--seed", type=int, help="of the random starts (default 0)")
     parser.add_argument("--max-passes", type=int, help="sweeps over all pairs to spend at most")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS")
-    parser.add_argument("--form", default="eq5", choices=("eq5", "within_batch"), help="of --method sgd")
+    parser.add_argument("--form", choices=("eq5", "within_batch"), help="of --method sgd (default eq5)")
     parser.add_argument("--subset-size", type=int, metavar="ROWS", help="of --method sgd: rows moved in a step")
-    parser.add_argument("--lr", type=float, default=0.1, help="of --method sgd (default 0.1)")
-    parser.add_argument("--iterations", type=int, default=1000, help="of --method sgd (default 1000)")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--no-cache", action="store_true", help="neither read nor write the cache")
+    parser.add_argument("--lr", type=float, help="of --method sgd (default 0.1)")
+    parser.add_argument("--iterations", type=int, help="of --method sgd (default 1000)")
+    parser.add_argument("--device", help="cpu (default), or cuda on a GPU")
+    parser.add_argument("--no-cache", action="store_false", dest="cache", help="neither read nor write the cache")
     parser.add_argument("--picture", type=Path, metavar="PNG", help="where to draw (default: beside --out)")
     parser.add_argument("--version", action="version", version=fastproto.__version__)
-    options = parser.parse_args(args)
-    return _run(lambda: _prototypes(options))
+    return parser
 
 
-def _prototypes(options: argparse.Namespace) -> None:
-    from fastproto.prototypes import estimate_prototypes, load_prototypes, load_word_vectors
-    from fastproto.prototypes.files import SUFFIXES
+def _prototypes(given: dict[str, Any]) -> None:
+    _check_used(given)
+    t, out = given.get("t", 2.0), given.get("out")
+    picture = _picture(given)
+    _check_outputs(out, picture)
+    from fastproto.prototypes import load_prototypes, load_word_vectors
+    from fastproto.prototypes.words import read_names
 
-    if options.out is not None and options.out.suffix not in SUFFIXES:
-        raise ValueError(f"--out is {options.out}; expected a name that ends in {', '.join(SUFFIXES)}")
-    if options.measure is not None:
-        found = load_prototypes(options.measure, t=options.t)
-    elif options.words is not None:
-        if options.names is None or not options.names.is_file():
-            raise ValueError(f"--names is {options.names}; expected a text file with a class name in each line")
-        names = [name.strip() for name in options.names.read_text(encoding="utf-8").splitlines() if name.strip()]
-        found = load_word_vectors(options.words, names, t=options.t)
-    elif options.num_classes is None or options.dim is None:
-        raise ValueError("nothing to do; expected --num-classes C --dim D [--out FILE], --measure FILE or --words FILE")
+    if "measure" in given:
+        found = load_prototypes(given["measure"], t=t)
+    elif "words" in given:
+        found = load_word_vectors(given["words"], read_names(given["names"]), t=t)
     else:
-        found = estimate_prototypes(
-            options.num_classes,
-            options.dim,
-            objective=options.objective,
-            t=options.t,
-            method=options.method,
-            seed=options.seed,
-            device=options.device,
-            max_passes=options.max_passes,
-            time_limit=options.time_limit,
-            progress=sys.stderr.isatty(),
-            cache=not options.no_cache,
-            form=options.form,
-            subset_size=options.subset_size,
-            lr=options.lr,
-            iterations=options.iterations,
-        )
+        found = _estimated(given)
     print(quality_table(found))
-    if options.out is not None:
-        found.save(options.out)
-        print(f"written to          {options.out}")
-    picture = options.picture or (options.out.with_suffix(".png") if options.out is not None else None)
+    if out is not None:
+        found.save(out)
+        print(f"written to          {out}")
     if picture is not None:
         from fastproto.pictures import draw_prototypes
 
@@ -232,6 +196,87 @@ def _prototypes(options: argparse.Namespace) -> None:
         draw_prototypes(found.vectors.cpu().numpy(), picture, title=title, bound=found.quality.max_cosine_bound)
         sphere = f" and {picture.with_stem(picture.stem + '-sphere')}" if dim == 3 else ""
         print(f"drawn in            {picture}{sphere}")
+
+
+def _check_used(given: dict[str, Any]) -> None:
+    """Raise ValueError for options that are missing, and for those that would be passed over."""
+    mode = next((name for name in OF_FILES if name in given), None)
+    if mode is None and not {"num_classes", "dim"} <= given.keys():
+        raise ValueError("nothing to do; expected --num-classes C --dim D [--out FILE], --measure FILE or --words FILE")
+    if mode is None:
+        sgd = given.get("method") == "sgd"
+        unused = {"names"} | (set() if sgd else OF_SGD)
+        condition = "without --words" if "names" in given else "without --method sgd"
+        if sgd and given.get("objective") == "max_cosine":
+            raise ValueError("--objective is max_cosine and --method sgd minimises L_uni; expected --method lbfgs")
+    else:
+        unused, condition = given.keys() - OF_FILES[mode] - COMMON, f"with --{mode}"
+        if mode == "words" and "names" not in given:
+            raise ValueError("--words is given without --names; expected a text file with a class name in each line")
+    wrong = sorted(unused & given.keys())
+    if wrong:
+        option = "--no-cache" if wrong[0] == "cache" else "--" + wrong[0].replace("_", "-")
+        raise ValueError(f"{option} has no meaning {condition}; leave it out")
+
+
+def _picture(given: dict[str, Any]) -> Path | None:
+    """Where to draw; beside ``--out`` only where matplotlib is installed."""
+    if "picture" in given:
+        return Path(given["picture"])
+    if "out" not in given or find_spec("matplotlib") is None:
+        return None
+    out: Path = given["out"]
+    return out.with_suffix(".png")
+
+
+def _check_outputs(out: Path | None, picture: Path | None) -> None:
+    """Find out before minutes of work that a file cannot be written."""
+    from fastproto.prototypes.files import SUFFIXES
+
+    for option, path, suffixes in (("--out", out, SUFFIXES), ("--picture", picture, PICTURES)):
+        if path is None:
+            continue
+        if path.suffix not in suffixes:
+            raise ValueError(f"{option} is {path}; expected a name that ends in {', '.join(suffixes)}")
+        if path.is_dir():
+            raise ValueError(f"{option} is {path}, a folder; expected the name of a file")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise ValueError(f"{option} is {path} and nothing can be written in {folder}; expected another folder")
+
+
+def _estimated(given: dict[str, Any]) -> Prototypes:
+    from fastproto.prototypes import estimate_prototypes
+
+    settings = {name: value for name, value in given.items() if name not in ("num_classes", "dim", "out", "picture")}
+    count, dim, seed = given["num_classes"], given["dim"], given.get("seed", 0)
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed is {seed}; expected 0 <= seed < 2^32")
+    # The vectors, their gradient and the two of a step, in float64.
+    if count > 0 and dim > 0 and 32 * count * dim > _memory():
+        raise ValueError(
+            f"--num-classes is {count} and --dim {dim}; such prototypes need {32 * count * dim / 2**30:.0f} GiB and "
+            f"this machine has {_memory() / 2**30:.0f}: expected fewer"
+        )
+    _check_device(given.get("device", "cpu"))
+    return estimate_prototypes(count, dim, progress=sys.stderr.isatty(), **settings)
+
+
+def _memory() -> float:
+    """Bytes of this machine; infinite where it does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:  # torch's, for names and for devices that are not there
+        raise ValueError(f"--device is {device}, which is not there; expected cpu, or cuda on a GPU") from error
 
 
 def quality_table(found: Prototypes) -> str:
@@ -254,7 +299,7 @@ def quality_table(found: Prototypes) -> str:
 
 def predict(args: Sequence[str] | None = None) -> int:
     """Entry point of fastproto-predict."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastproto-predict",
         description="Print labels and cosines for images, with a checkpoint of fastproto-train.",
     )
@@ -263,11 +308,13 @@ def predict(args: Sequence[str] | None = None) -> int:
     parser.add_argument("-k", type=int, default=1, help="labels for each image (default 1)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--version", action="version", version=fastproto.__version__)
-    options = parser.parse_args(args)
-    return _run(lambda: _predict(options))
+    unread: list[Path] = []
+    code = _run_alone(lambda: _predict(parser.parse_args(_given(args)), unread), args, ALL_SIGNALS)
+    return code or (2 if unread else 0)
 
 
-def _predict(options: argparse.Namespace) -> None:
+def _predict(options: argparse.Namespace, unread: list[Path]) -> None:
+    """Label the pictures, in order; those that cannot be read are named on standard error and put into ``unread``."""
     import torch
 
     from fastproto.training.checkpoints import load_classifier
@@ -279,21 +326,38 @@ def _predict(options: argparse.Namespace) -> None:
     classifier = load_classifier(options.checkpoint, options.device)
     if not 1 <= options.k <= len(classifier.class_names):
         raise ValueError(f"-k is {options.k}; expected 1..{len(classifier.class_names)}, the number of classes")
+    _print_any_name()
     for path in options.images:
+        try:
+            image = _read_image(path, classifier)
+        except (ValueError, OSError) as error:
+            print("error: " + _message(error), file=sys.stderr)
+            unread.append(path)
+            continue
         with torch.no_grad():
-            features = classifier(_read_image(path, classifier)[None].to(options.device))
+            features = classifier(image[None].to(options.device))
             labels, cosines = classifier.head.predict_with_cosines(features, options.k)
         found = zip(labels[0].tolist(), cosines[0].tolist(), strict=True)
         print(path, *(f"{classifier.class_names[label]}\t{cosine:.4f}" for label, cosine in found), sep="\t")
 
 
 def _read_image(path: Path, classifier: Any) -> Any:
-    from PIL import Image, UnidentifiedImageError
+    from fastproto.data.decode import reason, with_picture
 
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no image {path}; expected a file that Pillow can read")
     try:
-        with Image.open(path) as image:
-            return classifier.preprocessing.read(image)
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} is not a readable image; expected a whole PNG, JPEG or the like") from error
+        return with_picture(path, classifier.preprocessing.read)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not a readable image ({reason(error.__cause__)}); expected a whole PNG, JPEG or the like"
+        ) from error
+
+
+def _print_any_name() -> None:
+    """File names need not be text in the encoding of standard output: their bytes are printed as they are."""
+    from io import TextIOWrapper
+
+    if isinstance(sys.stdout, TextIOWrapper):
+        utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")

@@ -1,30 +1,104 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all; temporary files of dead processes are removed."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import tempfile
-from collections.abc import Callable
+import re
+import secrets
+import socket
+import time
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+# `.NAME.HOST-PID-RANDOM.part.SUFFIX`: the host and the process tell whether anybody still writes it.
+_TEMPORARY = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.part(\.[^.]*)?", re.DOTALL)
+_HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+_ABANDONED = 86400.0  # seconds after which nobody on another host still writes
+_live: set[Path] = set()  # temporary files of this process
+_cleaned: set[Path] = set()  # folders that this process has looked through
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
-    """Call ``write`` with a temporary name in the same folder, then rename: a reader never sees half a file."""
+    """Call ``write`` with a temporary name in the same folder, then rename: a reader never sees half a file.
+
+    Before a process first writes into a folder, what killed processes have left there under temporary names is removed.
+
+    Raises:
+        OSError: the file cannot be written (no room, no permission); one sentence that names ``path``. What was there
+            before is untouched.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(descriptor)
-    temporary = Path(name)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent not in _cleaned:
+            _cleaned.add(path.parent)
+            remove_abandoned(path.parent)
+        temporary = path.parent / _temporary_name(path)
+        _live.add(temporary)
+        try:
+            write(temporary)
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            _live.discard(temporary)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError inside becomes a sentence that names the file; ``errno`` stays."""
     try:
-        write(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        reason = (error.strerror or os.strerror(error.errno)).lower()
+        sentence = f"{path} cannot be written ({reason}); expected a place with room and permission for it"
+        named = type(error)(f"{sentence}; what was there before is untouched")
+        named.errno = error.errno
+        raise named from error
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+def _temporary_name(path: Path) -> str:
+    """At most 255 bytes, as file systems ask for, however long the name."""
+    tail = f".{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}"
+    stem = path.stem.encode()[: max(254 - len(tail.encode()), 1)]
+    return f".{stem.decode(errors='ignore') or 'x'}{tail}"
+
+
+def remove_abandoned(folder: Path, *, claimed: bool = False) -> None:
+    """Remove temporary files of processes that are dead; nothing else is touched, and nothing raises.
+
+    Args:
+        folder: where to look, not below it.
+        claimed: whether no other process may write in this folder, so that all but this process's own are abandoned.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _TEMPORARY.fullmatch(entry.name)
+            if found is None or Path(entry.path) in _live:
+                continue
+            with contextlib.suppress(OSError):
+                if claimed or _abandoned(found["host"], int(found["pid"]), entry.stat(follow_symlinks=False).st_mtime):
+                    os.unlink(entry.path)
+
+
+def _abandoned(host: str, pid: int, written: float) -> bool:
+    if host != _HOST or os.name != "posix":
+        return time.time() - written > _ABANDONED
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        pass
+    return False
+
+
+def remove_own_temporaries() -> None:
+    """Remove what this process is writing: it is about to end without unwinding."""
+    for temporary in tuple(_live):
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

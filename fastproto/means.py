@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastproto.backend import kernel, resolve
-from fastproto.checks import check_label_range, check_labels, check_matrix, shape_of
+from fastproto.checks import check_label_range, check_labels, check_matrix, check_momentum, shape_of
 from fastproto.flags import flag_of
 from fastproto.normalise import normalise, not_finite
 from fastproto.operators import register
@@ -44,8 +44,7 @@ def update_class_means_(
         raise TypeError(f"means are {means.dtype}; expected float32 or float64: small updates vanish in less")
     if means.shape[1] != features.shape[1]:
         raise ValueError(f"means are {shape_of(means)} and features {shape_of(features)}; expected the same D")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum is {momentum}; expected 0 <= momentum < 1, such as 0.9")
+    momentum = check_momentum(momentum)
     if nan_policy not in ("raise", "skip"):
         raise ValueError(f"nan_policy is {nan_policy!r}; expected 'raise' or 'skip'")
     if len(labels):

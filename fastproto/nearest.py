@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from fastproto.backend import kernel, resolve
-from fastproto.checks import check_matrix, check_unit_rows, shape_of
+from fastproto.checks import check_k, check_matrix, check_unit_rows, recording, shape_of, tracing
 from fastproto.flags import NOT_FINITE, flag_of
-from fastproto.normalise import normalise
+from fastproto.normalise import compute_dtype, normalise
+from fastproto.operators import register
 
 BLOCK = 2048  # rows of one block of a B×C matrix that is never stored whole: 2048² float32 are 16 MiB
 KERNEL_MAX_K = 32  # of top_scores
@@ -58,15 +59,28 @@ def nearest_prototypes(features: Tensor, prototypes: Tensor, k: int = 1) -> tupl
 @torch.no_grad()
 def nearest(features: Tensor, prototypes: Tensor, k: int, flag: Tensor | None) -> tuple[Tensor, Tensor]:
     """:func:`nearest_prototypes`; ``flag`` as in the loss (None: the device's own)."""
+    if not tracing():  # where shapes are recorded too, and cannot be compared
+        k = _check(features, prototypes, k)
+    if recording():
+        return _in_a_graph(features, prototypes, k)
+    if torch.compiler.is_compiling():
+        found: tuple[Tensor, Tensor] = _operator(features, prototypes, k, flag)
+        return found
+    return _nearest(features, prototypes, k, flag)
+
+
+def _check(features: Tensor, prototypes: Tensor, k: int) -> int:
     check_matrix("features", features, min_rows=0)
     check_matrix("prototypes", prototypes)
     if prototypes.shape[1] != features.shape[1]:
         raise ValueError(
             f"features are {shape_of(features)} and prototypes {shape_of(prototypes)}; expected the same D"
         )
-    if not 1 <= k <= len(prototypes):
-        raise ValueError(f"k is {k}; expected 1..{len(prototypes)}, the number of prototypes")
-    with torch.autocast(features.device.type, enabled=False):
+    return check_k(k, len(prototypes))
+
+
+def _nearest(features: Tensor, prototypes: Tensor, k: int, flag: Tensor | None) -> tuple[Tensor, Tensor]:
+    with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
         # the kernel keeps the candidates of a row in registers; a longer list is sorted by torch
         if k <= KERNEL_MAX_K and resolve("nearest_prototypes", features, prototypes).backend == "triton":
             z, inverse = normalise(features, skip=True)
@@ -81,6 +95,22 @@ def nearest(features: Tensor, prototypes: Tensor, k: int, flag: Tensor | None) -
         if k <= SCAN_MAX and resolve("nearest_prototypes", z, prototypes).backend == "numba":
             return _with_numba(z, prototypes.float(), k)
         return _streaming_top(z, prototypes, k)
+
+
+def _nearest_shapes(features: Tensor, prototypes: Tensor, k: int, flag: Tensor | None) -> tuple[Tensor, Tensor]:
+    rows = features.shape[0]
+    return features.new_empty(rows, k, dtype=compute_dtype(features)), features.new_empty(rows, k, dtype=torch.int64)
+
+
+_operator = register("nearest_prototypes", _nearest, _nearest_shapes, mutates=["flag"])
+
+
+def _in_a_graph(features: Tensor, prototypes: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The same for any batch size in torch's own operators, which exported and traced graphs are made of."""
+    with torch.autocast(features.device.type, enabled=False):
+        z, inverse = normalise(features, skip=True)
+        cosines, indices = _top(z @ prototypes.to(z.dtype).T, k)
+        return torch.where(inverse.isnan(), torch.nan, cosines), indices
 
 
 def _with_numba(z: Tensor, w: Tensor, k: int) -> tuple[Tensor, Tensor]:

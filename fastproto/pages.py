@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+from contextlib import suppress
 
 from torch import Tensor
 
@@ -20,5 +21,6 @@ def ask_for_large_pages(tensor: Tensor) -> Tensor:
     if tensor.device.type == "cpu" and sys.platform == "linux" and advice is not None and tensor.nbytes >= MIN_BYTES:
         first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
         length = tensor.data_ptr() + tensor.nbytes - first
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), advice)
+        with suppress(OSError, AttributeError):  # no C library to ask; what it answers does not matter
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), advice)
     return tensor

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import os
+import io
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from fastproto.files import write_whole
 
 Array = NDArray[Any]
 Table = dict[str, dict[int, float]]  # column -> row of the file -> the finite number there
@@ -218,13 +220,9 @@ def _picture(out: Path, width: float, height: float, title: str = "") -> Iterato
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     figure.suptitle(textwrap.fill(_text(title, 400), int(9.5 * width)), parse_math=False)
     yield figure
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        figure.savefig(temporary, format=out.suffix[1:] or "png", dpi=DPI)
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    drawn = io.BytesIO()  # Pillow's own way to a file has no error number where there is no room
+    figure.savefig(drawn, format=out.suffix[1:] or "png", dpi=DPI)
+    write_whole(out, lambda file: file.write_bytes(drawn.getbuffer()))
 
 
 def _text(name: str, most: int) -> str:

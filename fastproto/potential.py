@@ -148,6 +148,9 @@ def potential_and_pull(
         if others is None:
             others, self_index = points, torch.arange(len(points), device=points.device)
         rounded = rounded and (weights is None or points.shape[1] >= WEIGHTED_MIN_DIM)
+        rounded = rounded and not (weights is not None and torch.are_deterministic_algorithms_enabled())
+        if torch.are_deterministic_algorithms_enabled() and precision != "highest":
+            precision = "higher"  # needs no correction by cuBLAS, which may refuse to run in this mode
         options = {"self_index": self_index, "weights": weights, "precision": precision if rounded else "highest"}
         result: tuple[Tensor, Tensor] = kernel("gaussian_potential")(points, others, t=t, centre=centre, **options)
         return result

@@ -11,6 +11,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+class OtherRankError(ValueError):
+    """What is wrong is wrong on another rank, whose own error says more."""
+
+    of_another_rank = True
+
+
 def in_process_group() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
@@ -21,7 +27,7 @@ def all_counts(count: int, device: torch.device) -> list[int]:
     dist.all_gather(counts, torch.tensor(count, device=device))
     sizes = [int(size) for size in counts]
     if count >= 0 and min(sizes) < 0:
-        raise ValueError(
+        raise OtherRankError(
             f"rank {sizes.index(-1)} was given a bad batch; expected good ones on all ranks: see its error"
         )
     return sizes

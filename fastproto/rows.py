@@ -8,30 +8,20 @@ compiles nothing: numba does so at the first call and keeps the result on disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastproto.checks import TINY_NORM
+from fastproto.compiled import compiled
 
 GOOD, BAD_LABEL, BAD_ASSIGNMENT, NOT_FINITE, NOT_UNIT = range(5)
 REORDER = {"reassoc", "contract", "nsz", "arcp"}  # without "nnan" and "ninf": NaN and inf have to be seen
 AHEAD = 12  # rows: far enough for the memory to answer, few enough for the second cache
 _ZERO, _ONE, _INFINITE = np.float32(0), np.float32(1), np.float32(np.inf)
 _TINY = np.float32(TINY_NORM**2)
-
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """Kept on disk where numba finds a folder that it may write to, else compiled anew in each process."""
-    try:
-        return njit(function, cache=True, nogil=True, fastmath=REORDER)
-    except RuntimeError:
-        return njit(function, nogil=True, fastmath=REORDER)
 
 
 @intrinsic
@@ -52,13 +42,13 @@ def _fetch(_context, matrix, row, column):
     return types.void(matrix, types.intp, types.intp), ask
 
 
-@compiled
+@compiled(fastmath=REORDER)
 def fetch_row(matrix, row):
     for column in range(0, matrix.shape[1], 16):  # 16 float32 are a line
         _fetch(matrix, row, column)  # type: ignore[call-arg]  # numba itself gives the context
 
 
-@compiled
+@compiled(fastmath=REORDER)
 def inverse_norm(squares):
     """1/‖x‖ from Σ x²; zero for a row without direction, -1 for one with NaN, inf or an overflow."""
     if not squares < _INFINITE:  # isfinite is a difference, which re-ordering turns into zero
@@ -66,7 +56,7 @@ def inverse_norm(squares):
     return _ONE / np.sqrt(squares) if squares > _TINY else _ZERO
 
 
-@compiled
+@compiled(fastmath=REORDER)
 def ipm_rows(x, labels, prototypes, assignment, weight, factor, tolerance, skip, loss, gradient):
     """Loss [B] and gradient [B, D] of factor · ω · ½(cos - 1)²; what is wrong, in which row, and rows skipped.
 
@@ -110,7 +100,7 @@ def ipm_rows(x, labels, prototypes, assignment, weight, factor, tolerance, skip,
     return GOOD, 0, skipped
 
 
-@compiled
+@compiled(fastmath=REORDER)
 def class_mean_rows(means, x, labels, momentum, skip, inverse):
     """The recurrence q ← α q + (1-α) z in batch order; means change only when every row has been found good.
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from fastproto.compiled import compiled
 
 GROUPS_OF = 16  # columns that share one running maximum: a row is looked at again only in its best groups
 LANES = 64  # groups come in multiples of it: whole vectors
@@ -71,7 +73,7 @@ def _larger(_context: Any, left: Any, right: Any) -> Any:
     return types.float32(types.float32, types.float32), select
 
 
-@njit(inline="always", fastmath=FAST)
+@compiled(inline="always", fastmath=FAST)
 def _exp2(x: Any) -> Any:
     """2^x for x <= 0 to a relative 1e-4: prices need no more; below 2^-126 it is as good as zero."""
     x = _larger(x, np.float32(-126.0))
@@ -83,7 +85,7 @@ def _exp2(x: Any) -> Any:
     return fraction * _power_of_two(whole)
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def softmax_columns(block: Any, prices: Any, sharpness: Any, mass: Any) -> None:
     """mass_j += Σ_i softmax_j(sharpness · (s_ij - p_j)), the exponentials to base 2; mass is float32 [C]."""
     rows, columns = block.shape
@@ -105,7 +107,7 @@ def softmax_columns(block: Any, prices: Any, sharpness: Any, mass: Any) -> None:
             mass[j] += power[j] * share
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _insert(values: Any, indices: Any, value: Any, index: Any) -> None:
     """Into a list sorted downwards; its last entry falls out."""
     at = len(values) - 1
@@ -117,7 +119,7 @@ def _insert(values: Any, indices: Any, value: Any, index: Any) -> None:
     indices[at] = index
 
 
-@njit(inline="always", fastmath=FAST)
+@compiled(inline="always", fastmath=FAST)
 def _group_maxima(row: Any, prices: Any, maxima: Any) -> None:
     """maxima_g = max over the columns j = g modulo the number of groups."""
     groups, columns = len(maxima), len(row)
@@ -128,7 +130,7 @@ def _group_maxima(row: Any, prices: Any, maxima: Any) -> None:
             maxima[g] = _larger(maxima[g], _widen(part[g]) - cost[g])
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def _largest(part: Any) -> Any:
     best = np.float32(-np.inf)
     for j in range(len(part)):
@@ -136,7 +138,7 @@ def _largest(part: Any) -> Any:
     return best
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _threshold(maxima: Any, high: Any, least: Any, k: int) -> Any:
     """``least``, or a larger value that at least k of the maxima reach where many reach ``least``; high is their max.
 
@@ -164,7 +166,7 @@ def _threshold(maxima: Any, high: Any, least: Any, k: int) -> Any:
     return low
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def top_of_rows(block: Any, prices: Any, floor: Any, within: Any, first: int, values: Any, indices: Any) -> None:
     """The largest s_ij - p_j of each row, sorted, at most k; unused places hold -inf and -1.
 
@@ -198,7 +200,7 @@ def top_of_rows(block: Any, prices: Any, floor: Any, within: Any, first: int, va
                     _insert(value, index, x, np.int32(j))
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def keep_top(block: Any, first: int, values: Any, indices: Any) -> None:
     """Bring the columns of a float32 block, ``first`` and on, into the sorted lists [rows, k] of the largest so far.
 
@@ -216,7 +218,7 @@ def keep_top(block: Any, first: int, values: Any, indices: Any) -> None:
                         _insert(value, index, part[j], first + start + j)
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def exact_scores(left: Any, right: Any, rows: Any, columns: Any, found: Any) -> None:
     """found_a = left[rows_a] · right[columns_a] with float64 sums: the product of two float32 is exact in float64."""
     dim = left.shape[1]
@@ -228,7 +230,7 @@ def exact_scores(left: Any, right: Any, rows: Any, columns: Any, found: Any) -> 
         found[a] = total
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def sum_of_squares(block: Any) -> Any:
     """Σ_ij s_ij²: float32 within a row, float64 over the rows."""
     total = 0.0
@@ -240,7 +242,7 @@ def sum_of_squares(block: Any) -> Any:
     return total
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def mean_direction(x: Any, norms: Any, mean: Any) -> None:
     """mean = the mean of the rows x_i / norms_i, in float64."""
     mean[:] = 0.0
@@ -250,7 +252,7 @@ def mean_direction(x: Any, norms: Any, mean: Any) -> None:
             mean[d] += np.float64(x[i, d]) * share
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def centre_rows(x: Any, norms: Any, mean: Any, direction: Any, rounded: Any, norm: Any, loss: Any, along: Any) -> None:
     """rounded_i = x_i / norms_i - mean, of length norm_i and moved by loss_i; along_i = direction · x_i / norms_i."""
     for i in range(len(x)):

@@ -9,19 +9,24 @@ result stays on disk. The interpreter's lock is released, so that a thread of it
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from fastproto.cancellation import check_stop
+from fastproto.compiled import compiled
 
 BIDS_PER_ROW = (
     100  # of an auction: it ends far earlier, unless bids rise in steps that are small beside what they compete for
 )
 BIDS_PER_FREE_ROW = 5  # of the row reduction, before augmenting paths take over
+FREE_ROWS_AT_ONCE = 64  # of augmenting paths, at first: the next part is twice as large, or half of one that took long
+LONG_PART = 0.25  # seconds
 HIGHEST_BID = 5  # of any auction, in units of the largest step
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _keep(indices: Any, scores: Any, counts: Any, prices: Any, column_of: Any, row_of: Any, slack: float) -> int:
     """Rows keep their column where it is within ``slack`` of their best, others take their best if nobody has it.
 
@@ -53,7 +58,7 @@ def _keep(indices: Any, scores: Any, counts: Any, prices: Any, column_of: Any, r
     return free
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _two_best(indices: Any, scores: Any, count: int, prices: Any) -> Any:
     best = second = -np.inf
     first = other = -1
@@ -68,7 +73,7 @@ def _two_best(indices: Any, scores: Any, count: int, prices: Any) -> Any:
     return best, first, second, other
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _auction(
     indices: Any,
     scores: Any,
@@ -113,7 +118,7 @@ def _auction(
     return bids
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _profits(indices: Any, scores: Any, counts: Any, prices: Any, column_of: Any) -> Any:
     """What a row has: from its column, so that this one is tight to the last bit, or its best where it has none."""
     profit = np.full(len(indices), -np.inf)
@@ -128,7 +133,7 @@ def _profits(indices: Any, scores: Any, counts: Any, prices: Any, column_of: Any
     return profit
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _push(keys: Any, items: Any, size: int, key: float, item: int) -> int:
     """Into a heap of four children per node."""
     at = size
@@ -142,7 +147,7 @@ def _push(keys: Any, items: Any, size: int, key: float, item: int) -> int:
     return size + 1
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _drop_first(keys: Any, items: Any, size: int) -> int:
     size -= 1
     key, item = keys[size], items[size]
@@ -163,7 +168,7 @@ def _drop_first(keys: Any, items: Any, size: int) -> int:
     return size
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _nearest(keys: Any, items: Any, size: int, done: Any, distance: Any) -> Any:
     """(the column of the least distance that is not done, or -1; what is left in the heap)."""
     j = -1
@@ -174,7 +179,7 @@ def _nearest(keys: Any, items: Any, size: int, done: Any, distance: Any) -> Any:
     return j, size
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _pay(prices: Any, profit: Any, row_of: Any, settled: Any, distance: Any, at: float) -> None:
     """Columns nearer than the end of the path become dearer by the difference, and their rows have so much less."""
     for j in settled:
@@ -183,7 +188,7 @@ def _pay(prices: Any, profit: Any, row_of: Any, settled: Any, distance: Any, at:
             profit[row_of[j]] -= at - distance[j]
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _level(prices: Any, row_of: Any, listed: int, lowest: float, end: int) -> None:
     """The columns of rows without lists cost ``lowest``, and the end of a path that passed these rows no less."""
     for j in range(len(prices)):
@@ -193,7 +198,7 @@ def _level(prices: Any, row_of: Any, listed: int, lowest: float, end: int) -> No
         prices[end] = lowest
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _flip(through: Any, column_of: Any, row_of: Any, start: int, end: int) -> None:
     """Along the path that ends at a free column each row takes the column after it."""
     j = end
@@ -204,7 +209,7 @@ def _flip(through: Any, column_of: Any, row_of: Any, start: int, end: int) -> No
             break
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _augment(
     indices: Any,
     scores: Any,
@@ -284,7 +289,7 @@ def _augment(
     return lowest, -1
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _give_away(indices: Any, scores: Any, counts: Any, prices: Any, profit: Any, column_of: Any, row_of: Any) -> float:
     """Rows without lists take the left-over columns that can be as cheap as the cheapest column in use."""
     listed, columns = len(indices), len(prices)
@@ -325,21 +330,48 @@ def solve_lists(
     listed = len(indices)
     highest = HIGHEST_BID * steps[0] if steps else 0.0
     for step in steps:
+        check_stop()
         if _keep(*arcs, prices, column_of, row_of, step):
             _auction(*arcs, prices, column_of, row_of, step, highest, BIDS_PER_ROW * listed)
     free = _keep(*arcs, prices, column_of, row_of, slack)
     if steps:
         _auction(*arcs, prices, column_of, row_of, 0.0, highest, BIDS_PER_FREE_ROW * free)
     profit = _profits(*arcs, prices, column_of)
-    _, stuck = _augment(*arcs, prices, profit, 0.0, column_of, row_of, 0, listed)
+    _, stuck = _augment_all(*arcs, prices, profit, 0.0, column_of, row_of, 0, listed)
     if stuck < 0 and listed < len(prices):
         column_of[listed:] = -1
         lowest = _give_away(*arcs, prices, profit, column_of, row_of)
-        _augment(*arcs, prices, profit, lowest, column_of, row_of, listed, len(prices))
+        _augment_all(*arcs, prices, profit, lowest, column_of, row_of, listed, len(prices))
     return int(stuck)
 
 
-@njit(cache=True, nogil=True)
+def _augment_all(
+    indices: Any,
+    scores: Any,
+    counts: Any,
+    prices: Any,
+    profit: Any,
+    lowest: float,
+    column_of: Any,
+    row_of: Any,
+    first: int,
+    last: int,
+) -> tuple[float, int]:
+    """:func:`_augment` for a part of the free rows at a time, so that a thread can be asked to stop in between."""
+    free = first + np.flatnonzero(column_of[first:last] < 0)
+    begin, part = 0, FREE_ROWS_AT_ONCE
+    while begin < len(free):
+        check_stop()
+        started, end = time.perf_counter(), min(begin + part, len(free))
+        limits = int(free[begin]), int(free[end - 1]) + 1
+        lowest, stuck = _augment(indices, scores, counts, prices, profit, lowest, column_of, row_of, *limits)
+        if stuck >= 0:
+            return lowest, stuck
+        begin, part = end, max(1, part // 2) if time.perf_counter() - started > LONG_PART else 2 * part
+    return lowest, -1
+
+
+@compiled()
 def start_lists(found: Any, old: Any) -> Any:
     """(indices, counts): the column ``old_i`` first, then those of ``found`` [n, k] that are others and not -1."""
     rows, k = found.shape
@@ -353,7 +385,7 @@ def start_lists(found: Any, old: Any) -> Any:
     return indices, counts
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def add_arcs(indices: Any, scores: Any, counts: Any, rows: Any, columns: Any, values: Any) -> None:
     """Appends arcs to the lists, which must be wide enough, unless they are there already."""
     for a in range(len(rows)):
@@ -365,7 +397,7 @@ def add_arcs(indices: Any, scores: Any, counts: Any, rows: Any, columns: Any, va
             counts[i] += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def centre_prices(
     indices: Any, scores: Any, counts: Any, prices: Any, column_of: Any, row_of: Any, sweeps: int, most: float
 ) -> None:

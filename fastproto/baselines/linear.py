@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastproto.baselines.base import CosineHead, at_least_float32
+from fastproto.checks import check_k, tracing
+from fastproto.normalise import unit
 
 
 class LinearHead(CosineHead):
@@ -18,7 +20,7 @@ class LinearHead(CosineHead):
 
     def __init__(self, num_classes: int, dim: int, *, reduction: str = "mean") -> None:
         super().__init__(num_classes, dim, reduction=reduction)
-        self.linear = nn.Linear(dim, num_classes)
+        self.linear = nn.Linear(self.dim, self.num_classes)
 
     def logits(self, features: Tensor) -> Tensor:
         """[B, C] in float32 at least, column y is label y."""
@@ -29,8 +31,11 @@ class LinearHead(CosineHead):
     @torch.no_grad()
     def predict_with_cosines(self, features: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
         """The k most likely labels [B, k], and the cosines [B, k] between the features and their rows of V."""
+        if not tracing():
+            k = check_k(k, self.num_classes)
+            self._check_features(features)
         labels = self.logits(features).topk(k, dim=1).indices
-        z = F.normalize(at_least_float32(features), dim=1)
+        z = unit(features)
         return labels, (z[:, None] * self.directions()[labels]).sum(2)
 
     def weight_by_label(self) -> Tensor:

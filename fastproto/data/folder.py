@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import sys
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
+from fastproto.text_files import text_lines
+
 from .augment import AffineJitter
-from .optional import require
+from .decode import ends_well, picture_size, with_picture
+from .layout import Layout, find_layout, notes, pictures_of
 from .preprocessing import Preprocessing
 from .splits import DataSplits, Item, LabelledImages, hold_out
+from .tree import File, class_key, shown
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-Result = TypeVar("Result")
-
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 SMALL = 64
+CHECKED = 100_000  # files that are looked at before training
+DECODED = 1_000
 SPLIT_SEED = 2024
 # Statistics of ImageNet, which photographs of other sources come close to.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -36,7 +38,19 @@ class ImageFiles(LabelledImages):
         self.paths, self.labels, self.preprocessing = list(paths), labels, preprocessing
 
     def __getitem__(self, index: int) -> Item:
-        return _opened(self.paths[index], self.preprocessing.read), self.labels[index]
+        return with_picture(self.paths[index], self.preprocessing.read), self.labels[index]
+
+    def check(self) -> None:
+        """Decode the pictures whose files do not end as their formats do, such as truncated ones.
+
+        At most 1,000, among the first 100,000 files: the others are found when they are asked for.
+
+        Raises:
+            ValueError: a picture cannot be decoded; the message names the file.
+        """
+        doubtful = (path for path in self.paths[:CHECKED] if not ends_well(path))
+        for path in islice(doubtful, DECODED):
+            with_picture(path, self.preprocessing.read)
 
 
 def load_folder(root: str | None, num_classes: int | None = None, image_size: int | None = None) -> DataSplits:
@@ -46,37 +60,47 @@ def load_folder(root: str | None, num_classes: int | None = None, image_size: in
     training pictures are validation. With none, 15 % are the test set and 10 % of the rest are validation. Parts
     are stratified and the same on every call. ``root/classes.tsv`` (folder<TAB>name a line) gives readable names.
 
+    Parts may have their usual other names, in any case: training; valid, validation, dev; testing, eval, evaluation.
+    Pictures in folders within a class folder belong to the class. Links are followed, each folder and file is read
+    once, and a file in two parts or two classes is an error. Hidden entries (``.name``), those of file servers and
+    archives (``__MACOSX``, ``@eaDir``, ...) and files with other suffixes are not read; one line on standard error (of
+    rank 0) names what is not used. The header of each of the first 100,000 pictures is read beforehand.
+
     Args:
         num_classes: take the first classes by the name of their folder; None: all.
         image_size: None takes the size of the first picture if the first one of every class is at most 64 pixels
             wide and high, and 224 otherwise.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: a layout that is ambiguous or has too few classes or pictures, or a picture that cannot be read.
     """
     top = _existing(root)
-    train_root = top / "train" if (top / "train").is_dir() else top
-    names = _class_folders(train_root)
-    if num_classes is not None and num_classes > len(names):
+    layout = find_layout(top)
+    known = list(layout.parts["train"].classes)
+    if num_classes is not None and num_classes > len(known):
+        folder = shown(str(layout.parts["train"].folder.path))
         raise ValueError(
-            f"num_classes={num_classes}, but {train_root} has {len(names)} class folders: give 2 to {len(names)}"
+            f"num_classes={num_classes}, but {folder} has {len(known)} class folders: give 2 to {len(known)}"
         )
-    classes = names[:num_classes]
-    paths, labels = _pictures(train_root, classes)
-    preprocessing = Preprocessing(image_size or _natural_size(paths, labels), 3, MEAN, STD)
+    classes = known[:num_classes]
+    files = {part: pictures_of(layout, part, classes) for part in layout.parts}
+    names = _readable_names(top / "classes.tsv", classes)
+    sizes = _check_headers(files)
+    _print_notes(layout, classes, files)
 
-    parts = [(paths, labels)]
-    for held_out in ("val", "test") if train_root != top else ():
-        if (top / held_out).is_dir():
-            _check_known(top / held_out, names)
-            parts.append(_pictures(top / held_out, classes, some_may_be_empty=True))
+    parts = [_joined(found) for found in files.values()]
     if len(parts) == 1:
-        parts = _split(*parts[0], classes, 0.15)
+        parts = _split(*parts[0], classes, 0.15, least=3)  # one for each of the three parts
     if len(parts) == 2:
-        parts = [*_split(*parts[0], classes, 0.10), parts[1]]
-    train, validation, test = (ImageFiles(files, targets, preprocessing) for files, targets in parts)
+        parts = [*_split(*parts[0], classes, 0.10, least=2), parts[1]]
+    preprocessing = Preprocessing(image_size or _natural_size(sizes), 3, MEAN, STD)
+    train, validation, test = (ImageFiles(paths, labels, preprocessing) for paths, labels in parts)
     return DataSplits(
         train=train,
         validation=validation,
         test=test,
-        class_names=_readable_names(top / "classes.tsv", classes),
+        class_names=names,
         preprocessing=preprocessing,
         augmentation=AffineJitter(rotation=5, scale=0.15, translation=0.1, flip=0.5),
     )
@@ -94,70 +118,65 @@ def _existing(root: str | None) -> Path:
     return path
 
 
-def _class_folders(root: Path) -> list[str]:
-    names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if len(names) < 2:
-        raise ValueError(f"the folder {root} has {len(names)} class folders: give a folder with at least 2")
-    return names
+def _joined(found: list[list[File]]) -> tuple[list[Path], Tensor]:
+    labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(files) for files in found]))
+    return [file.path for files in found for file in files], labels
 
 
-def _check_known(root: Path, names: list[str]) -> None:
-    unknown = sorted(set(_class_folders(root)) - set(names))
-    if unknown:
-        raise ValueError(
-            f"the folder {root / unknown[0]} is no class of the training folder: "
-            "use the same names of class folders in train, val and test"
-        )
+def _check_headers(parts: dict[str, list[list[File]]]) -> list[tuple[int, int]]:
+    """Find out before training that a picture is empty or no picture: the size of the first one of every class."""
+    firsts: list[tuple[int, int]] = []
+    checked = 0
+    for part, found in parts.items():
+        for files in found:
+            for number, file in enumerate(files):
+                if file.size == 0:
+                    raise ValueError(
+                        f"the image {file.path} cannot be read (it is empty): replace the file or delete it"
+                    )
+                first = part == "train" and number == 0
+                if first or checked < CHECKED:
+                    size = picture_size(file.path)
+                    checked += 1
+                    firsts += [size] if first else []
+    return firsts
 
 
-def _pictures(root: Path, classes: list[str], some_may_be_empty: bool = False) -> tuple[list[Path], Tensor]:
-    """All picture files below ``root/<class>``, sorted, with their labels."""
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
-        if not found and not some_may_be_empty:
-            raise ValueError(
-                f"the folder {root / name} has no pictures ({' '.join(sorted(SUFFIXES))}): add some or remove it"
-            )
-        paths += found
-        labels += [label] * len(found)
-    if not paths:
-        raise ValueError(f"the folder {root} has no pictures ({' '.join(sorted(SUFFIXES))}): add some or remove it")
-    return paths, torch.tensor(labels)
+def _natural_size(sizes: list[tuple[int, int]]) -> int:
+    """The first picture of every class speaks for its class."""
+    return min(sizes[0]) if max(map(max, sizes)) <= SMALL else 224
 
 
-def _split(paths: list[Path], labels: Tensor, classes: list[str], fraction: float) -> list[tuple[list[Path], Tensor]]:
-    few = (torch.bincount(labels) < 3).nonzero().flatten().tolist()
+def _print_notes(layout: Layout, classes: list[str], files: dict[str, list[list[File]]]) -> None:
+    """One line on standard error, of the first rank only."""
+    ranks = (os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"))
+    counts = {part: [len(found) for found in files[part]] for part in files}
+    said = notes(layout, classes, counts)
+    if said and all(rank == "0" for rank in ranks):
+        print(f"note: {said}", file=sys.stderr)
+
+
+def _split(
+    paths: list[Path], labels: Tensor, classes: list[str], fraction: float, *, least: int
+) -> list[tuple[list[Path], Tensor]]:
+    few = (torch.bincount(labels) < least).nonzero().flatten().tolist()
     if few:
         raise ValueError(
-            f"class {classes[few[0]]!r} has fewer than 3 pictures, too few to hold some out: "
+            f"class {shown(classes[few[0]])!r} has fewer than {least} pictures, too few to hold some out: "
             "add pictures, or give separate train, val and test folders"
         )
     return [([paths[i] for i in part.tolist()], labels[part]) for part in hold_out(labels, fraction, SPLIT_SEED)]
 
 
-def _natural_size(paths: list[Path], labels: Tensor) -> int:
-    """The first picture of every class speaks for its class: opening all of a large set would take minutes."""
-    firsts = (labels.diff(prepend=labels.new_tensor([-1])) != 0).nonzero().flatten().tolist()
-    sizes = [_opened(paths[i], lambda image: image.size) for i in firsts]
-    return min(sizes[0]) if max(map(max, sizes)) <= SMALL else 224
-
-
-def _opened(path: Path, use: Callable[[Image.Image], Result]) -> Result:
-    pil = require("PIL.Image", "the data set 'image-folder'", "pillow")
-    try:
-        with pil.open(path) as image:
-            return use(image)
-    except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
-        raise ValueError(f"the image {path} cannot be read ({error}): replace the file or delete it") from error
-
-
 def _readable_names(table: Path, classes: list[str]) -> tuple[str, ...]:
-    if not table.is_file():
-        return tuple(classes)
-    rows = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if any(len(row) < 2 for row in rows):
-        raise ValueError(f"{table} has a line without a tab: write folder<TAB>name on every line")
-    names = {row[0]: row[1].strip() for row in rows}
-    return tuple(names.get(name, name) for name in classes)
+    """Names of the classes: those of ``classes.tsv``, else of their folders, with bytes that are no text escaped."""
+    names: dict[str, str] = {}
+    for number, line in text_lines(table) if table.is_file() else ():
+        folder, tab, name = line.partition("\t")
+        if not tab:
+            raise ValueError(f"{table} has a line without a tab ({number}): write folder<TAB>name on every line")
+        key, name = class_key(folder.strip()), name.partition("\t")[0].strip()
+        if names.setdefault(key, name) != name:
+            raise ValueError(f"{table} line {number} names the folder {shown(folder)} again: give each folder one name")
+    readable = (names.get(key, key) for key in classes)
+    return tuple(name.encode(errors="surrogateescape").decode(errors="backslashreplace") for name in readable)

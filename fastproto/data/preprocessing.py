@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .decode import eight_bits, orientation, to_srgb, upright
 from .optional import require
 
 if TYPE_CHECKING:
@@ -48,17 +49,20 @@ class Preprocessing:
     def read(self, image: Image.Image) -> Tensor:
         """Picture of any size and mode -> uint8 [channels, image_size, image_size].
 
-        Upright by its EXIF tag, transparent parts white, shorter side scaled to `image_size`, centre cropped.
+        Upright by its EXIF tag, in the colours of its profile, transparent parts white, deep greys as
+        :func:`fastproto.data.decode.eight_bits` says; shorter side scaled to `image_size`, centre cropped.
+
+        Raises ValueError for a mode that cannot be converted.
         """
         pil = require("PIL.Image", "reading an image", "pillow")
         ops = require("PIL.ImageOps", "reading an image", "pillow")
-        image = ops.exif_transpose(image)
-        if "A" in image.getbands() or "transparency" in image.info:
-            image = image.convert("RGBA")
-            image = pil.alpha_composite(pil.new("RGBA", image.size, "white"), image)
-        image = image.convert("L" if self.channels == 1 else "RGB")
+        image.load()  # the orientation of a TIFF is known only then
+        profile = image.info.get("icc_profile")
+        image = upright(eight_bits(image), orientation(image))
         if image.size != (self.image_size, self.image_size):
             image = ops.fit(image, (self.image_size, self.image_size), pil.Resampling.BICUBIC)
+        image, mode = to_srgb(image, profile), "L" if self.channels == 1 else "RGB"
+        image = image if image.mode == mode else image.convert(mode)
         # bytearray: a tensor over read-only bytes would warn.
         flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
         pixels = flat.view(self.image_size, self.image_size, self.channels).permute(2, 0, 1).contiguous()

@@ -23,6 +23,9 @@ class LabelledImages(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def check(self) -> None:
+        """Raise ValueError for an item that cannot be read, as far as that can be found out quickly."""
+
 
 @dataclass(frozen=True)
 class DataSplits:

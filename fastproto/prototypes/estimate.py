@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 import sys
 import time
 from numbers import Integral
-from pathlib import Path
 
 import torch
 
 from fastproto.potential import PRECISIONS, check_sharpness
+from fastproto.prototypes.cache import CacheFile
 from fastproto.prototypes.closed_forms import closed_form
 from fastproto.prototypes.codes import binary_code
-from fastproto.prototypes.files import Prototypes, load_prototypes, make
+from fastproto.prototypes.files import Prototypes, make
 from fastproto.prototypes.optimise import Effort
 from fastproto.prototypes.search import random_start, search_max_cosine, search_uniform
 from fastproto.prototypes.sgd import check_sgd, sgd
@@ -87,12 +85,11 @@ def estimate_prototypes(
         return make(known[0], t, known[1], seconds=time.perf_counter() - began, device=device)
     options = (form, subset_size, lr, iterations) if method == "sgd" else (precision,)
     key = (num_classes, dim, t, objective, method, options, seed, max_passes, RECIPE)
-    file = cache_folder() / f"{num_classes}x{dim}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.safetensors"
-    if cache and trace is None and file.exists():
-        try:
-            return load_prototypes(file, t=t, device=device)
-        except ValueError:
-            pass  # not ours or damaged: it is made again and replaced
+    kept = CacheFile(num_classes, dim, key)
+    if cache and trace is None:
+        found = kept.read(t, device)
+        if found is not None:
+            return found
     deadline = None if time_limit is None else began + time_limit
     effort = Effort(max_passes, deadline, progress, trace=[] if trace is None else trace)
     name = "sgd" if method == "sgd" else "lbfgs"
@@ -115,10 +112,7 @@ def estimate_prototypes(
             file=sys.stderr,
         )
     elif cache and time_limit is None:
-        try:
-            found.save(file)
-        except OSError as error:
-            print(f"fastproto: could not write the prototype cache {file} ({error}); going on without", file=sys.stderr)
+        kept.write(found)
     return found
 
 
@@ -147,8 +141,3 @@ def _check(
         raise ValueError(f"max_passes is {max_passes}; expected at least 1")
     if time_limit is not None and not 0 < time_limit < math.inf:
         raise ValueError(f"time_limit is {time_limit}; expected seconds > 0, or None for no limit")
-
-
-def cache_folder() -> Path:
-    """Where estimates are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastproto"

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import math
 import os
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fastproto.array_files import check_torch_archive, read_npy, read_npz
 from fastproto.checks import check_matrix, check_unit_rows, shape_of
 from fastproto.files import write_whole
 from fastproto.prototypes.quality import Quality, measure_prototypes, unit_rows
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".npy")
+LONGEST_METHOD = 100  # characters
 
 
 @dataclass(frozen=True)
@@ -45,22 +50,29 @@ class Prototypes:
         path = Path(path)
         vectors = self.vectors.detach().cpu().contiguous()
         if path.suffix == ".safetensors":
-            from safetensors.torch import save
-
-            facts = {"method": self.method, "passes": str(self.passes), "seconds": repr(self.seconds)}
-            facts |= {key: repr(value) for key, value in asdict(self.quality).items()}
-            data = save({"vectors": vectors}, metadata=facts)
+            data = as_safetensors(self)
             write_whole(path, lambda file: file.write_bytes(data))
         elif path.suffix == ".npz":
             facts_ = {"method": np.array(self.method), "passes": np.array(self.passes)}
             arrays = {"vectors": vectors.numpy(), "seconds": np.array(self.seconds), **facts_}
             write_whole(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
         elif path.suffix == ".pth":
-            write_whole(path, lambda file: torch.save({"w": vectors.T.contiguous()}, file))
+            content = io.BytesIO()  # torch's own way to a file hides why there is no room
+            torch.save({"w": vectors.T.contiguous()}, content)
+            write_whole(path, lambda file: file.write_bytes(content.getbuffer()))
         elif path.suffix == ".npy":
             write_whole(path, lambda file: np.save(file, vectors.numpy()))
         else:
             raise ValueError(f"cannot write prototypes to {path}; expected a name that ends in {', '.join(SUFFIXES)}")
+
+
+def as_safetensors(prototypes: Prototypes, **more: str) -> bytes:
+    """The content of a ``.safetensors`` file: vectors; as metadata how they were made, their quality and ``more``."""
+    from safetensors.torch import save
+
+    facts = {"method": prototypes.method, "passes": str(prototypes.passes), "seconds": repr(prototypes.seconds)}
+    facts |= {key: repr(value) for key, value in asdict(prototypes.quality).items()}
+    return save({"vectors": prototypes.vectors.detach().cpu().contiguous()}, metadata=facts | more)
 
 
 def make(
@@ -82,7 +94,8 @@ def load_prototypes(
 ) -> Prototypes:
     """Read ``.safetensors`` or ``.npz`` of ours, the authors' ``.pth`` (``{'w': [D, C]}``) or HPN's ``.npy`` ([C, D]).
 
-    The rows of foreign files are normalised. Nothing in a file is ever executed (no pickled code).
+    The rows of foreign files are normalised. Nothing in a file is ever executed (no pickled code), and no memory is
+    taken for what only a header claims (:mod:`fastproto.array_files`).
 
     Raises:
         FileNotFoundError: no such file.
@@ -100,12 +113,18 @@ def load_prototypes(
         raise ValueError(
             f"{path} could not be read as prototypes ({reason}); expected a whole {path.suffix} file: make it again"
         ) from error
+    if not vectors.is_floating_point() or vectors.layout is not torch.strided or vectors.is_meta:
+        raise ValueError(f"{path} holds {_what(vectors)}; expected a matrix of floating-point numbers")
     check_matrix(str(path), vectors, min_rows=2)
     vectors = vectors.float()
     if path.suffix in (".pth", ".pt", ".npy"):
         vectors = unit_rows(str(path), vectors)
     check_unit_rows(str(path), vectors)
     return make(vectors, t, method, passes=passes, seconds=seconds, device=device)
+
+
+def _what(tensor: Tensor) -> str:
+    return "a tensor without values" if tensor.is_meta else f"a {tensor.layout} tensor of {tensor.dtype}"
 
 
 class _WrongContentError(ValueError):
@@ -121,23 +140,48 @@ def _read(path: Path) -> tuple[Tensor, str, int, float]:
             if "vectors" not in file.keys():  # noqa: SIM118 - not a dict
                 raise _WrongContentError(f"{path} holds {sorted(file.keys())}; expected a tensor named 'vectors'")
             facts = file.metadata() or {}
-            numbers = int(facts.get("passes", 0)), float(facts.get("seconds", 0))
-            return file.get_tensor("vectors"), facts.get("method", "file"), *numbers
+            method, passes, seconds = facts.get("method", "file"), facts.get("passes", 0), facts.get("seconds", 0)
+            return file.get_tensor("vectors"), *_facts(method, passes, seconds)
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            if "vectors" not in arrays:
-                raise _WrongContentError(f"{path} holds {sorted(arrays)}; expected an array named 'vectors'")
-            method = str(arrays["method"]) if "method" in arrays else "file"
-            numbers = int(arrays.get("passes", 0)), float(arrays.get("seconds", 0))
-            return torch.from_numpy(arrays["vectors"]), method, *numbers
+        arrays = read_npz(path, ("vectors", "method", "passes", "seconds"))
+        if "vectors" not in arrays:
+            raise _WrongContentError(f"{path} holds no array 'vectors'; expected one of [C, D] numbers")
+        method = str(arrays["method"].item()) if "method" in arrays else "file"
+        passes, seconds = (arrays[name].item() if name in arrays else 0 for name in ("passes", "seconds"))
+        return _matrix(path, arrays["vectors"]), *_facts(method, passes, seconds)
     if path.suffix == ".npy":
-        return torch.from_numpy(np.load(path, allow_pickle=False)), "file", 0, 0.0
+        return _matrix(path, read_npy(path)), "file", 0, 0.0
     if path.suffix in (".pth", ".pt"):
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(content, dict) or not isinstance(content.get("w"), Tensor) or content["w"].ndim != 2:
-            raise _WrongContentError(f"{path} holds no matrix 'w'; expected the authors' {{'w': [D, C]}}")
-        return content["w"].detach().T.contiguous(), "file", 0, 0.0
+        return _read_authors(path), "file", 0, 0.0
     raise _WrongContentError(f"cannot read prototypes from {path}; expected a name that ends in {', '.join(SUFFIXES)}")
+
+
+def _facts(method: str, passes: Any, seconds: Any) -> tuple[str, int, float]:
+    """What a file says of itself. Raises ValueError for what no file of ours says."""
+    count, time = int(passes), float(seconds)
+    if len(method) > LONGEST_METHOD or not method.isprintable() or not 0 <= count < 2**63 or not math.isfinite(time):
+        raise ValueError(f"its method, passes or seconds are damaged: {method[:LONGEST_METHOD]!r}, {count:g}, {time:g}")
+    return method, count, time
+
+
+def _matrix(path: Path, array: np.ndarray[Any, Any]) -> Tensor:
+    """A matrix of real floating-point numbers as a tensor."""
+    if array.dtype.kind != "f" or array.ndim != 2:
+        raise _WrongContentError(
+            f"{path} holds {array.dtype} {list(array.shape)}; expected a matrix of floating-point numbers [C, D]"
+        )
+    return torch.from_numpy(array if array.dtype.itemsize <= 8 else array.astype(np.float64))
+
+
+def _read_authors(path: Path) -> Tensor:
+    check_torch_archive(path)
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    w = content.get("w") if isinstance(content, dict) else None
+    if not isinstance(w, Tensor) or w.ndim != 2 or w.layout != torch.strided or w.device.type != "cpu":
+        raise _WrongContentError(f"{path} holds no matrix 'w'; expected the authors' {{'w': [D, C]}}")
+    if w.untyped_storage().nbytes() > path.stat().st_size or w.nbytes > path.stat().st_size:
+        raise _WrongContentError(f"{path} claims a 'w' larger than the file; expected the authors' {{'w': [D, C]}}")
+    return w.detach().T.contiguous()
 
 
 def check_shape(prototypes: Prototypes | Tensor, num_classes: int, dim: int) -> Tensor:

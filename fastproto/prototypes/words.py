@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,10 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fastproto.array_files import read_npz
 from fastproto.prototypes.files import Prototypes, make
 from fastproto.prototypes.quality import unit_rows
+from fastproto.text_files import is_decoded, text_lines
 
 Vector = NDArray[np.float64]
+BLANKS = re.compile(r"[ \t]+")
+NPZ_KINDS = (("U", "f"), ("U", "i"), ("U", "u"))  # of names and vectors
 
 
 def load_word_vectors(
@@ -28,7 +34,8 @@ def load_word_vectors(
     A text file has a name and its numbers in each line (GloVe, word2vec, fastText; a first line with two counts is
     passed over; a name that contains spaces is followed by a tab). An ``.npz`` has arrays ``names`` [N] and ``vectors``
     [N, D]. Case does not matter, nor whether words are joined by a space, ``_`` or ``-``. A class name of several words
-    that is not in the file becomes the mean of the directions of its words.
+    that is not in the file becomes the mean of the directions of its words. Text may be UTF-8 or UTF-16 with any line
+    ends; of several lines for one name the first counts.
 
     Args:
         path: ``.npz``, or any other suffix for text. Text is read line by line: only what is needed is kept.
@@ -39,7 +46,7 @@ def load_word_vectors(
     Raises:
         FileNotFoundError: no such file.
         ValueError: fewer than two names or the same name twice, names that are not in the file, rows of unequal length,
-            numbers that cannot be read, zero or non-finite vectors.
+            numbers that cannot be read, zero or non-finite vectors, a file that is compressed or is no text.
     """
     path = Path(path)
     if not path.is_file():
@@ -48,15 +55,16 @@ def load_word_vectors(
     distinct = len(set(wanted))
     if distinct < max(2, len(wanted)):
         raise ValueError(f"class_names has {distinct} distinct of {len(wanted)} names; expected at least 2, each once")
-    needed = set(wanted) | {word for name in wanted for word in name.split()}
+    text = _Text(path, set(wanted) | {word for name in wanted for word in name.split()})
     found: dict[str, Vector] = {}
-    for name, vector in _npz(path) if path.suffix == ".npz" else _text(path, needed):
+    for name, vector in _npz(path) if path.suffix == ".npz" else text:
         found.setdefault(_key(name), vector)  # the first of several spellings: files list frequent words first
     missing = [name for name in wanted if name not in found and not all(word in found for word in name.split())]
     if missing:
-        shown = ", ".join(repr(name) for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        names = ", ".join(repr(name) for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        coded = f"; line {text.undecoded} is not UTF-8 text: is the file?" if text.undecoded else ""
         raise ValueError(
-            f"{path} has no vector for {len(missing)} of {len(wanted)} classes ({shown}); add or rename them"
+            f"{path} has no vector for {len(missing)} of {len(wanted)} classes ({names}); add or rename them{coded}"
         )
     rows = [found[name] if name in found else _mean([found[word] for word in name.split()]) for name in wanted]
     lengths = {len(row) for row in rows}
@@ -66,7 +74,21 @@ def load_word_vectors(
     return make(vectors, t, "word_vectors", device=device)
 
 
+def read_names(path: str | os.PathLike[str]) -> list[str]:
+    """Class names, one a line, without the blanks around them; blank lines are passed over.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: no name, or a file that is not text (:func:`fastproto.text_files.text_lines`).
+    """
+    names = [line for _, line in text_lines(path)]
+    if not names:
+        raise ValueError(f"{path} holds no name; expected a class name in each line")
+    return names
+
+
 def _key(name: str) -> str:
+    name = name if name.isascii() else unicodedata.normalize("NFC", name)
     return " ".join(name.replace("_", " ").replace("-", " ").lower().split())
 
 
@@ -79,37 +101,83 @@ def _mean(vectors: list[Vector]) -> Vector:
 
 def _npz(path: Path) -> Iterator[tuple[str, Vector]]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            names, vectors = arrays["names"], arrays["vectors"].astype(np.float64)
-    except Exception as error:  # zipfile, NumPy and pickle each have errors of their own
+        arrays = read_npz(path, ("names", "vectors"))
+        names, vectors = arrays["names"], arrays["vectors"]
+        if names.dtype.kind == "S":
+            names = np.char.decode(names, "utf-8")
+    except (ValueError, KeyError) as error:
         raise ValueError(
-            f"{path} could not be read as word vectors ({type(error).__name__}); expected arrays 'names' and 'vectors'"
+            f"{path} could not be read as word vectors ({error}); expected arrays 'names' and 'vectors'"
         ) from error
-    if vectors.ndim != 2 or names.shape != (len(vectors),):
-        raise ValueError(f"{path} has names {names.shape} and vectors {vectors.shape}; expected [N] and [N, D]")
-    return iter(zip((str(name) for name in names), vectors, strict=True))
+    if vectors.ndim != 2 or names.shape != (len(vectors),) or (names.dtype.kind, vectors.dtype.kind) not in NPZ_KINDS:
+        raise ValueError(
+            f"{path} has names {names.dtype} {list(names.shape)} and vectors {vectors.dtype} {list(vectors.shape)}; "
+            "expected [N] and [N, D], text and numbers"
+        )
+    return ((str(name), vector.astype(np.float64)) for name, vector in zip(names, vectors, strict=True))
 
 
-def _text(path: Path, needed: set[str]) -> Iterator[tuple[str, Vector]]:
-    length = 0
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
-            line = line.rstrip()
-            name, tab, values = line.partition("\t")
-            fields = values.split() if tab else line.split(" ")
-            if number == 1 and not tab and len(fields) == 2 and all(field.isdigit() for field in fields):
-                length = int(fields[1])
-                continue
-            if not line:
-                continue
-            if not tab:
-                length = length or len(fields) - 1
-                name, fields = " ".join(fields[:-length]), fields[-length:]
-            if _key(name) not in needed:
-                continue
-            try:
-                yield name, np.array([float(field) for field in fields])
-            except ValueError as error:
-                raise ValueError(
-                    f"{path} line {number} is not a name and numbers; expected one vector a line"
-                ) from error
+class _Text:
+    """Names and vectors of a text file, of the names that are needed."""
+
+    def __init__(self, path: Path, needed: set[str]) -> None:
+        self.path, self.needed = path, needed
+        self.length = 0  # numbers in a line, once known
+        self.undecoded = 0  # the first line that is not UTF-8: tables of the web have some, which nobody needs
+
+    def __iter__(self) -> Iterator[tuple[str, Vector]]:
+        first = True
+        for number, line in text_lines(self.path, strict=False):
+            if not self.undecoded and not is_decoded(line):
+                self.undecoded = number
+            plain = "  " not in line and "\t" not in line
+            fields = line.split(" ") if plain else BLANKS.split(line)
+            if first and len(fields) == 2 and all(field.isdecimal() for field in fields):
+                self.length = int(fields[1])
+            elif found := self._parse(number, line, fields):
+                yield found
+            first = False
+        if first:
+            raise ValueError(f"{self.path} is empty; expected a name and its numbers in each line")
+
+    def _parse(self, number: int, line: str, fields: list[str]) -> tuple[str, Vector] | None:
+        name, tab, values = line.partition("\t")
+        if tab:
+            fields = values.split()
+        else:
+            self.length = self.length or min(_numbers_at_end(fields), len(fields) - 1)
+            name, fields = _split(fields, self.length, self.needed)
+        if _key(name) not in self.needed:
+            return None
+        try:
+            vector = np.array([float(field) for field in fields])
+        except ValueError as error:
+            raise ValueError(
+                f"{self.path} line {number} is not a name and numbers; expected one vector a line"
+            ) from error
+        self.length = self.length or len(vector)
+        if not len(vector) == self.length > 0:
+            expected = f"{self.length} as in the lines before" if self.length else "a name and its numbers"
+            raise ValueError(f"{self.path} line {number} has {len(vector)} numbers; expected {expected}")
+        if not np.isfinite(vector).all():
+            raise ValueError(f"{self.path} line {number} holds NaN or inf; expected finite numbers")
+        return name, vector
+
+
+def _split(fields: list[str], length: int, needed: set[str]) -> tuple[str, list[str]]:
+    """Name and numbers of a line. A needed name with too few or too many numbers is found too, to be refused."""
+    start = max(len(fields) - length, 0)
+    name = " ".join(fields[:start])
+    if len(fields) == length + 1 or _key(name) in needed:
+        return name, fields[start:]
+    start = max(len(fields) - _numbers_at_end(fields), 1)
+    return " ".join(fields[:start]), fields[start:]
+
+
+def _numbers_at_end(fields: list[str]) -> int:
+    for count, field in enumerate(reversed(fields)):
+        try:
+            float(field)
+        except ValueError:
+            return count
+    return len(fields)

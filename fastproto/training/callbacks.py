@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import lightning as L
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from fastproto.files import write_whole
+from fastproto.files import naming, write_whole
+from fastproto.stopping import stopping
 from fastproto.training.checkpoints import KEY, describe
 from fastproto.training.module import Classifier
 
@@ -48,23 +51,37 @@ class WriteCheckpoints(L.Callback):
             self.best = tuple(state_dict["best"])
 
 
+class EndOtherRanks(L.Callback):
+    """An error of one rank ends all: the others would wait for it in their next collective."""
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        stopping.fail(exception)
+
+
 class MetricsFile(Logger):
     """``metrics.csv``: one row for each logged event, with a column for each quantity.
 
-    Lightning's own CSV logger starts an empty file when a run is resumed; this one keeps the rows up to the checkpoint.
+    Lightning's own CSV logger starts an empty file when a run is resumed; this one keeps the rows up to the checkpoint,
+    and ``seconds`` goes on from the last of them.
+
+    Args:
+        keep_before_step: steps that the checkpoint has done; None: a new run.
+        source: the metrics of the resumed run, where it goes on in another folder.
+
+    Raises:
+        ValueError: the file to go on from is damaged.
     """
 
-    def __init__(self, path: Path, keep_before_step: int | None = None) -> None:
+    def __init__(self, path: Path, keep_before_step: int | None = None, source: Path | None = None) -> None:
         super().__init__()
         self.path = path
         self.rows: list[dict[str, Any]] = []
         self.columns: list[str] = []  # of the file as it stands
         self.started = time.perf_counter()
-        if keep_before_step is not None and path.is_file():
-            # A crash may have cut the last line short: only lines that end count.
-            whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(whole)]
-            self.rows = [row for row in rows if int(row["step"]) < keep_before_step]
+        source = path if path.is_file() else source
+        if keep_before_step is not None and source is not None and source.is_file():
+            self.rows = _read_rows(source, keep_before_step)
+            self.started -= max((float(row.get("seconds", 0)) for row in self.rows), default=0.0)
 
     @property
     def name(self) -> str:
@@ -86,14 +103,40 @@ class MetricsFile(Logger):
         row |= metrics | {"seconds": round(time.perf_counter() - self.started, 3)}
         self.rows.append(row)
         if self.columns and set(row) <= set(self.columns):
-            with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, self.columns, restval="").writerow(row)
+            self._append(row)
             return
         self.columns = list(dict.fromkeys(key for known in self.rows for key in known))
         write_whole(self.path, self._write)
 
+    def _append(self, row: dict[str, Any]) -> None:
+        whole = self.path.stat().st_size
+        with naming(self.path):
+            try:
+                with self.path.open("a", newline="", encoding="utf-8") as file:
+                    csv.DictWriter(file, self.columns, restval="").writerow(row)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.truncate(self.path, whole)  # no room: not half a line either
+                raise
+
     def _write(self, path: Path) -> None:
-        with path.open("w", newline="") as file:
+        with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
+
+
+def _read_rows(path: Path, before_step: int) -> list[dict[str, Any]]:
+    """A crash may have cut the last line short: only lines that end count."""
+    try:
+        whole = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+        rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(whole)]
+        kept = [row for row in rows if int(row["step"]) < before_step]
+        if not all(math.isfinite(float(row.get("seconds", 0))) and None not in row for row in kept):
+            raise ValueError("a row does not fit the columns")
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is not the metrics file of a run ({type(error).__name__}: {error}); "
+            "restore it, or move it away to go on without its rows"
+        ) from error
+    return kept

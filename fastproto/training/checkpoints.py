@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
 import fastproto
+from fastproto.array_files import check_torch_archive
 from fastproto.data import Preprocessing
 from fastproto.files import write_whole
 from fastproto.training.config import TrainConfig
@@ -22,13 +24,43 @@ class WholeFileIO(CheckpointIO):
     """Lightning's way to files, but through a temporary name, and with ``weights_only=True`` on the way back."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        write_whole(path, lambda file: torch.save(checkpoint, file))
+        write_whole(path, lambda file: save(checkpoint, file))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return read_checkpoint(path, map_location or "cpu")
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+def save(content: Any, path: Path) -> None:
+    """``torch.save`` through a Python file, whose errors say why there is no room; torch's own file only that."""
+    with _Remembering(path) as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError:
+            if file.error is not None:
+                raise file.error from None
+            raise
+
+
+class _Remembering(io.FileIO):
+    """A file that remembers what the system said: torch answers a failed write with an error of its own."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "wb")
+        self.error: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        """Write all of it."""
+        view, done = memoryview(data).cast("B"), 0
+        try:
+            while done < len(view):
+                done += super().write(view[done:])
+        except OSError as error:
+            self.error = error
+            raise
+        return done
 
 
 def describe(module: Classifier) -> dict[str, Any]:
@@ -38,6 +70,7 @@ def describe(module: Classifier) -> dict[str, Any]:
         "config": module.config.to_dict(),
         "class_names": list(module.class_names),
         "preprocessing": module.preprocessing.to_dict(),
+        "data": module.data_facts,
     }
 
 
@@ -53,6 +86,7 @@ def read_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> 
             f"no checkpoint {path}; expected a .ckpt file of a run folder, such as checkpoints/best.ckpt"
         )
     try:
+        check_torch_archive(path)
         content = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # a damaged zip archive, pickle or tensor, each with an error of its own
         raise ValueError(
@@ -100,20 +134,3 @@ def load_classifier(path: str | os.PathLike[str], device: torch.device | str = "
     except RuntimeError as error:
         raise ValueError(f"{path} holds weights that do not fit its own configuration; train again") from error
     return module.to(device).eval()
-
-
-def check_resumable(content: dict[str, Any], module: Classifier, path: Path) -> None:
-    """Raise ValueError where a checkpoint belongs to other classes or another metric space than this run's."""
-    old = TrainConfig.from_dict(content[KEY]["config"])
-    pairs = (
-        ("classes", len(content[KEY]["class_names"]), len(module.class_names)),
-        ("dimensions (head.dim)", old.head.dim, module.config.head.dim),
-        ("head", old.head.name, module.config.head.name),
-        ("backbone", old.model.name, module.config.model.name),
-    )
-    for what, theirs, ours in pairs:
-        if theirs != ours:
-            raise ValueError(
-                f"{path} was made with {theirs} {what} and this run has {ours}; "
-                "resume with the settings of that run, or start a new one without --resume"
-            )

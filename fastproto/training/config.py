@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
+from numbers import Integral, Real
 from typing import Any
 
 HEADS = ("prototype", "fixed", "softmax", "softmax_uniform", "linear", "fixed_softmax", "etf", "hpn", "trained")
@@ -15,6 +17,14 @@ FILES_OF_HEADS = {
     "trained": ("trained",),
 }
 INITIAL_ASSIGNMENTS = ("auto", "random", "features", "aligned")
+EXPECTED = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "floats": "numbers such as [0.4, 0.8]",
+}
+LARGEST = 2**31 - 1  # of a whole number
 
 
 @dataclass
@@ -171,7 +181,9 @@ class TrainConfig:
     deterministic: bool = True
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain values that YAML and a checkpoint can hold: a path is its text, a number of NumPy a Python one."""
+        values: dict[str, Any] = _plain(asdict(self))
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
@@ -181,6 +193,7 @@ class TrainConfig:
 
     def check(self) -> None:
         """Raise ValueError, in one sentence, for a value that no run could use."""
+        _check_types(self, "")
         for key, least in (
             ("data.batch_size", 1),
             ("data.workers", 0),
@@ -188,9 +201,9 @@ class TrainConfig:
             ("head.initial_samples", 1),
             ("optim.epochs", 1),
         ):
-            self._require(key, self._get(key) >= least, f"at least {least}")
+            self._require(key, least <= self._get(key) <= LARGEST, f"at least {least} (and at most {LARGEST})")
         for key in ("devices", "num_nodes"):
-            self._require(key, self._get(key) >= 1, "at least 1")
+            self._require(key, 1 <= self._get(key) <= LARGEST, "at least 1: how many, not which")
         for key in (
             "optim.lr",
             "optim.weight_decay",
@@ -237,6 +250,41 @@ _CHOICES = {
     "accelerator": ("auto", "cpu", "gpu"),
     "precision": ("32-true", "bf16-mixed", "16-mixed", "bf16-true"),
 }
+
+
+def _check_types(config: Any, prefix: str) -> None:
+    for one in fields(config):
+        value, kind = getattr(config, one.name), str(one.type)
+        if is_dataclass(value):
+            _check_types(value, f"{prefix}{one.name}.")
+            continue
+        if value is None and kind.endswith(" | None"):
+            continue
+        kind = {"list[float]": "floats"}.get(kind, kind.removesuffix(" | None"))
+        if not _is_a(value, kind):
+            raise ValueError(f"{prefix}{one.name} is {value!r}; expected {EXPECTED.get(kind, kind)}")
+
+
+def _is_a(value: Any, kind: str) -> bool:
+    if kind == "floats":
+        return isinstance(value, list | tuple) and all(_is_a(part, "float") for part in value)
+    if kind == "str":
+        return isinstance(value, str | os.PathLike) and str(value).strip() != ""
+    if kind in ("int", "float"):
+        return isinstance(value, Integral if kind == "int" else Real) and not isinstance(value, bool)
+    return isinstance(value, bool) if kind == "bool" else False
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Real):
+        return int(value) if isinstance(value, Integral) else float(value)
+    return str(value)
 
 
 def _from_dict(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:

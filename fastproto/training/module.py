@@ -41,6 +41,8 @@ class Classifier(L.LightningModule):
         self.config, self.class_names, self.preprocessing = config, class_names, preprocessing
         self.augmentation = augmentation if config.data.augment else None
         self.counts: list[Tensor] = []
+        self.data_facts: dict[str, Any] | None = None  # what checkpoints remember of the data
+        self.shift = 0  # see position
 
     @classmethod
     def for_data(cls, config: TrainConfig, data: DataSplits) -> Classifier:
@@ -67,6 +69,28 @@ class Classifier(L.LightningModule):
         dtype = next(self.backbone.parameters()).dtype  # bfloat16 where the precision is bf16-true
         features: Tensor = self.backbone(self.preprocessing.normalise(pixels).to(dtype))
         return features
+
+    @property
+    def position(self) -> int:
+        """The step that schedules go by: epochs done times steps of an epoch as they are now, plus steps of this one.
+
+        It is the global step, but for a run that goes on with batches of another size or on another number of devices.
+        """
+        return self.global_step + self.shift
+
+    def on_train_start(self) -> None:
+        """A checkpoint has brought the optimiser's settings of the time; those of this configuration hold."""
+        trainer, optim = self.trainer, self.config.optim
+        if self.global_step == 0:
+            return
+        self.shift = trainer.current_epoch * int(trainer.num_training_batches) - self.global_step
+        optimizer, schedule = trainer.optimizers[0], trainer.lr_scheduler_configs[0].scheduler
+        assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
+        schedule.base_lrs = [optim.lr for _ in optimizer.param_groups]
+        for group, decay in zip(optimizer.param_groups, (optim.weight_decay, 0.0), strict=True):
+            group["initial_lr"], group["weight_decay"] = optim.lr, decay
+            group["lr"] = optim.lr * schedule.lr_lambdas[0](schedule.last_epoch)
+        schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(hash((self.config.seed, self.global_step, self.global_rank)))
@@ -141,7 +165,9 @@ class Classifier(L.LightningModule):
             optimizer = torch.optim.AdamW(groups, lr=optim.lr)
         else:
             optimizer = torch.optim.SGD(groups, lr=optim.lr, momentum=0.9, nesterov=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(optim, step, steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(optim, step + self.shift, steps)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

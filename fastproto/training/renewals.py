@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from fastproto.array_files import read_npz
 from fastproto.assignment import Alignment, Assignment
 from fastproto.data import DataSplits, collate
 from fastproto.files import write_whole
@@ -77,14 +78,18 @@ class RenewAssignment(L.Callback):
         head, step, steps = module.head, trainer.global_step, trainer.num_training_batches
         if not isinstance(head, PrototypeHead):
             return
-        due = self.schedule.due(step, steps)
+        due = self.schedule.due(module.position, steps)
         if self.pending is not None:
             found = head.finish_renewal(self.pending, wait=due)
             if found is not None:
                 self.pending = None
                 log_renewal(trainer, found, head.num_classes, delay=step - self.began)
         if due or self.unfinished is not None:
-            aligned = self.config.early_alignment and self.schedule.early(step, steps) if due else bool(self.unfinished)
+            aligned = (
+                self.config.early_alignment and self.schedule.early(module.position, steps)
+                if due
+                else bool(self.unfinished)
+            )
             self.unfinished = None
             self._renew(trainer, head, aligned)
 
@@ -214,11 +219,13 @@ def log_renewal(
 
 # --- class means on disk ---------------------------------------------------------------------------------------------
 
+SAVED = {"class_means": ("float32", 2), "prototypes": ("float32", 2), "assignment": ("int64", 1)}
+
 
 def save_class_means(folder: Path, step: int, head: PrototypeHead) -> None:
     """``folder/STEP.npz``: class means, prototypes and assignment as a renewal finds them."""
     folder.mkdir(exist_ok=True)
-    arrays = {name: getattr(head, name).cpu().numpy() for name in ("class_means", "prototypes", "assignment")}
+    arrays = {name: getattr(head, name).cpu().numpy() for name in SAVED}
 
     def write(path: Path) -> None:
         with path.open("wb") as file:
@@ -236,13 +243,31 @@ def read_class_means(run: Path) -> dict[str, np.ndarray[Any, Any]]:
 
     Raises:
         FileNotFoundError: the run has saved none.
+        ValueError: a damaged file, or one that holds something else.
     """
-    files = sorted((run / "class_means").glob("[0-9]*.npz"))
+    files = sorted(path for path in (run / "class_means").glob("*.npz") if path.stem.isdecimal())
     if not files:
         raise FileNotFoundError(f"{run} holds no class_means/*.npz; expected a run with --head.save_class_means true")
-    read = []
-    for file in files:
-        with np.load(file) as arrays:
-            read.append({name: arrays[name] for name in arrays.files})
-    stacked = {name: np.stack([arrays[name] for arrays in read]) for name in read[0]}
+    read = [_read_saved(file) for file in files]
+    for file, arrays in zip(files, read, strict=True):
+        if arrays["class_means"].shape != read[0]["class_means"].shape:
+            raise ValueError(f"{file} and {files[0]} have class means of unequal shapes; expected those of one run")
+    stacked = {name: np.stack([arrays[name] for arrays in read]) for name in SAVED}
     return {"step": np.array([int(file.stem) for file in files])} | stacked
+
+
+def _read_saved(file: Path) -> dict[str, np.ndarray[Any, Any]]:
+    try:
+        arrays = read_npz(file, tuple(SAVED))
+    except ValueError as error:
+        raise ValueError(
+            f"{file} could not be read as class means ({error}); expected a whole .npz of a run"
+        ) from error
+    held = {name: (array.dtype.name, array.ndim) for name, array in arrays.items()}
+    shapes = {array.shape for name, array in arrays.items() if name != "assignment"}
+    if held != SAVED or len(shapes) > 1 or arrays["assignment"].shape != arrays["class_means"].shape[:1]:
+        raise ValueError(
+            f"{file} holds {', '.join(f'{name} {array.dtype} {list(array.shape)}' for name, array in arrays.items())}; "
+            "expected class_means and prototypes float32 [C, D] and assignment int64 [C]"
+        )
+    return arrays

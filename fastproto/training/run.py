@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -27,18 +26,22 @@ from fastproto.data.optional import require
 from fastproto.files import write_whole
 from fastproto.head import PrototypeHead
 from fastproto.models import build_backbone
-from fastproto.training.callbacks import MetricsFile, WriteCheckpoints
+from fastproto.stopping import stopping
+from fastproto.training.batches import check_batches
+from fastproto.training.callbacks import EndOtherRanks, MetricsFile, WriteCheckpoints
 from fastproto.training.checkpoints import (
     WholeFileIO,
-    check_resumable,
-    find_checkpoint,
     load_classifier,
     read_checkpoint,
 )
 from fastproto.training.config import RENEWED_HEADS, TrainConfig
+from fastproto.training.config_files import config_text
 from fastproto.training.heads import check_head
+from fastproto.training.launch import follow_rank_0, interruptible, start_ranks
 from fastproto.training.module import Classifier
 from fastproto.training.renewals import InitialAssignment, RenewAssignment
+from fastproto.training.resume import Resumed, check_data, data_facts, open_run
+from fastproto.training.run_folder import FACTS, RunFolder
 
 
 @dataclass(frozen=True)
@@ -105,12 +108,15 @@ def fit(config: TrainConfig) -> RunResult:
             or a checkpoint that are missing or do not fit.
     """
     config.check()
-    with _quiet():
-        return _fit_quietly(config)
+    follow_rank_0()
+    with _quiet(), RunFolder(config) as place:
+        return _fit_quietly(place)
 
 
-def _fit_quietly(config: TrainConfig) -> RunResult:
+def _fit_quietly(place: RunFolder) -> RunResult:
+    config = place.config
     L.seed_everything(config.seed, verbose=False)
+    resumed = None if config.resume is None else open_run(config)
     data = load_data(
         config.data.name,
         num_classes=config.data.num_classes,
@@ -119,31 +125,38 @@ def _fit_quietly(config: TrainConfig) -> RunResult:
         fonts=config.data.fonts,
     )
     module = Classifier.for_data(config, data)
-    _check_parts(config, data)
-    resumed, step = None, None
-    if config.resume is not None:
-        resumed = find_checkpoint(config.resume)
-        content = read_checkpoint(resumed)
-        check_resumable(content, module, resumed)
-        step = int(content["global_step"])
-    folder = run_folder(config)
-    module.config = config = replace(config, out=str(folder), resume=None)
-    metrics = MetricsFile(folder / "metrics.csv", step)
-    checkpoints = WriteCheckpoints(folder / "checkpoints")
     if resumed is not None:
-        _bring_best(resumed, folder)
-    callbacks: list[L.Callback] = [InitialAssignment(data), checkpoints]
+        check_data(resumed, config, data)
+    _check_parts(config, data)
+    module.data_facts = data_facts(data)
+    folder = stopping.folder = place.claim(None if resumed is None else resumed.step)
+    module.config = config = replace(config, out=str(folder), resume=None)
+    with interruptible(folder):
+        return _run_in(folder, module, data, resumed)
+
+
+def _run_in(folder: Path, module: Classifier, data: DataSplits, resumed: Resumed | None) -> RunResult:
+    """Train, test and draw in a folder that is this run's."""
+    config, checkpoint = module.config, None if resumed is None else resumed.checkpoint
+    metrics = _metrics(folder, resumed)
+    checkpoints = WriteCheckpoints(folder / "checkpoints")
+    callbacks: list[L.Callback] = [EndOtherRanks(), InitialAssignment(data), checkpoints]
     if config.head.name in RENEWED_HEADS:
-        callbacks.insert(1, RenewAssignment(config.head, folder / "class_means", config.seed))
+        callbacks.insert(2, RenewAssignment(config.head, folder / "class_means", config.seed))
     if config.progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
     trainer = _trainer(config, folder, metrics, callbacks)
     loaders = Loaders(config, data)
-    _write_facts(folder, config, trainer)
+    _write_facts(folder, config, trainer, checkpoint)
+    if checkpoint is not None:
+        _bring_best(checkpoint, folder)
+    start_ranks(trainer)
     note = geometry_note(len(data.class_names), config.head.dim)
     if config.head.name in RENEWED_HEADS and note:
         rank_zero_only(print)(note, file=sys.stderr)
-    _fit(trainer, module, loaders, resumed)
+    if resumed is not None and resumed.note is not None:
+        rank_zero_only(print)(resumed.note, file=sys.stderr)
+    trainer.fit(module, loaders, ckpt_path=checkpoint, weights_only=True)
     folder = trainer.strategy.broadcast(folder)
     best = folder / "checkpoints" / "best.ckpt"
     chosen = read_checkpoint(best)["state_dict"] if trainer.is_global_zero else None
@@ -153,7 +166,14 @@ def _fit_quietly(config: TrainConfig) -> RunResult:
     if trainer.is_global_zero:
         _draw(folder, data, config)
     trainer.strategy.barrier()
+    stopping.done = True
     return result
+
+
+def _metrics(folder: Path, resumed: Resumed | None) -> MetricsFile:
+    if resumed is None:
+        return MetricsFile(folder / "metrics.csv")
+    return MetricsFile(folder / "metrics.csv", resumed.step, source=resumed.run / "metrics.csv")
 
 
 def _trainer(config: TrainConfig, folder: Path, metrics: MetricsFile, callbacks: list[L.Callback]) -> L.Trainer:
@@ -178,31 +198,24 @@ def _trainer(config: TrainConfig, folder: Path, metrics: MetricsFile, callbacks:
     )
 
 
-def _fit(trainer: L.Trainer, module: Classifier, loaders: Loaders, resumed: Path | None) -> None:
-    """Lightning answers Ctrl-C with SystemExit and leaves it ignored for good: make it an interruption again."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit(module, loaders, ckpt_path=None if resumed is None else str(resumed), weights_only=True)
-    except SystemExit as stop:
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt(str(trainer.default_root_dir)) from stop
-
-
 def _check_parts(config: TrainConfig, data: DataSplits) -> None:
     """Find out that a backbone, a head or its files do not fit before there is a run folder."""
     require("matplotlib", "the pictures of a run")
+    for part in (data.train, data.validation, data.test):
+        part.check()
     if config.accelerator == "gpu" and torch.cuda.device_count() < config.devices:
         raise ValueError(
             f"accelerator is gpu with {config.devices} devices and this machine has {torch.cuda.device_count()} GPUs; "
             "expected no more devices than there are: use --accelerator cpu or fewer --devices"
         )
     with torch.device("meta"):
-        build_backbone(
+        backbone = build_backbone(
             config.model.name,
             channels=data.preprocessing.channels,
             image_size=data.preprocessing.image_size,
             dim=config.head.dim,
         )
+    check_batches(config, data, backbone)
     check_head(config.head, data.class_names)
 
 
@@ -211,7 +224,8 @@ def _bring_best(resumed: Path, folder: Path) -> None:
     """The best checkpoint so far comes along where a run goes on in another folder."""
     best, here = resumed.parent / "best.ckpt", folder / "checkpoints" / "best.ckpt"
     if best.is_file() and not here.exists():
-        write_whole(here, lambda file: file.write_bytes(best.read_bytes()))
+        content = best.read_bytes()
+        write_whole(here, lambda file: file.write_bytes(content))
 
 
 def geometry_note(num_classes: int, dim: int) -> str | None:
@@ -229,38 +243,9 @@ def geometry_note(num_classes: int, dim: int) -> str | None:
     return None
 
 
-def run_folder(config: TrainConfig) -> Path:
-    """The folder of this run: ``out``, the resumed run's, or the first free of runs/NAME, runs/NAME-2, ...
-
-    Rank 0 decides; what the other ranks find here is replaced before they use it.
-    """
-    if config.out is not None:
-        folder = Path(config.out)
-        if config.resume is None and (folder / "metrics.csv").exists() and rank_zero_only(lambda: True)():
-            raise ValueError(f"{folder} already holds a run; name another with --out, or go on with --resume {folder}")
-        return folder
-    if config.resume is not None:
-        return find_checkpoint(config.resume).parent.parent
-    name = config.name or config.data.name
-    if name in ("", ".", "..") or "/" in name:
-        raise ValueError(f"name is {name!r}; expected a plain folder name: use --out for a path")
-    number = 1
-    while True:
-        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        try:
-            rank_zero_only(folder.mkdir)(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return folder
-
-
 @rank_zero_only
-def _write_facts(folder: Path, config: TrainConfig, trainer: L.Trainer) -> None:
-    import yaml
-
-    text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
-    write_whole(folder / "config.yaml", lambda file: file.write_text(text))
+def _write_facts(folder: Path, config: TrainConfig, trainer: L.Trainer, resumed: Path | None) -> None:
+    """The facts first: they say that the folder is a run's, and where a run that is killed soon has begun."""
     facts = {
         "fastproto": fastproto.__version__,
         "python": platform.python_version(),
@@ -270,8 +255,11 @@ def _write_facts(folder: Path, config: TrainConfig, trainer: L.Trainer) -> None:
         "device": torch.cuda.get_device_name() if trainer.strategy.root_device.type == "cuda" else "cpu",
         "world_size": trainer.world_size,
         "command": sys.argv,
+        "resumed": None if resumed is None else str(resumed.resolve()),
     }
-    write_whole(folder / "versions.json", lambda file: file.write_text(json.dumps(facts, indent=2) + "\n"))
+    write_whole(folder / FACTS, lambda file: file.write_text(json.dumps(facts, indent=2) + "\n"))
+    text = config_text(config)
+    write_whole(folder / "config.yaml", lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def _draw(folder: Path, data: DataSplits, config: TrainConfig) -> None:

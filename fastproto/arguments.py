@@ -1,0 +1,87 @@
+"""What the three commands share: an argument parser whose errors are one sentence, raised instead of printed."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"  # what editors and chats make of - and --
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises ValueError, with the nearest known option for one that it does not know."""
+
+    def error(self, message: str) -> NoReturn:
+        missing = re.fullmatch(r"argument (\S+): expected (?:one|at least one) argument", message)
+        if missing:
+            option = missing[1].partition("/")[0]
+            raise ValueError(
+                f"{option} has no value; expected {option} VALUE, or {option}=VALUE where the value begins with -"
+            )
+        raise ValueError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's. Raises ValueError for what it does not know."""
+        found, unknown = self.parse_known_args(join_negative_numbers(args), namespace)
+        if unknown:
+            raise ValueError(self.unknown(unknown[0]))
+        return found
+
+    def unknown(self, word: str) -> str:
+        """The sentence for a word that is no argument."""
+        if any(dash in word[:2] for dash in DASHES):
+            return f"{shown(word)} begins with a dash that is not the ASCII hyphen; type the option with --"
+        name = word.partition("=")[0]
+        if not name.startswith("-") or name == "--":
+            return f"unknown argument {shown(word)}; expected options such as --NAME VALUE: see {self.prog} --help"
+        near = self.nearest(name)
+        return f"unknown option {name}" + (f"; did you mean {near}?" if near else f"; see {self.prog} --help")
+
+    def nearest(self, name: str) -> str | None:
+        """The known option that an unknown one may stand for."""
+        known = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+        return nearest("--" + name.lstrip("-").replace("_", "-"), known)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that an unknown one may stand for: the same last part after a dot, else one spelt like it."""
+    known = list(known)
+    last, group = _last(name), name.rpartition(".")[0]
+    same = [one for one in known if _last(one) == last]
+    if same:
+        return same[0]
+    lasts = {_last(one): one for one in reversed(known) if one.rpartition(".")[0] == group or not group}
+    close = get_close_matches(last, lasts, n=1)
+    return lasts[close[0]] if close else None
+
+
+def shown(text: str) -> str:
+    """A quoted text in a message, at most a line long."""
+    return repr(text) if len(text) <= 80 else f"{text[:80]!r}..."
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2].lstrip("-").replace("-", "_")
+
+
+def join_negative_numbers(args: Sequence[str]) -> list[str]:
+    """``--lr -1e-3`` as ``--lr=-1e-3``: argparse takes -1e-3, -inf and -nan for options."""
+    joined: list[str] = []
+    for arg in args:
+        before = joined[-1] if joined else ""
+        if re.fullmatch(r"--[^=]+", before) and arg.startswith("-") and _is_number(arg):
+            joined[-1] = f"{before}={arg}"
+        else:
+            joined.append(arg)
+    return joined
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

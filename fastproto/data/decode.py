@@ -1,0 +1,263 @@
+"""Decodes pictures of any depth, mode and colour space to what a viewer would show, in 8 bits."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from .optional import require
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Result = TypeVar("Result")
+
+# Pillow's other formats start another program (EPS), are only stubs, or no viewer shows them.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF", "DIB", "ICO", "JPEG2000", "PCX", "SGI", "TGA")
+UNSUPPORTED = f"damaged, or none of {', '.join(FORMATS)}"
+BITS, WHITE_IS, FORMAT = 258, 262, 339  # tags of TIFF
+ORIENTATION = 0x0112
+# A nominal range is taken for granted where the largest value reaches this part of it.
+FILLED = 0.8
+
+
+def with_picture(path: Path, use: Callable[[Image.Image], Result], *, decode: bool = True) -> Result:
+    """Open a picture file and apply ``use`` to its first frame; with ``decode`` its pixels are decoded before.
+
+    Raises:
+        ValueError: the file is missing, no regular file, of no known format, damaged, or larger than Pillow's limit
+            (179 million pixels); the message names the file and the cause is the original error.
+        ImportError: Pillow is not installed.
+    """
+    pil = require("PIL.Image", "reading an image", "pillow")
+    _silence_log()
+    try:
+        _check_regular(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = _opened(pil, path, decode)
+            with image:
+                return use(image)
+    except (ValueError, OSError, MemoryError) as error:
+        cause = error.__cause__ if isinstance(error, _DecoderError) else error
+        raise ValueError(f"the image {path} cannot be read ({reason(cause)}): replace the file or delete it") from cause
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height as the file's header states them. Raises ValueError as :func:`with_picture`."""
+
+    def size(image: Image.Image) -> tuple[int, int]:
+        return image.size
+
+    return with_picture(path, size, decode=False)
+
+
+def ends_well(path: Path) -> bool:
+    """Whether the end of the file is that of a PNG, JPEG, GIF or WebP file; False for what it says nothing of."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(12)
+        file.seek(max(0, size - 12))
+        end = file.read()
+    if start.startswith(b"RIFF"):
+        return size >= int.from_bytes(start[4:8], "little") + 8
+    return end.endswith((b"IEND\xaeB`\x82", b"\xff\xd9", b";"))
+
+
+def reason(error: BaseException | None) -> str:
+    """One line that says why a picture cannot be read."""
+    if type(error).__name__ == "UnidentifiedImageError":
+        return UNSUPPORTED
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split())
+    return text if text and not isinstance(error, KeyError) else type(error).__name__
+
+
+class _DecoderError(ValueError):
+    """Whatever a decoder of Pillow raised; it is the cause of this one."""
+
+
+def _opened(pil: Any, path: Path, decode: bool) -> Image.Image:
+    try:
+        image: Image.Image = pil.open(path, formats=_formats())
+    except Exception as error:  # decoders raise SyntaxError, struct.error, zlib.error, IndexError, ... on damaged files
+        raise _DecoderError from error
+    try:
+        if min(image.size) < 1:
+            raise ValueError(f"it has {image.size[0]} x {image.size[1]} pixels")
+        if decode:
+            image.load()
+    except Exception as error:
+        image.close()
+        raise _DecoderError from error
+    return image
+
+
+def _check_regular(path: Path) -> None:
+    """A pipe or a device would be waited for."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise ValueError("it is a folder")
+    if not stat.S_ISREG(mode):
+        raise ValueError("it is a pipe or a device")
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    pil = require("PIL.Image", "reading an image", "pillow")
+    pil.init()
+    return tuple(name for name in FORMATS if name in pil.OPEN)
+
+
+@lru_cache(maxsize=1)
+def _silence_log() -> None:
+    """Pillow logs some damage; without any handler, logging would print it."""
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+# --- modes -----------------------------------------------------------------------------------------------------------
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF data are damaged."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # parsers of EXIF and XMP raise SyntaxError, struct.error, TypeError, ...
+        return 1
+
+
+def upright(image: Image.Image, turned: int) -> Image.Image:
+    """The picture turned from EXIF orientation ``turned`` to 1."""
+    how = require("PIL.Image", "reading an image", "pillow").Transpose
+    turns = {
+        2: how.FLIP_LEFT_RIGHT,
+        3: how.ROTATE_180,
+        4: how.FLIP_TOP_BOTTOM,
+        5: how.TRANSPOSE,
+        6: how.ROTATE_270,
+        7: how.TRANSVERSE,
+        8: how.ROTATE_90,
+    }
+    return image.transpose(turns[turned]) if turned in turns else image
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """A picture of any mode as L, RGB or (with a colour profile) CMYK; transparent parts become white.
+
+    16-bit greys are divided by 65535, or by the number of bits that a TIFF declares. 32-bit integers and floats that
+    reach four fifths of 0..1 (floats), 0..255 or 0..65535 are read on that scale; others are stretched, the least value
+    black and the largest white. NaN and -inf are black, inf is white.
+
+    Raises:
+        ValueError: a mode that cannot be converted.
+    """
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _deep_grey(image)
+    premultiplied = {"La": "LA", "RGBa": "RGBA"}
+    if image.mode in premultiplied:
+        image = image.convert(premultiplied[image.mode])
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = _on_white(image)
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode in ("L", "RGB") or (image.mode == "CMYK" and image.info.get("icc_profile")):
+        return image
+    return image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    pil = require("PIL.Image", "reading an image", "pillow")
+    try:
+        image = image.convert("RGBA")
+    except (ValueError, TypeError, OverflowError, KeyError):  # a transparent colour outside the range of the mode
+        image.info.pop("transparency", None)
+        return image
+    flat: Image.Image = pil.alpha_composite(pil.new("RGBA", image.size, "white"), image)
+    return flat.convert("RGB")
+
+
+def _deep_grey(image: Image.Image) -> Image.Image:
+    pil = require("PIL.Image", "reading an image", "pillow")
+    tags = getattr(image, "tag_v2", {})
+    values = np.asarray(image.convert("I") if image.mode.startswith("I;16") else image)
+    if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
+        top = 4095 if tuple(tags.get(BITS, ())) == (12,) else 65535
+        grey = _scaled(values, 0, top)
+    else:
+        if values.dtype == np.int32 and tuple(tags.get(BITS, ())) == (32,) and tags.get(FORMAT, (1,))[0] == 1:
+            values = values.view(np.uint32)  # Pillow gives unsigned numbers as if they were signed
+        grey = _scaled(values, *_range(values))
+    if tags.get(WHITE_IS) == 0:
+        grey = 255 - grey
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[values == transparent] = 255
+    result: Image.Image = pil.fromarray(grey)
+    return result
+
+
+def _range(values: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """The values that are black and white."""
+    finite = values if values.dtype.kind != "f" else values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = float(finite.min()), float(finite.max())
+    scales = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
+    for top in scales:
+        if low >= 0 and high <= top and (high >= FILLED * top or low == high):
+            return 0.0, top
+    if low == high:
+        return (low, 0.0) if low < 0 else (0.0, high)
+    return low, high
+
+
+def _scaled(values: np.ndarray[Any, Any], low: float, high: float) -> np.ndarray[Any, Any]:
+    """``low`` to 0 and ``high`` to 255, rounded and clipped. Row blocks bound the memory of large pictures."""
+    grey = np.empty(values.shape, np.uint8)
+    rows = max(1, 2**20 // max(values.shape[1], 1))
+    for start in range(0, len(values), rows):
+        # Halves: the span of two float32 numbers may exceed float32, not float64.
+        part = (values[start : start + rows].astype(np.float64) - low) * (255 / (high - low))
+        grey[start : start + rows] = np.nan_to_num(part, nan=0.0, posinf=255.0, neginf=0.0).round().clip(0, 255)
+    return grey
+
+
+# --- colour profiles -------------------------------------------------------------------------------------------------
+
+
+def to_srgb(image: Image.Image, profile: Any) -> Image.Image:
+    """L, RGB or CMYK in the colours of an embedded profile -> L or RGB in sRGB; a damaged profile is ignored."""
+    transform = _transform(profile, image.mode) if isinstance(profile, bytes) and profile else None
+    if transform is not None:
+        cms = require("PIL.ImageCms", "reading an image", "pillow")
+        converted: Image.Image | None = cms.applyTransform(image, transform)
+        if converted is not None:
+            return converted
+    return image.convert("RGB") if image.mode == "CMYK" else image
+
+
+@lru_cache(maxsize=32)
+def _transform(profile: bytes, mode: str) -> Any:
+    """The conversion to sRGB, or None where there is nothing to convert."""
+    from io import BytesIO
+
+    try:
+        from PIL import ImageCms
+
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        if ImageCms.getProfileDescription(source).startswith("sRGB"):
+            return None
+        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except Exception:  # not built with LittleCMS, a damaged profile, or one for another mode: viewers ignore it too
+        return None

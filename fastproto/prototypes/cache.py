@@ -1,0 +1,69 @@
+"""Estimated prototypes on disk. A file that is damaged, or holds anything but what was asked for, is made again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Hashable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fastproto.files import write_whole
+from fastproto.prototypes.files import Prototypes, as_safetensors, make
+
+
+def cache_folder() -> Path:
+    """Where estimates are kept.
+
+    Raises:
+        RuntimeError: neither XDG_CACHE_HOME is set nor a home folder known.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastproto"
+
+
+class CacheFile:
+    """The place of one estimate: ``key`` is everything that its vectors depend on."""
+
+    def __init__(self, num_classes: int, dim: int, key: Hashable) -> None:
+        self.key = repr(key)
+        self.name = f"{num_classes}x{dim}-{hashlib.sha256(self.key.encode()).hexdigest()[:16]}.safetensors"
+
+    def read(self, t: float, device: torch.device | str | None) -> Prototypes | None:
+        """What :meth:`write` kept; None where there is nothing, or no whole file of this key."""
+        from safetensors import safe_open
+
+        try:
+            file = cache_folder() / self.name
+            if not file.is_file():
+                return None
+            with safe_open(file, framework="pt") as content:
+                vectors, facts = content.get_tensor("vectors"), content.metadata() or {}
+            passes, seconds = int(facts["passes"]), float(facts["seconds"])
+            whole = facts["digest"] == self._digest(vectors, facts["method"], passes, seconds)
+        except Exception:  # no right to read, no home, or whatever a damaged file raises in its reader
+            return None
+        return make(vectors, t, facts["method"], passes=passes, seconds=seconds, device=device) if whole else None
+
+    def write(self, found: Prototypes) -> None:
+        """Keep it; where that is not possible, say so on standard error."""
+        digest = self._digest(found.vectors, found.method, found.passes, found.seconds)
+        data = as_safetensors(found, digest=digest)
+        place = self.name
+        try:
+            file = cache_folder() / self.name
+            place = str(file)
+            write_whole(file, lambda temporary: temporary.write_bytes(data))
+        except (OSError, RuntimeError) as error:  # RuntimeError: no home
+            print(
+                f"fastproto: could not write the prototype cache {place} ({error}); going on without", file=sys.stderr
+            )
+
+    def _digest(self, vectors: Tensor, method: str, passes: int, seconds: float) -> str:
+        """Of the content and of the key, so that a file under another file's name is not taken for it."""
+        facts = (self.key, str(vectors.dtype), tuple(vectors.shape), method, passes, seconds)
+        digest = hashlib.sha256(repr(facts).encode())
+        digest.update(vectors.detach().cpu().contiguous().numpy().data)
+        return digest.hexdigest()

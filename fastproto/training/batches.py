@@ -1,0 +1,64 @@
+"""Batches that cannot be trained on or tested, found before there is a run folder."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from fastproto.data import DataSplits
+from fastproto.training.config import TrainConfig
+
+
+def check_batches(config: TrainConfig, data: DataSplits, backbone: nn.Module) -> None:
+    """Raise ValueError for a part of the data, or for a batch, that is too small for the devices or the backbone.
+
+    Args:
+        backbone: on the meta device; it is tried out in training mode, without memory or arithmetic.
+    """
+    world = config.devices * config.num_nodes
+    for name, part in (("training", data.train), ("validation", data.validation), ("test", data.test)):
+        if len(part) < world:
+            raise ValueError(
+                f"{len(part)} {name} samples for {world} devices; expected at least one for each: "
+                "use fewer --devices or more samples"
+            )
+    share = -(-len(data.train) // world)  # of each device: the sampler evens the shares out
+    size = config.data.batch_size
+    if _smallest(share, size) > 1 or _trains_on(backbone, 1, data):
+        return
+    where = f"{share} training samples on each of {world} devices" if world > 1 else f"{share} training samples"
+    batch = "batches of one" if size == 1 else "a last batch of one" if share > 1 else "one batch of one"
+    other = _other_size(share, size)
+    advice = f"use --data.batch_size {other}" if other else "use more samples or fewer --devices"
+    raise ValueError(
+        f"data.batch_size is {size} and {where} make {batch}, on which the batch normalisation of {config.model.name} "
+        f"cannot be trained; {advice}"
+    )
+
+
+def _smallest(share: int, size: int) -> int:
+    """Samples in the smallest batch of one device."""
+    return share % size or min(size, share)
+
+
+def _other_size(share: int, size: int) -> int | None:
+    """The batch size nearest to this one that leaves no batch of one; the smaller of two."""
+    fits = [other for other in range(2, max(size, 2) + 2) if _smallest(share, other) > 1]
+    return min(fits, key=lambda other: (abs(other - size), other)) if fits else None
+
+
+def _trains_on(backbone: nn.Module, samples: int, data: DataSplits) -> bool:
+    """Whether batch normalisation accepts a batch: a convolutional map has many values of a channel in one sample."""
+    read = data.preprocessing
+    images = torch.empty(samples, read.channels, read.image_size, read.image_size, device="meta")
+    before = backbone.training
+    try:
+        with torch.no_grad():
+            backbone.train()(images)
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):
+            return False
+        raise
+    finally:
+        backbone.train(before)
+    return True

@@ -1,0 +1,157 @@
+"""Configuration files: YAML whose scalars are read by the type of their setting, and written so that they come back.
+
+PyYAML composes the tree; nothing is constructed, so that no tag is obeyed and an alias costs what it shows.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from fastproto.arguments import nearest, shown
+from fastproto.training.config import TrainConfig
+from fastproto.training.options import GROUPS, OPTIONS, Option, from_text
+
+LARGEST_FILE = 1 << 20  # bytes
+_NULLS = ("", "~", "null", "Null", "NULL")
+_STANDARD = "tag:yaml.org,2002:"
+_SCALARS = frozenset(_STANDARD + name for name in ("str", "int", "float", "bool", "null", "timestamp", "value"))
+
+
+def run_of(checkpoint: str | os.PathLike[str]) -> Path:
+    """The run folder that RUN/checkpoints/NAME.ckpt lies in, or RUN itself."""
+    path = Path(checkpoint)
+    if path.is_dir():
+        return path
+    return path.parent.parent if len(path.parts) > 2 else path.absolute().parent.parent
+
+
+def config_of_run(resume: str) -> dict[str, Any]:
+    """The settings of a run by its folder or one of its checkpoints.
+
+    Raises:
+        FileNotFoundError: neither, or a checkpoint that lies in no run folder.
+        ValueError: as :func:`read_config`.
+    """
+    config = run_of(resume) / "config.yaml"
+    if not Path(resume).exists() or not config.is_file():
+        raise FileNotFoundError(
+            f"no run to resume at {resume}; expected a run folder of fastproto-train or a checkpoint"
+        )
+    return read_config(config)
+
+
+def config_text(config: TrainConfig) -> str:
+    """``config.yaml``: every setting, read back by :func:`read_config` and by any YAML reader."""
+    yaml, values = _yaml(), config.to_dict()
+    text = str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    # PyYAML reads a plain U+0085 as the end of a line: where there is one, everything is escaped.
+    return text if "\x85" not in text else str(yaml.safe_dump(values, sort_keys=False))
+
+
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The settings in a file, by their flat keys such as ``optim.lr``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a folder, an empty file, text that is not UTF-8 or not YAML, a key that is unknown or stands twice,
+            a value of another type; each names the file, and the line where there is one.
+    """
+    yaml = _yaml()
+    text = _read_text(Path(path))
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" line {mark.line + 1}" if mark is not None else ""
+        raise ValueError(f"{path}{where}: {error.problem}; expected YAML such as 'optim: {{lr: 0.01}}'") from error
+    except yaml.YAMLError as error:  # characters that no YAML text may hold
+        raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())}); expected a text file") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply; expected settings in groups, one level deep") from error
+    if root is None:
+        raise ValueError(f"{path} is empty; expected settings such as 'optim: {{lr: 0.01}}'")
+    if not isinstance(root, yaml.MappingNode):
+        raise ValueError(f"{path} holds {_kind(root)}; expected settings such as 'optim: {{lr: 0.01}}'")
+    found: dict[str, Any] = {}
+    _read_group(root, "", found, {}, path)
+    return found
+
+
+def _yaml() -> Any:
+    try:
+        return import_module("yaml")
+    except ImportError as error:
+        raise ImportError("configuration files need PyYAML: pip install 'fastproto[train]'") from error
+
+
+def _read_text(path: Path) -> str:
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; expected a configuration file, such as config.yaml of a run")
+    if not path.exists():
+        raise FileNotFoundError(f"no configuration file {path}; expected a YAML file")
+    with path.open("rb") as file:
+        data = file.read(LARGEST_FILE + 1)
+    if len(data) > LARGEST_FILE:
+        raise ValueError(f"{path} is larger than {LARGEST_FILE} bytes; expected a configuration file")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from error
+
+
+def _read_group(group: Any, prefix: str, found: dict[str, Any], lines: dict[str, int], path: Any) -> None:
+    """Read a mapping node into ``found``; ``lines`` remembers where each key stood."""
+    yaml = _yaml()
+    for name, value in group.value:
+        line = name.start_mark.line + 1
+        here = f"{path} line {line}"
+        if not isinstance(name, yaml.ScalarNode):
+            raise ValueError(f"{here}: a key is {_kind(name)}; expected the name of a setting")
+        key = prefix + name.value
+        if key in lines:
+            raise ValueError(f"{here}: {key} stands twice, first in line {lines[key]}; expected each key once")
+        lines[key] = line
+        if key in GROUPS and isinstance(value, yaml.MappingNode):
+            _read_group(value, f"{key}.", found, lines, path)
+        elif key in GROUPS and value.tag == _STANDARD + "null" and value.value in _NULLS:
+            continue  # a group with nothing in it
+        elif key in GROUPS:
+            raise ValueError(f"{here}: {key} is {_kind(value)}; expected a group of settings such as {key}.name")
+        elif key not in OPTIONS:
+            near = nearest(key, OPTIONS)
+            hint = f"did you mean {near}?" if near else "fastproto-train --help lists them all"
+            raise ValueError(f"{here}: unknown configuration key {shown(key)}; {hint}")
+        else:
+            try:
+                found[key] = _value(OPTIONS[key], value)
+            except ValueError as error:
+                raise ValueError(f"{here}: {error}") from error
+
+
+def _value(option: Option, node: Any) -> Any:
+    yaml = _yaml()
+    if isinstance(node, yaml.SequenceNode) and option.kind == "floats":
+        return [part for item in node.value for part in _value(option, item)]
+    if not isinstance(node, yaml.ScalarNode):
+        raise ValueError(f"{option.key} is {_kind(node)}; expected {option.expected}")
+    if node.tag not in _SCALARS:
+        raise ValueError(f"{option.key} has the tag {node.tag.removeprefix(_STANDARD)!r}; expected {option.expected}")
+    if node.style is None and node.value in _NULLS:
+        if option.optional:
+            return None
+        raise ValueError(f"{option.key} is null; expected {option.expected}")
+    if option.kind == "str" and node.value.strip():
+        return node.value  # as it stands: quotes and blocks too
+    return from_text(option, node.value)
+
+
+def _kind(node: Any) -> str:
+    yaml = _yaml()
+    if isinstance(node, yaml.MappingNode):
+        return "a mapping"
+    return "a list" if isinstance(node, yaml.SequenceNode) else f"the text {shown(node.value)}"

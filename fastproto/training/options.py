@@ -1,0 +1,110 @@
+"""Every setting of a run as a flat table ``group.key``: its type, its default, its help; and values read from text.
+
+The command line and configuration files are text. Both go through :func:`from_text`, so that they read the same value
+from the same characters: a setting of type str keeps its text, whatever YAML would make of it (``1e-3``, ``on``).
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, get_type_hints
+
+from fastproto.arguments import shown
+from fastproto.training.config import EXPECTED, TrainConfig
+
+NULL = "null"
+NAMES_OF_THE_RUN = ("out", "name", "resume")  # a run may be named null: to leave these out, do not give them
+_TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting. ``kind`` is a key of ``EXPECTED``: bool, int, float, str or floats."""
+
+    key: str
+    kind: str
+    optional: bool  # whether it may be None
+    default: Any
+    help: str
+
+    @property
+    def expected(self) -> str:
+        return EXPECTED[self.kind] + (f", or {NULL}" if self.optional else "")
+
+
+def from_text(option: Option, text: str) -> Any:
+    """The value that a text stands for.
+
+    Raises:
+        ValueError: the text is no value of this setting.
+    """
+    word = text.strip().lower()
+    if option.optional and text == NULL and option.key not in NAMES_OF_THE_RUN:
+        return None
+    try:
+        if option.kind == "bool":
+            return {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}[word]
+        if option.kind == "int":
+            return int(text)
+        if option.kind == "float":
+            return float(text)
+        if option.kind == "floats":
+            inside = re.fullmatch(r"\[(.*)\]", word)
+            return [float(part) for part in (inside[1] if inside else word).split(",") if part.strip()]
+        if text.strip():
+            return text
+    except (ValueError, KeyError):
+        pass
+    raise ValueError(f"{option.key} is {shown(text)}; expected {option.expected}")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"optim": {"lr": 0.1}}`` as ``{"optim.lr": 0.1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of :func:`flatten`, for settings: groups are one level deep."""
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        group, dot, name = key.partition(".")
+        if dot:
+            nested.setdefault(group, {})[name] = value
+        else:
+            nested[key] = value
+    return nested
+
+
+def _table() -> dict[str, Option]:
+    found: dict[str, Option] = {}
+
+    def add(cls: Any, prefix: str) -> None:
+        types, helps = get_type_hints(cls), _argument_helps(cls)
+        for field in fields(cls):
+            if is_dataclass(types[field.name]):
+                add(types[field.name], f"{field.name}.")
+                continue
+            kind = {"list[float]": "floats"}.get(str(field.type), str(field.type).removesuffix(" | None"))
+            default = field.default if field.default_factory is MISSING else field.default_factory()
+            key, optional = prefix + field.name, str(field.type).endswith(" | None")
+            found[key] = Option(key, kind, optional, default, helps.get(field.name, ""))
+
+    add(TrainConfig, "")
+    return found
+
+
+def _argument_helps(cls: Any) -> dict[str, str]:
+    """The paragraphs of a docstring's ``Args:``, by name."""
+    text = inspect.getdoc(cls) or ""
+    parts = re.split(r"\n    (\w+): ", "\n" + text.partition("Args:\n")[2])
+    return {name: " ".join(help.split()) for name, help in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+OPTIONS = _table()
+GROUPS = tuple(dict.fromkeys(key.partition(".")[0] for key in OPTIONS if "." in key))

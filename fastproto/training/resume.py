@@ -1,0 +1,271 @@
+"""What a resumed run may be asked for, decided before anything is written: each setting is taken or refused.
+
+The checkpoint says what the run was made with, and what its data were; the configuration says what is asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastproto.data import DataSplits
+from fastproto.training.checkpoints import KEY, find_checkpoint, read_checkpoint
+from fastproto.training.config import TrainConfig
+from fastproto.training.config_files import run_of
+from fastproto.training.module import Classifier
+from fastproto.training.options import flatten
+
+
+class Rule(Enum):
+    """What becomes of a setting that differs from that of the run."""
+
+    TAKEN = "it holds from here on"
+    DATA = "it is free as long as the data are the same"
+    REFUSED = "what it shaped lies in the checkpoint, or behind it"
+
+
+RULES = {
+    "data.name": Rule.DATA,
+    "data.num_classes": Rule.DATA,
+    "data.root": Rule.DATA,
+    "data.fonts": Rule.DATA,
+    "data.image_size": Rule.DATA,
+    "data.batch_size": Rule.TAKEN,
+    "data.workers": Rule.TAKEN,
+    "data.augment": Rule.TAKEN,
+    "model.name": Rule.REFUSED,
+    "head.name": Rule.REFUSED,
+    "head.dim": Rule.REFUSED,
+    "head.prototypes": Rule.REFUSED,
+    "head.words": Rule.REFUSED,
+    "head.trained": Rule.REFUSED,
+    "head.scale": Rule.TAKEN,
+    "head.uniformity_weight": Rule.TAKEN,
+    "head.momentum": Rule.TAKEN,
+    "head.loss": Rule.TAKEN,
+    "head.means": Rule.REFUSED,
+    "head.reduction": Rule.TAKEN,
+    "head.sync_class_means": Rule.TAKEN,
+    "head.initial_assignment": Rule.REFUSED,
+    "head.initial_samples": Rule.REFUSED,
+    "head.renewals_per_epoch": Rule.TAKEN,
+    "head.early_epochs": Rule.REFUSED,
+    "head.early_renewals_per_epoch": Rule.REFUSED,
+    "head.early_alignment": Rule.REFUSED,
+    "head.assign_async": Rule.TAKEN,
+    "head.save_class_means": Rule.TAKEN,
+    "optim.name": Rule.REFUSED,
+    "optim.lr": Rule.TAKEN,
+    "optim.weight_decay": Rule.TAKEN,
+    "optim.epochs": Rule.TAKEN,
+    "optim.warmup_epochs": Rule.TAKEN,
+    "optim.schedule": Rule.TAKEN,
+    "optim.milestones": Rule.TAKEN,
+    "optim.clip_norm": Rule.TAKEN,
+    "seed": Rule.REFUSED,
+    "accelerator": Rule.TAKEN,
+    "devices": Rule.TAKEN,
+    "num_nodes": Rule.TAKEN,
+    "precision": Rule.REFUSED,
+    "out": Rule.TAKEN,
+    "name": Rule.REFUSED,
+    "resume": Rule.TAKEN,
+    "progress": Rule.TAKEN,
+    "deterministic": Rule.TAKEN,
+}
+SILENT = ("out", "name", "resume", "progress", "data.workers")  # nothing of the training depends on them
+PATHS = ("data.root", "data.fonts", "head.prototypes", "head.words", "head.trained")
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The checkpoint that a run goes on from."""
+
+    checkpoint: Path
+    run: Path  # the folder it lies in
+    content: dict[str, Any]
+    changed: dict[str, tuple[Any, Any]]  # settings that differ: before, now
+    epochs: int  # done
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done."""
+        return int(self.content["global_step"])
+
+    @property
+    def note(self) -> str | None:
+        """One line on what holds from here on."""
+        return _note(self.changed, self.epochs)
+
+
+def open_run(config: TrainConfig) -> Resumed:
+    """The checkpoint that ``config.resume`` means, if the settings allow to go on from it. Nothing is written.
+
+    Raises:
+        FileNotFoundError: no such run or checkpoint.
+        ValueError: a damaged checkpoint, a setting that a resumed run cannot change, fewer epochs than are done, an
+            ``out`` that holds another run.
+    """
+    assert config.resume is not None
+    path = find_checkpoint(config.resume)
+    content = read_checkpoint(path)
+    run, new = run_of(path), config
+    changed = changes(TrainConfig.from_dict(content[KEY]["config"]), new)
+    for key, (before, now) in changed.items():
+        if RULES[key] is Rule.REFUSED:
+            raise ValueError(
+                f"{path} was made with {key} {before} and this run has {now}; a resumed run cannot change it: "
+                "leave it as it was, or start a new run without --resume"
+            )
+    done = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    if new.optim.epochs < done:
+        raise ValueError(
+            f"optim.epochs is {new.optim.epochs} and {path} has done {done}; expected at least {done} "
+            f"(more to go on training, {done} to test what is there)"
+        )
+    idle = [key for key in changed if key.startswith(("head.", "optim.", "data.augment")) and key != "optim.epochs"]
+    if new.optim.epochs == done and idle:
+        raise ValueError(
+            f"{idle[0]} is {changed[idle[0]][1]} (was {changed[idle[0]][0]}) and no epoch is left to train with it: "
+            f"{path} has done {done} of optim.epochs {new.optim.epochs}; expected more --optim.epochs"
+        )
+    _check_folder(new, run)
+    return Resumed(path, run, content, changed, done)
+
+
+def check_data(resumed: Resumed, config: TrainConfig, data: DataSplits) -> None:
+    """Raise ValueError for other classes or samples than the run had, or weights that do not fit what is built now."""
+    _check_samples(resumed.content[KEY], data, resumed.changed, resumed.checkpoint)
+    _check_weights(resumed.content, config, data, resumed.checkpoint)
+
+
+def changes(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ, as (before, now). The name of a run is only asked for where one is given."""
+    before, now = flatten(old.to_dict()), flatten(new.to_dict())
+    differ = {}
+    for key, value in now.items():
+        was = before[key]
+        same = was == value or (key in PATHS and None not in (was, value) and _real(was) == _real(value))
+        if not same and key not in ("out", "resume") and not (key == "name" and value is None):
+            differ[key] = (was, value)
+    return differ
+
+
+def _real(path: str) -> str:
+    return os.path.realpath(os.path.expanduser(path))
+
+
+def _told(key: str) -> bool:
+    return key not in SILENT and RULES[key] is not Rule.DATA
+
+
+def _note(changed: dict[str, tuple[Any, Any]], done: int) -> str | None:
+    told = [f"{key} {now} (was {before})" for key, (before, now) in changed.items() if _told(key)]
+    if not told:
+        return None
+    shape = any(key.startswith("optim.") for key in changed)
+    schedule = ", and the learning rate follows the schedule of these settings" if shape else ""
+    return f"note: after epoch {done} the run goes on with {', '.join(told)}{schedule}"
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+def data_facts(data: DataSplits) -> dict[str, Any]:
+    """What a checkpoint remembers of each part of the data: its samples, and a digest of them in their order."""
+    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {name: {"samples": len(part), "digest": _digest(part)} for name, part in parts.items()}
+
+
+CONTENTS, CONTENT_BYTES = 256, 1 << 16  # of so many files, spread evenly, so many bytes are read
+
+
+def _digest(part: Any) -> str:
+    """Of labels and pixels; of picture files their names, sizes and, of a few hundred, how they begin.
+
+    The folder they lie in does not count: a data set may be moved.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    labels, images, paths = (getattr(part, name, None) for name in ("labels", "images", "paths"))
+    if isinstance(labels, Tensor):
+        digest.update(labels.cpu().contiguous().numpy().tobytes())
+    if isinstance(images, Tensor):
+        digest.update(images.cpu().contiguous().numpy().data)
+    if paths is not None:
+        for path in paths:
+            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode(errors="surrogateescape"))
+        for path in paths[:: max(1, len(paths) // CONTENTS)]:
+            with path.open("rb") as file:
+                digest.update(file.read(CONTENT_BYTES))
+    return digest.hexdigest()
+
+
+def _check_samples(facts: dict[str, Any], data: DataSplits, changed: dict[str, tuple[Any, Any]], path: Path) -> None:
+    asked = [f"{key} {now} (was {was})" for key, (was, now) in changed.items() if RULES[key] is Rule.DATA]
+    advice = "resume with the data of that run, or start a new one without --resume"
+    if asked:
+        advice = f"{', '.join(asked)}: {advice}"
+    before, now = list(facts["class_names"]), list(data.class_names)
+    if len(before) != len(now):
+        raise ValueError(f"{path} was made with {len(before)} classes and this run has {len(now)}; {advice}")
+    for label, (was, name) in enumerate(zip(before, now, strict=True)):
+        if was != name:
+            raise ValueError(
+                f"{path} was made with class {label} named {was!r} and this run has {name!r} there; expected the same "
+                f"names in the same order: {advice}"
+            )
+    was_read, read = facts["preprocessing"], data.preprocessing.to_dict()
+    for key in ("image_size", "channels"):
+        if was_read[key] != read[key]:
+            raise ValueError(
+                f"{path} was made with pictures of {key} {was_read[key]} and this run has {read[key]}; {advice}"
+            )
+    if facts.get("data") is None:  # a checkpoint of version 0.1.0
+        if asked:
+            raise ValueError(f"{path} does not say what its data were; {advice}")
+        return
+    for part, ours in data_facts(data).items():
+        theirs = facts["data"][part]
+        if theirs["samples"] != ours["samples"]:
+            raise ValueError(
+                f"{path} was made with {theirs['samples']} {part} samples and this run has {ours['samples']}; {advice}"
+            )
+        if theirs["digest"] != ours["digest"]:
+            raise ValueError(f"{path} was made with other {part} samples than this run has; {advice}")
+
+
+# --- folders and weights ---------------------------------------------------------------------------------------------
+
+
+def _check_folder(config: TrainConfig, run: Path) -> None:
+    from lightning.pytorch.utilities import rank_zero_only
+
+    if config.out is None:
+        if not (run / "config.yaml").is_file():
+            raise ValueError(f"{config.resume} lies in no run folder; name the folder to go on in with --out")
+        return
+    out = Path(config.out)
+    taken = any((out / name).exists() for name in ("config.yaml", "metrics.csv", "checkpoints"))
+    if taken and not os.path.samefile(out, run) and rank_zero_only(lambda: True)():
+        raise ValueError(f"{out} already holds another run than {run}; name another folder with --out, or leave it out")
+
+
+def _check_weights(content: dict[str, Any], config: TrainConfig, data: DataSplits, path: Path) -> None:
+    """Build the classifier without memory, and load into it: another version's network may have other weights."""
+    module = Classifier.for_data(config, data)
+    with torch.device("meta"):
+        module.configure_model()
+    try:
+        module.load_state_dict(content["state_dict"], assign=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} holds weights that do not fit {config.model.name} with head {config.head.name} as they are built "
+            "now; resume with the versions of versions.json, or start a new run"
+        ) from error

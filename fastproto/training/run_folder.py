@@ -1,0 +1,270 @@
+"""The folder of a run: claimed by one process, taken over from a start that was killed, never from anything else."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from fastproto.files import remove_abandoned
+from fastproto.stopping import stopping
+from fastproto.training.checkpoints import find_checkpoint
+from fastproto.training.config import TrainConfig
+
+FACTS = "versions.json"  # the first file that a run writes: it says that the folder is a run's
+FOLDERS = ("checkpoints", "class_means")
+PICTURES = ("curves.png", "changed.png", "cosines.png", "sphere.png")
+WRITTEN = (FACTS, "config.yaml", "metrics.csv", *FOLDERS, *PICTURES)
+_NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+_open: set[int] = set()  # descriptors of locks, which a forked process must not keep
+
+
+class Lock:
+    """An exclusive lock on a folder that ends with this process, however it ends.
+
+    It is the folder itself that is locked, so there is no file to be left behind. A file system that has no such locks
+    (some of networks) locks a file ``.lock`` in the folder, or nothing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.descriptor: int | None = None
+        try:
+            import fcntl
+        except ImportError:  # not on this system
+            return
+        for name, flags in (("", os.O_RDONLY), (".lock", os.O_RDWR | os.O_CREAT)):
+            try:
+                descriptor = os.open(folder / name, flags, 0o666)
+            except OSError:
+                if not name:
+                    raise
+                return
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(descriptor)
+                if error.errno in (errno.EAGAIN, errno.EACCES):
+                    raise ValueError(
+                        f"{folder} is in use by a run that is still going; expected a folder of its own for each run: "
+                        "wait for that run, or name another folder with --out"
+                    ) from error
+                if error.errno not in _NO_LOCKS:
+                    raise
+                continue
+            _open.add(descriptor)
+            self.descriptor = descriptor
+            return
+
+    def release(self) -> None:
+        if self.descriptor is not None:
+            _open.discard(self.descriptor)
+            os.close(self.descriptor)
+            self.descriptor = None
+
+
+def _forked() -> None:
+    for descriptor in _open:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _open.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+class RunFolder:
+    """Where a run writes, and what it goes on from.
+
+    Opened, it has read at most; ``claim`` is the first to write. A run that is resumed is locked from the beginning:
+    its checkpoint must not change between two looks. Only rank 0 claims.
+
+    Args:
+        config: ``out`` and ``resume`` decide.
+
+    Attributes:
+        config: the same, but ``resume`` is None where there is no checkpoint to go on from: the run begins again.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.lock: Lock | None = None
+        self.config = begin_again(config)
+
+    def __enter__(self) -> RunFolder:
+        if self.config.resume is not None and _is_rank_0():
+            checkpoint = find_checkpoint(self.config.resume)
+            folder = checkpoint.parent.parent
+            if self._own(folder):
+                self.lock = Lock(folder)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.lock is not None:
+            self.lock.release()
+            self.lock = None
+
+    def _own(self, resumed: Path) -> bool:
+        """Whether the run goes on in the folder of the run that is resumed."""
+        out = self.config.out
+        return out is None or (Path(out).exists() and resumed.exists() and Path(out).samefile(resumed))
+
+    def claim(self, step: int | None = None) -> Path:
+        """The folder, now this run's; ``step`` is that of the checkpoint, after which saved class means are removed.
+
+        Raises:
+            ValueError: another run is going on there, or it holds a run, or files that a run would overwrite.
+            OSError: it cannot be made or written.
+        """
+        config = self.config
+        out = None if config.out is None else Path(config.out)
+        if not _is_rank_0():
+            return self._elsewhere()
+        if config.resume is not None and self._own(find_checkpoint(config.resume).parent.parent):
+            folder = out or find_checkpoint(config.resume).parent.parent
+        elif out is None:
+            folder, self.lock = _first_free(config.name or config.data.name)
+        elif not str(config.out).strip():
+            raise ValueError("out is empty; expected a folder for the run")
+        else:
+            folder, self.lock = out, _claim_new(out)
+        for place in (folder, *(folder / name for name in FOLDERS)):
+            remove_abandoned(place, claimed=True)
+        for file in (folder / "class_means").glob("[0-9]*.npz"):
+            if step is not None and file.stem.isdigit() and int(file.stem) >= step:
+                file.unlink()
+        return folder
+
+    def _elsewhere(self) -> Path:
+        """Where the other ranks believe the run to be; rank 0 tells those it has started, and all at the end."""
+        if stopping.follows and stopping.folder is not None:
+            return stopping.folder
+        if self.config.out is not None:
+            return Path(self.config.out)
+        if self.config.resume is not None:
+            return find_checkpoint(self.config.resume).parent.parent
+        return Path("runs") / (self.config.name or self.config.data.name)
+
+
+def _is_rank_0() -> bool:
+    node = os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", "0"))
+    return int(getattr(rank_zero_only, "rank", 0)) == 0 and int(node) == 0
+
+
+def begin_again(config: TrainConfig) -> TrainConfig:
+    """A run that was killed before its first last.ckpt is resumed from where it had begun.
+
+    That is nothing, the checkpoint of another run, or, killed between its first two files, its own best.ckpt: it holds
+    the same.
+    """
+    if config.resume is None or not Path(config.resume).is_dir():
+        return config
+    folder = Path(config.resume)
+    facts = _facts(folder)
+    if facts is None or _holds_run(folder):
+        return config
+    best = folder / "checkpoints" / "best.ckpt"
+    begun: str | None = facts.get("resumed")
+    if begun is None and best.exists():
+        begun = str(best)
+    return replace(config, out=config.out or str(folder), resume=begun)
+
+
+def _claim_new(folder: Path) -> Lock:
+    """Make the folder, or take over what an unfinished start has left in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        lock = Lock(folder)
+    except FileExistsError as error:
+        raise ValueError(
+            f"{folder} is a file or a link that leads nowhere; expected a folder for the run: name another with --out"
+        ) from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ValueError(
+            f"{folder} cannot be a run folder ({reason}); expected a folder that can be made and written: "
+            "name another with --out"
+        ) from error
+    try:
+        _check_free(folder)
+        _remove_unfinished(folder)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def _check_free(folder: Path) -> None:
+    facts = _facts(folder)
+    begun = facts is not None and facts.get("resumed") is None
+    if _holds_run(folder) or (begun and _holds_checkpoint(folder)):
+        raise ValueError(f"{folder} already holds a run; name another with --out, or go on with --resume {folder}")
+    foreign = [name for name in WRITTEN if os.path.lexists(folder / name)] if facts is None else []
+    if foreign:
+        raise ValueError(
+            f"{folder} holds {foreign[0]}, which a run would overwrite; expected a new or empty folder: "
+            "name another with --out"
+        )
+
+
+def _holds_run(folder: Path) -> bool:
+    return (folder / "checkpoints" / "last.ckpt").exists() or _is_finished(folder)
+
+
+def _holds_checkpoint(folder: Path) -> bool:
+    return any((folder / "checkpoints").glob("*.ckpt"))
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether a run has come to its test: also one whose checkpoints were removed since."""
+    metrics = folder / "metrics.csv"
+    with contextlib.suppress(OSError, UnicodeDecodeError), metrics.open(newline="") as file:
+        if "test/" in file.readline():
+            return True
+    return any((folder / name).exists() for name in PICTURES)
+
+
+def _facts(folder: Path) -> dict[str, Any] | None:
+    """What a run has written about itself; None where the folder is not a run's."""
+    with contextlib.suppress(OSError, ValueError):
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        if isinstance(facts, dict) and "fastproto" in facts:
+            return facts
+    return None
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what an unfinished start has written, the facts last: a process that is killed here changes nothing."""
+    if _facts(folder) is None:
+        return
+    for name in FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("metrics.csv", "config.yaml"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _first_free(name: str) -> tuple[Path, Lock]:
+    """The first of runs/NAME, runs/NAME-2, ... that nobody has made yet."""
+    if name in ("", ".", "..") or "/" in name:
+        raise ValueError(f"name is {name!r}; expected a plain folder name: use --out for a path")
+    number = 1
+    while True:
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not folder.parent.is_dir():
+                raise ValueError(
+                    f"{folder.parent} is not a folder; expected one for the runs: name another with --out"
+                ) from None
+            number += 1
+        else:
+            return folder, Lock(folder)
