@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from torch import Tensor
 
 T = TypeVar("T")
-EXAMPLES = int(__import__("os").environ.get("EX", "10000"))  # where one takes at most QUICK seconds
+EXAMPLES = 10_000  # where one takes at most QUICK seconds
 QUICK = 5e-3
 SECONDS = 120.0  # else
 ROUND = 500  # examples of one seed: hypothesis cannot be told to stop after a time
@@ -41,7 +41,6 @@ def explore(name: str, cases: st.SearchStrategy[T], check: Callable[[T], None], 
         @settings(
             max_examples=min(ROUND, examples - count),
             database=None,
-            phases=[__import__("hypothesis").Phase.generate],
             deadline=None,  # the bound is on all of them together
             suppress_health_check=list(HealthCheck),  # these warn of slow or large cases, which are what is asked for
         )
