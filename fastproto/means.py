@@ -117,8 +117,8 @@ def _update_class_means_(
     if skip:
         counted = ~inverse.isnan().squeeze(1)
         z, labels = z[counted], labels[counted]
-        if len(labels) == 0:
-            return
+    if len(labels) == 0:
+        return
     order = torch.argsort(labels, stable=True)
     classes, counts = torch.unique_consecutive(labels[order], return_counts=True)
     # q ← αⁿ q + (1-α) Σ_r α^{n-1-r} z_r, r the sample's rank within its class: the recurrence written as one sum
