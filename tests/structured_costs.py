@@ -1,4 +1,4 @@
-"""Cost matrices with structure: outliers, forbidden pairs, ties, offsets, every scale and type, and previous results."""
+"""Cost matrices with structure: outliers, forbidden pairs, ties, offsets, all scales and types; previous results."""
 
 from __future__ import annotations
 

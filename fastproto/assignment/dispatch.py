@@ -91,8 +91,8 @@ def assign(
     ``q = F.normalize(class_means); scipy.optimize.linear_sum_assignment(q @ prototypes.T, maximize=True)``
 
     Args:
-        class_means: Q [C, D], any norms; a zero row is a class that was never seen: it takes no part in the objective
-            and keeps its previous prototype if that is left over, else takes the lowest one that is.
+        class_means: Q [C, D], any norms; a row no longer than 1e-12 is a class that was never seen: it takes no part in
+            the objective and keeps its previous prototype if that is left over, else takes the lowest one that is.
         prototypes: W [C, D], any floating-point dtype; rows of any length up to 1e15.
         previous: an earlier result; if its prices still prove its permutation optimal, it is returned after one pass.
             Otherwise the search starts from them. Of equally good prototypes a class keeps its previous one.
@@ -100,9 +100,11 @@ def assign(
             ``column_generation`` needs memory O(C·D) and a few passes over the scores, which the CPU stores up to
             32 MiB (4,096 classes in bfloat16, 2,896 in float32) and otherwise makes anew in each pass; ``auto`` is
             column generation from C = 128 on, its passes on Triton kernels where the tensors are on a GPU. The result
-            says which ran, where, and why.
-        tolerance: how large the gap may be, relative to C · std(s), for the result to count as certified; a gap within
-            the rounding floor always does.
+            says which ran, where, and why. Up to C = 16,384 the matrix is formed as well where some prototypes are 100
+            times longer than most, and where column generation does not prove its result.
+        tolerance: how large the gap may be, relative to C · scale and to max(1, |objective|), for the result to count
+            as certified; a gap within a small rounding floor always does. ``scale`` is the std of the centred scores,
+            times the median length of the prototypes over their root mean square: a few long ones do not raise it.
         time_limit: seconds, looked at between passes. When the time is over, or at Ctrl-C, column generation returns
             the best permutation so far after one more pass for its honest gap. A dense solver cannot be stopped; once
             the time is over its prices are no longer improved.
@@ -112,8 +114,9 @@ def assign(
         Assignment, its tensors on the device of ``class_means``.
 
     Raises:
-        TypeError, ValueError: shapes that differ, NaN or inf, a ``previous`` of another size, an unknown method, too
-            large for the memory of this machine.
+        TypeError, ValueError: not floating-point, shapes that differ, NaN or inf, a ``previous`` of another size, an
+            unknown method, a tolerance or time limit that is negative or not finite, too large for the memory of this
+            machine.
 
     Source: Eq. 8-9 of Saadabadi et al., CVPR 2024; linear programming duality.
     """

@@ -1,6 +1,6 @@
 """50,000 assignments with structure against SciPy in float64: none wrong, none certified and wrong, few uncertified.
 
-``pytest -m slow -s tests/slow/test_structured_solves.py`` prints a line of figures per kind: about ten minutes on one core.
+``pytest -m slow -s tests/slow/test_structured_solves.py`` prints figures per kind: about ten minutes on one core.
 """
 
 from __future__ import annotations
