@@ -99,6 +99,8 @@ def _update_class_means_(
     means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool, flag: Tensor | None
 ) -> None:
     """:func:`update_class_means_` without checks of shapes and dtypes; ``flag`` as in the loss (None: the device's)."""
+    if len(labels) == 0:
+        return
     features, labels = apart(features, means), apart(labels, means)
     backend = resolve("update_class_means_", means, features, labels).backend
     if not means.is_contiguous():  # the loops and the kernels walk over rows without strides
