@@ -344,6 +344,7 @@ def test_checkpoints_that_are_refused(tmp_path: Path) -> None:
         ({"head__prototypes": "/no/such/file.npz"}, "no prototype file"),
         ({"head__dim": 1}, "head.dim is 1; expected at least 2"),
         ({"optim__epochs": 0}, "optim.epochs is 0"),
+        ({"precision": "16-mixed"}, "precision is 16-mixed and there is no GPU"),
         ({"optim__lr": float("nan")}, "optim.lr"),
         ({"head__name": "arcface"}, "one of prototype, fixed, softmax"),
     ],

@@ -40,7 +40,7 @@ def parse_train(args: list[str]) -> TrainConfig:
     config = TrainConfig.from_dict(unflatten(values | asked))
     config.check()
     if printed:
-        print(config_text(config), end="")
+        print(config_text(config), end="", flush=True)
         raise SystemExit(0)
     return config
 

@@ -24,7 +24,6 @@ EXPECTED = {
     "str": "a text",
     "floats": "numbers such as [0.4, 0.8]",
 }
-LARGEST = 2**31 - 1  # of a whole number
 
 
 @dataclass
@@ -194,30 +193,14 @@ class TrainConfig:
     def check(self) -> None:
         """Raise ValueError, in one sentence, for a value that no run could use."""
         _check_types(self, "")
-        for key, least in (
-            ("data.batch_size", 1),
-            ("data.workers", 0),
-            ("head.dim", 2),
-            ("head.initial_samples", 1),
-            ("optim.epochs", 1),
-        ):
-            self._require(key, least <= self._get(key) <= LARGEST, f"at least {least} (and at most {LARGEST})")
-        for key in ("devices", "num_nodes"):
-            self._require(key, 1 <= self._get(key) <= LARGEST, "at least 1: how many, not which")
-        for key in (
-            "optim.lr",
-            "optim.weight_decay",
-            "optim.warmup_epochs",
-            "optim.clip_norm",
-            "head.uniformity_weight",
-            "head.renewals_per_epoch",
-            "head.early_epochs",
-            "head.early_renewals_per_epoch",
-        ):
-            self._require(key, 0 <= self._get(key) < float("inf"), "a number >= 0")
+        for key, (least, most) in _RANGES.items():
+            value = self._get(key)
+            if value is not None and not least <= value <= most:
+                expected = f"at most {most:g}" if value > most else f"at least {least}"
+                self._require(key, False, expected)
         self._require("seed", 0 <= self.seed < 2**32, "0 <= seed < 2^32")
         self._require("optim.lr", self.optim.lr > 0, "a number > 0")
-        self._require("head.scale", 0 < self.head.scale < float("inf"), "a number > 0")
+        self._require("head.scale", self.head.scale > 0, "a number > 0")
         self._require("head.momentum", 0 <= self.head.momentum < 1, "0 <= momentum < 1")
         for key, choices in _CHOICES.items():
             self._require(key, self._get(key) in choices, "one of " + ", ".join(choices))
@@ -239,6 +222,27 @@ class TrainConfig:
             raise ValueError(f"{key} is {self._get(key)!r}; expected {expected}")
 
 
+_MANY, _LARGE = 2**31 - 1, 1e15  # as float32, products of two large ones are finite still
+_RANGES = {
+    "data.num_classes": (2, _MANY),
+    "data.image_size": (8, 2**15),
+    "data.batch_size": (1, _MANY),
+    "data.workers": (0, 2**12),
+    "head.dim": (2, _MANY),
+    "head.initial_samples": (1, _MANY),
+    "optim.epochs": (1, _MANY),
+    "devices": (1, 2**16),
+    "num_nodes": (1, 2**16),
+    "optim.lr": (0, _LARGE),
+    "optim.weight_decay": (0, _LARGE),
+    "optim.warmup_epochs": (0, _LARGE),
+    "optim.clip_norm": (0, _LARGE),
+    "head.scale": (0, _LARGE),
+    "head.uniformity_weight": (0, _LARGE),
+    "head.renewals_per_epoch": (0, _LARGE),
+    "head.early_epochs": (0, _LARGE),
+    "head.early_renewals_per_epoch": (0, _LARGE),
+}
 _CHOICES = {
     "head.name": HEADS,
     "head.initial_assignment": INITIAL_ASSIGNMENTS,

@@ -32,7 +32,8 @@ class Option:
 
     @property
     def expected(self) -> str:
-        return EXPECTED[self.kind] + (f", or {NULL}" if self.optional else "")
+        nullable = self.optional and self.key not in NAMES_OF_THE_RUN
+        return EXPECTED[self.kind] + (f", or {NULL}" if nullable else "")
 
 
 def from_text(option: Option, text: str) -> Any:

@@ -203,11 +203,14 @@ def _check_parts(config: TrainConfig, data: DataSplits) -> None:
     require("matplotlib", "the pictures of a run")
     for part in (data.train, data.validation, data.test):
         part.check()
-    if config.accelerator == "gpu" and torch.cuda.device_count() < config.devices:
+    gpus = 0 if config.accelerator == "cpu" else torch.cuda.device_count()
+    if config.devices > gpus and (gpus or config.accelerator == "gpu"):
         raise ValueError(
-            f"accelerator is gpu with {config.devices} devices and this machine has {torch.cuda.device_count()} GPUs; "
+            f"accelerator is {config.accelerator} with {config.devices} devices and this machine has {gpus} GPUs; "
             "expected no more devices than there are: use --accelerator cpu or fewer --devices"
         )
+    if config.precision == "16-mixed" and not gpus:
+        raise ValueError("precision is 16-mixed and there is no GPU to train on; expected bf16-mixed on the CPU")
     with torch.device("meta"):
         backbone = build_backbone(
             config.model.name,
