@@ -41,6 +41,7 @@ class Classifier(L.LightningModule):
         self.config, self.class_names, self.preprocessing = config, class_names, preprocessing
         self.augmentation = augmentation if config.data.augment else None
         self.counts: list[Tensor] = []
+        self.resumed_at = (0, 0)  # steps and epochs that were done where this run goes on
 
     @classmethod
     def for_data(cls, config: TrainConfig, data: DataSplits) -> Classifier:
@@ -67,6 +68,14 @@ class Classifier(L.LightningModule):
         dtype = next(self.backbone.parameters()).dtype  # bfloat16 where the precision is bf16-true
         features: Tensor = self.backbone(self.preprocessing.normalise(pixels).to(dtype))
         return features
+
+    def skipped_steps(self, steps_per_epoch: float) -> int:
+        """How far the number of a step lies behind its place in the training: 0 unless an epoch's steps have changed.
+
+        They do where a run goes on on another number of devices, or with another batch size: schedules count epochs.
+        """
+        steps, epochs = self.resumed_at
+        return round(epochs * steps_per_epoch) - steps
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(hash((self.config.seed, self.global_step, self.global_rank)))
@@ -142,7 +151,10 @@ class Classifier(L.LightningModule):
             optimizer = torch.optim.AdamW(groups, lr=optim.lr)
         else:
             optimizer = torch.optim.SGD(groups, lr=optim.lr, momentum=0.9, nesterov=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(optim, step, steps))
+        skipped = self.skipped_steps(steps / optim.epochs)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(optim, step + skipped, steps)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

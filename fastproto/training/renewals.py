@@ -77,14 +77,16 @@ class RenewAssignment(L.Callback):
         head, step, steps = module.head, trainer.global_step, trainer.num_training_batches
         if not isinstance(head, PrototypeHead):
             return
-        due = self.schedule.due(step, steps)
+        place = step + module.skipped_steps(steps)
+        due = self.schedule.due(place, steps)
         if self.pending is not None:
             found = head.finish_renewal(self.pending, wait=due)
             if found is not None:
                 self.pending = None
                 log_renewal(trainer, found, head.num_classes, delay=step - self.began)
         if due or self.unfinished is not None:
-            aligned = self.config.early_alignment and self.schedule.early(step, steps) if due else bool(self.unfinished)
+            early = self.config.early_alignment and self.schedule.early(place, steps)
+            aligned = early if due else bool(self.unfinished)
             self.unfinished = None
             self._renew(trainer, head, aligned)
 

@@ -130,6 +130,7 @@ def _fit_quietly(place: RunFolder) -> RunResult:
         content = read_checkpoint(resumed)
         check_resumable(content, module, resumed)
         step = int(content["global_step"])
+        module.resumed_at = step, int(content["epoch"]) + 1
     folder = stopping.folder = place.claim(step)
     module.config = config = replace(config, out=str(folder), resume=None)
     with interruptible(folder):
