@@ -57,18 +57,16 @@ class Stopping:
         if os.name != "posix" or threading.current_thread() is not threading.main_thread():
             return
         self._meet_rank_0()
-        first = self._wake is None
         if self._wake is None:
             self._wake = os.pipe()
             for descriptor in self._wake:
                 os.set_blocking(descriptor, False)
             os.register_at_fork(after_in_child=self._forked)
+            threading.Thread(target=self._look, name="fastproto-stopping", daemon=True).start()
+        signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
         for number in signals:
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 signal.signal(number, _nothing)
-        signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
-        if first:
-            threading.Thread(target=self._look, name="fastproto-stopping", daemon=True).start()
 
     def _meet_rank_0(self) -> None:
         """A rank that was started by another process ends with that process."""

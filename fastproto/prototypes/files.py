@@ -49,6 +49,7 @@ class Prototypes:
         """
         path = Path(path)
         vectors = self.vectors.detach().cpu().contiguous()
+        content = io.BytesIO()  # torch's own way to a file hides why there is no room, NumPy's that there is none
         if path.suffix == ".safetensors":
             data = as_safetensors(self)
             write_whole(path, lambda file: file.write_bytes(data))
@@ -57,11 +58,11 @@ class Prototypes:
             arrays = {"vectors": vectors.numpy(), "seconds": np.array(self.seconds), **facts_}
             write_whole(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
         elif path.suffix == ".pth":
-            content = io.BytesIO()  # torch's own way to a file hides why there is no room
             torch.save({"w": vectors.T.contiguous()}, content)
             write_whole(path, lambda file: file.write_bytes(content.getbuffer()))
         elif path.suffix == ".npy":
-            write_whole(path, lambda file: np.save(file, vectors.numpy()))
+            np.save(content, vectors.numpy())
+            write_whole(path, lambda file: file.write_bytes(content.getbuffer()))
         else:
             raise ValueError(f"cannot write prototypes to {path}; expected a name that ends in {', '.join(SUFFIXES)}")
 
