@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from itertools import islice
@@ -20,6 +21,7 @@ from .preprocessing import Preprocessing
 from .splits import DataSplits, Item, LabelledImages, hold_out
 from .tree import File, class_key, shown
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a name is printed on one line
 SMALL = 64
 CHECKED = 100_000  # files that are looked at before training
 DECODED = 1_000
@@ -169,7 +171,7 @@ def _split(
 
 
 def _readable_names(table: Path, classes: list[str]) -> tuple[str, ...]:
-    """Names of the classes: those of ``classes.tsv``, else of their folders, with bytes that are no text escaped."""
+    """Names of the classes: those of ``classes.tsv``, else of their folders; what is no text is escaped."""
     names: dict[str, str] = {}
     for number, line in text_lines(table) if table.is_file() else ():
         folder, tab, name = line.partition("\t")
@@ -179,4 +181,5 @@ def _readable_names(table: Path, classes: list[str]) -> tuple[str, ...]:
         if names.setdefault(key, name) != name:
             raise ValueError(f"{table} line {number} names the folder {shown(folder)} again: give each folder one name")
     readable = (names.get(key, key) for key in classes)
-    return tuple(name.encode(errors="surrogateescape").decode(errors="backslashreplace") for name in readable)
+    texts = (name.encode(errors="surrogateescape").decode(errors="backslashreplace") for name in readable)
+    return tuple(CONTROL.sub(lambda found: ascii(found[0])[1:-1], text) for text in texts)
