@@ -256,7 +256,7 @@ def test_links_are_followed_once(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert len(found["test"]) == 6
     line = capsys.readouterr().err
     assert "1 link to a folder read before (train/dog/more)" in line
-    assert "1 link to a picture read before (train/dog/same.png)" in line
+    assert "1 link to a file read before (train/dog/same.png)" in line
 
 
 def test_dangling_links_and_loops_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,7 +17,7 @@ from .decode import ends_well, picture_size, with_picture
 from .layout import Layout, find_layout, notes, pictures_of
 from .preprocessing import Preprocessing
 from .splits import DataSplits, Item, LabelledImages, hold_out
-from .tree import File, class_key, shown
+from .tree import File, class_key, print_note, shown
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a name is printed on one line
 SMALL = 64
@@ -150,12 +148,7 @@ def _natural_size(sizes: list[tuple[int, int]]) -> int:
 
 
 def _print_notes(layout: Layout, classes: list[str], files: dict[str, list[list[File]]]) -> None:
-    """One line on standard error, of the first rank only."""
-    ranks = (os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"))
-    counts = {part: [len(found) for found in files[part]] for part in files}
-    said = notes(layout, classes, counts)
-    if said and all(rank == "0" for rank in ranks):
-        print(f"note: {said}", file=sys.stderr)
+    print_note(notes(layout, classes, {part: [len(found) for found in files[part]] for part in files}))
 
 
 def _split(
