@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import operator
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
 TINY_NORM = 1e-12  # rows shorter than this have no direction
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 UNIT_TOLERANCE = 1e-3  # a prototype's norm may differ from 1 by this much, or by the epsilon of its dtype
 
 
@@ -15,21 +20,146 @@ def shape_of(tensor: Tensor) -> str:
     return "[" + ", ".join(map(str, tensor.shape)) + "]"
 
 
+def whole(name: str, value: Any) -> int:
+    """An integer: Python's or NumPy's, or a float that is one, such as 10.0.
+
+    Raises:
+        TypeError: a bool or no number.
+        ValueError: a number between two integers, NaN or inf.
+    """
+    truth = isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool)
+    if not truth:
+        try:
+            return operator.index(value)
+        except TypeError:
+            if isinstance(value, Real) and float(value).is_integer():
+                return int(float(value))
+    error = ValueError if isinstance(value, Real) and not truth else TypeError
+    raise error(f"{name} is {value!r}; expected an integer, such as 10: convert it with int()")
+
+
+def real(name: str, value: Any) -> float:
+    """A number as a Python float, NaN and inf included: Python's, NumPy's or a tensor of one number.
+
+    Raises:
+        TypeError: a bool, a complex number or no number.
+    """
+    if isinstance(value, Tensor) and value.ndim == 0 and not value.is_complex() and value.dtype != torch.bool:
+        return float(value)
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    raise TypeError(f"{name} is {value!r}; expected a number: convert it with float()")
+
+
+def check_classes(num_classes: Any, dim: Any) -> tuple[int, int]:
+    """C and D as integers.
+
+    Raises:
+        TypeError, ValueError: no integers, or below 2.
+    """
+    count, width = whole("num_classes", num_classes), whole("dim", dim)
+    if count < 2 or width < 2:
+        raise ValueError(f"num_classes is {count} and dim {width}; expected both to be at least 2")
+    return count, width
+
+
+def check_seed(seed: Any) -> int:
+    """A seed that torch and NumPy take.
+
+    Raises:
+        TypeError, ValueError: no integer, or of more than 62 bits.
+    """
+    number = whole("seed", seed)
+    if abs(number) >= 2**62:
+        raise ValueError(f"seed is {number}; expected an integer of at most 62 bits, such as 0")
+    return number
+
+
+def check_momentum(momentum: Any) -> float:
+    """α of the class means.
+
+    Raises:
+        TypeError, ValueError: no number, or not within [0, 1).
+    """
+    number = real("momentum", momentum)
+    if not 0 <= number < 1:
+        raise ValueError(f"momentum is {number}; expected 0 <= momentum < 1, such as 0.9")
+    return number
+
+
+def check_positive(name: str, value: Any, example: str) -> float:
+    """A finite number above zero.
+
+    Raises:
+        TypeError, ValueError: no number, or not one of these.
+    """
+    number = real(name, value)
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} is {number}; expected a number > 0, such as {example}: it must be finite")
+    return number
+
+
+def check_floats(name: str, tensor: Any) -> None:
+    """A dense tensor of float32, float64, bfloat16 or float16.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if isinstance(tensor, Tensor) and tensor.dtype in FLOATS and tensor.layout == torch.strided:
+        return
+    if not isinstance(tensor, Tensor):
+        given, advice = f"a {type(tensor).__name__}", "convert it, for instance with torch.as_tensor(...).float()"
+    elif tensor.layout != torch.strided:
+        given, advice = f"a {tensor.layout} tensor", "convert it with .to_dense()"
+    elif tensor.is_complex():
+        given, advice = f"a {tensor.dtype} tensor", "pass its .real or .abs()"
+    else:
+        given, advice = f"a {tensor.dtype} tensor", "convert it, for instance with .float()"
+    raise TypeError(f"{name} is {given}; expected a floating-point tensor: {advice}")
+
+
+def check_sharpness(t: Any) -> float:
+    """t of the Gaussian potential."""
+    return check_positive("t", t, "2.0")
+
+
 def check_matrix(name: str, tensor: Tensor, *, min_rows: int = 1, min_dim: int = 2) -> None:
-    """A floating-point matrix [rows, D] of finite numbers."""
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-        given = f"a {tensor.dtype} tensor" if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}"
-        raise TypeError(f"{name} is {given}; expected a floating-point tensor: convert it, for instance with .float()")
+    """A floating-point matrix [rows, D]."""
+    check_floats(name, tensor)
     if tensor.ndim != 2 or tensor.shape[0] < min_rows or tensor.shape[1] < min_dim:
         raise ValueError(
             f"{name} has shape {shape_of(tensor)}; expected [rows, D] with at least {min_rows} rows and D >= {min_dim}"
         )
 
 
+def check_width(features: Tensor, dim: int) -> None:
+    """Features [B, D] of this D."""
+    if tracing():  # shapes are then tensors, and comparing them is warned about
+        return
+    check_matrix("features", features, min_rows=0)
+    if features.shape[1] != dim:
+        raise ValueError(
+            f"features are {shape_of(features)}; expected [B, {dim}]: make the backbone's output as wide as the "
+            "head's dim"
+        )
+
+
+def check_weight(weight: Tensor | None, labels: Tensor) -> None:
+    """A factor for each sample, or None; on the CPU finite, where looking waits for nothing."""
+    if weight is None:
+        return
+    check_floats("weight", weight)
+    if weight.shape != labels.shape:
+        raise ValueError(f"weight has shape {shape_of(weight)}; expected {shape_of(labels)}, one for each sample")
+    # elsewhere looking would wait for the device, and in a compiled step there is nothing to look at
+    if weight.device.type == "cpu" and not torch.compiler.is_compiling():
+        check_finite("weight", weight)
+
+
 def check_finite(name: str, tensor: Tensor) -> None:
     # NaN and inf reach the sum; only where it is not finite is every number looked at, which takes forty times as long
     if not math.isfinite(tensor.detach().sum()) and not bool(torch.isfinite(tensor).all()):
-        row = int((~torch.isfinite(tensor)).flatten(1).any(1).nonzero()[0])
+        row = int((~torch.isfinite(tensor)).flatten(1 if tensor.ndim > 1 else 0).nonzero()[0, 0])
         raise ValueError(
             f"{name} holds NaN or inf (first in row {row}); expected finite numbers: find what produced it"
         )
@@ -53,6 +183,14 @@ def not_unit(name: str, tensor: Tensor, row: int) -> ValueError:
     )
 
 
+def check_k(k: Any, count: int) -> int:
+    """How many of ``count`` rows are asked for."""
+    number = whole("k", k)
+    if not 1 <= number <= count:
+        raise ValueError(f"k is {number}; expected 1..{count}, the number of prototypes")
+    return number
+
+
 def check_prototypes(prototypes: Tensor) -> None:
     check_matrix("prototypes", prototypes)
     if prototypes.requires_grad:
@@ -61,8 +199,12 @@ def check_prototypes(prototypes: Tensor) -> None:
 
 def check_labels(name: str, labels: Tensor, count: int) -> None:
     """The cheap part, without looking at values: int64 [B]."""
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-        given = str(labels.dtype) if isinstance(labels, Tensor) else type(labels).__name__
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.layout != torch.strided:
+        if not isinstance(labels, Tensor):
+            raise TypeError(
+                f"{name} are a {type(labels).__name__}; expected an int64 tensor: pass torch.as_tensor(...)"
+            )
+        given = str(labels.dtype) if labels.layout == torch.strided else str(labels.layout)
         raise TypeError(f"{name} are {given}; expected an int64 tensor: convert them with .long()")
     if labels.shape != (count,):
         raise ValueError(f"{name} have shape {shape_of(labels)}; expected [{count}], one number for each row")
@@ -113,6 +255,16 @@ def refuse_double_backward() -> None:
         )
 
 
+def default_cpu() -> contextlib.AbstractContextManager[object]:
+    """Tensors that are made without a device come on the CPU, whatever torch.set_default_device says."""
+    return contextlib.nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
+
+
 def recording() -> bool:
     """Whether torch.export or torch.jit.trace is recording: a graph for other batches, which must not hold values."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+    return torch.compiler.is_exporting() or tracing()
+
+
+def tracing() -> bool:
+    """Whether torch.jit.trace is recording: shapes are then tensors, and comparing them is warned about."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]

@@ -15,10 +15,12 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fastproto
+from fastproto.arguments import Parser
 from fastproto.stopping import how_to_go_on, stopping
 from fastproto.training.command_line import parse_train
 
@@ -64,6 +66,10 @@ def _run_alone(command: Callable[[], None], args: Sequence[str] | None, signals:
     return code
 
 
+def _given(args: Sequence[str] | None) -> list[str]:
+    return list(sys.argv[1:] if args is None else args)
+
+
 def _explain(error: BaseException) -> tuple[int, str]:
     """The exit code of an error, and its text: a sentence, after the traceback where that was asked for."""
     if isinstance(error, KeyboardInterrupt):
@@ -79,6 +85,9 @@ def _sentence(error: BaseException) -> tuple[int, str]:
     memory = isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "allocate memory" in message
     if memory:
         return 2, f"not enough memory ({message or kind}); use a smaller data.batch_size, image size, C or D"
+    advice = how_to_go_on(stopping.folder) if isinstance(error, OSError) else None
+    if advice is not None:
+        return 2, f"{message or kind}: {advice}"
     if isinstance(error, ValueError | ImportError | OSError) or kind == "MisconfigurationException":
         return 2, message or kind
     return 1, f"unexpected {kind}: {message}; set FASTPROTO_TRACEBACK=1 to see where, and please report it"
@@ -103,7 +112,7 @@ def _message(error: BaseException) -> str:
 
 def train(args: Sequence[str] | None = None) -> int:
     """Entry point of fastproto-train."""
-    return _run_alone(lambda: _train(list(sys.argv[1:] if args is None else args)), args, ALL_SIGNALS)
+    return _run_alone(lambda: _train(_given(args)), args, ALL_SIGNALS)
 
 
 def _train(args: list[str]) -> None:
@@ -120,11 +129,24 @@ def _train(args: list[str]) -> None:
 # --- fastproto-prototypes --------------------------------------------------------------------------------------------
 
 
+PICTURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg")
+COMMON = {"t", "out", "picture"}
+OF_FILES = {"measure": {"measure"}, "words": {"words", "names"}}  # what is used beside what they have in common
+OF_SGD = {"form", "subset_size", "lr", "iterations"}
+
+
 def prototypes(args: Sequence[str] | None = None) -> int:
     """Entry point of fastproto-prototypes."""
-    parser = argparse.ArgumentParser(
+    signals = (signal.SIGTERM,)  # Ctrl-C ends a search with its best
+    return _run_alone(lambda: _prototypes(vars(_prototypes_parser().parse_args(_given(args)))), args, signals)
+
+
+def _prototypes_parser() -> Parser:
+    """What is not given is absent: a setting that would go unused is an error, its default is none."""
+    parser = Parser(
         prog="fastproto-prototypes",
         description="Make, measure and draw prototypes: unit vectors spread over the sphere.",
+        argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--num-classes", type=int, help="how many prototypes")
     parser.add_argument("--dim", type=int, help="dimension of the space")
@@ -134,62 +156,41 @@ def prototypes(args: Sequence[str] | None = None) -> int:
         "--words", type=Path, metavar="FILE", help="word vectors (text or .npz) as prototypes: see --names"
     )
     parser.add_argument("--names", type=Path, metavar="FILE", help="class names for --words, one a line")
-    parser.add_argument("--objective", default="uniform", choices=("uniform", "max_cosine"))
-    parser.add_argument("--method", default="auto", choices=("auto", "lbfgs", "binary_code", "sgd"))
-    parser.add_argument("--t", type=float, default=2.0, help="sharpness of the Gaussian potential (default 2)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--objective", choices=("uniform", "max_cosine"), help="(default uniform)")
+    parser.add_argument("--method", choices=("auto", "lbfgs", "binary_code", "sgd"), help="(default auto)")
+    parser.add_argument("--t", type=float, help="sharpness of the Gaussian potential (default 2)")
+    parser.add_argument("--seed", type=int, help="of the random starts (default 0)")
     parser.add_argument("--max-passes", type=int, help="sweeps over all pairs to spend at most")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS")
-    parser.add_argument("--form", default="eq5", choices=("eq5", "within_batch"), help="of --method sgd")
+    parser.add_argument("--form", choices=("eq5", "within_batch"), help="of --method sgd (default eq5)")
     parser.add_argument("--subset-size", type=int, metavar="ROWS", help="of --method sgd: rows moved in a step")
-    parser.add_argument("--lr", type=float, default=0.1, help="of --method sgd (default 0.1)")
-    parser.add_argument("--iterations", type=int, default=1000, help="of --method sgd (default 1000)")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--no-cache", action="store_true", help="neither read nor write the cache")
+    parser.add_argument("--lr", type=float, help="of --method sgd (default 0.1)")
+    parser.add_argument("--iterations", type=int, help="of --method sgd (default 1000)")
+    parser.add_argument("--device", help="cpu (default), or cuda on a GPU")
+    parser.add_argument("--no-cache", action="store_false", dest="cache", help="neither read nor write the cache")
     parser.add_argument("--picture", type=Path, metavar="PNG", help="where to draw (default: beside --out)")
     parser.add_argument("--version", action="version", version=fastproto.__version__)
-    options = parser.parse_args(args)
-    return _run_alone(lambda: _prototypes(options), args, (signal.SIGTERM,))  # Ctrl-C ends a search with its best
+    return parser
 
 
-def _prototypes(options: argparse.Namespace) -> None:
-    from fastproto.prototypes import estimate_prototypes, load_prototypes, load_word_vectors
-    from fastproto.prototypes.files import SUFFIXES
+def _prototypes(given: dict[str, Any]) -> None:
+    _check_used(given)
+    t, out = given.get("t", 2.0), given.get("out")
+    picture = _picture(given)
+    _check_outputs(out, picture)
+    from fastproto.prototypes import load_prototypes, load_word_vectors
     from fastproto.prototypes.words import read_names
 
-    if options.out is not None and options.out.suffix not in SUFFIXES:
-        raise ValueError(f"--out is {options.out}; expected a name that ends in {', '.join(SUFFIXES)}")
-    if options.measure is not None:
-        found = load_prototypes(options.measure, t=options.t)
-    elif options.words is not None:
-        if options.names is None or not options.names.is_file():
-            raise ValueError(f"--names is {options.names}; expected a text file with a class name in each line")
-        found = load_word_vectors(options.words, read_names(options.names), t=options.t)
-    elif options.num_classes is None or options.dim is None:
-        raise ValueError("nothing to do; expected --num-classes C --dim D [--out FILE], --measure FILE or --words FILE")
+    if "measure" in given:
+        found = load_prototypes(given["measure"], t=t)
+    elif "words" in given:
+        found = load_word_vectors(given["words"], read_names(given["names"]), t=t)
     else:
-        found = estimate_prototypes(
-            options.num_classes,
-            options.dim,
-            objective=options.objective,
-            t=options.t,
-            method=options.method,
-            seed=options.seed,
-            device=options.device,
-            max_passes=options.max_passes,
-            time_limit=options.time_limit,
-            progress=sys.stderr.isatty(),
-            cache=not options.no_cache,
-            form=options.form,
-            subset_size=options.subset_size,
-            lr=options.lr,
-            iterations=options.iterations,
-        )
+        found = _estimated(given)
     print(quality_table(found))
-    if options.out is not None:
-        found.save(options.out)
-        print(f"written to          {options.out}")
-    picture = options.picture or (options.out.with_suffix(".png") if options.out is not None else None)
+    if out is not None:
+        found.save(out)
+        print(f"written to          {out}")
     if picture is not None:
         from fastproto.pictures import draw_prototypes
 
@@ -198,6 +199,88 @@ def _prototypes(options: argparse.Namespace) -> None:
         draw_prototypes(found.vectors.cpu().numpy(), picture, title=title, bound=found.quality.max_cosine_bound)
         sphere = f" and {picture.with_stem(picture.stem + '-sphere')}" if dim == 3 else ""
         print(f"drawn in            {picture}{sphere}")
+
+
+def _check_used(given: dict[str, Any]) -> None:
+    """Raise ValueError for options that are missing, and for those that would be passed over."""
+    mode = next((name for name in OF_FILES if name in given), None)
+    if mode is None and not {"num_classes", "dim"} <= given.keys():
+        raise ValueError("nothing to do; expected --num-classes C --dim D [--out FILE], --measure FILE or --words FILE")
+    if mode is None:
+        sgd = given.get("method") == "sgd"
+        unused = {"names"} | (set() if sgd else OF_SGD)
+        condition = "without --words" if "names" in given else "without --method sgd"
+        if sgd and given.get("objective") == "max_cosine":
+            raise ValueError("--objective is max_cosine and --method sgd minimises L_uni; expected --method lbfgs")
+    else:
+        unused, condition = given.keys() - OF_FILES[mode] - COMMON, f"with --{mode}"
+        if mode == "words" and not given.get("names", Path()).is_file():
+            names = f"--names {given['names']}, which is no file" if "names" in given else "no --names"
+            raise ValueError(f"--words is given with {names}; expected a text file with a class name in each line")
+    wrong = sorted(unused & given.keys())
+    if wrong:
+        option = "--no-cache" if wrong[0] == "cache" else "--" + wrong[0].replace("_", "-")
+        raise ValueError(f"{option} has no meaning {condition}; leave it out")
+
+
+def _picture(given: dict[str, Any]) -> Path | None:
+    """Where to draw; beside ``--out`` only where matplotlib is installed."""
+    if "picture" in given:
+        return Path(given["picture"])
+    if "out" not in given or find_spec("matplotlib") is None:
+        return None
+    out: Path = given["out"]
+    return out.with_suffix(".png")
+
+
+def _check_outputs(out: Path | None, picture: Path | None) -> None:
+    """Find out before minutes of work that a file cannot be written."""
+    from fastproto.prototypes.files import SUFFIXES
+
+    for option, path, suffixes in (("--out", out, SUFFIXES), ("--picture", picture, PICTURES)):
+        if path is None:
+            continue
+        if path.suffix not in suffixes:
+            raise ValueError(f"{option} is {path}; expected a name that ends in {', '.join(suffixes)}")
+        if path.is_dir():
+            raise ValueError(f"{option} is {path}, a folder; expected the name of a file")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise ValueError(f"{option} is {path} and nothing can be written in {folder}; expected another folder")
+
+
+def _estimated(given: dict[str, Any]) -> Prototypes:
+    from fastproto.prototypes import estimate_prototypes
+
+    settings = {name: value for name, value in given.items() if name not in ("num_classes", "dim", "out", "picture")}
+    count, dim, seed = given["num_classes"], given["dim"], given.get("seed", 0)
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed is {seed}; expected 0 <= seed < 2^32")
+    # The vectors, their gradient and the two of a step, in float64.
+    if count > 0 and dim > 0 and 32 * count * dim > _memory():
+        raise ValueError(
+            f"--num-classes is {count} and --dim {dim}; such prototypes need {32 * count * dim / 2**30:.0f} GiB and "
+            f"this machine has {_memory() / 2**30:.0f}: expected fewer"
+        )
+    _check_device(given.get("device", "cpu"))
+    return estimate_prototypes(count, dim, progress=sys.stderr.isatty(), **settings)
+
+
+def _memory() -> float:
+    """Bytes of this machine; infinite where it does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:  # torch's, for names and for devices that are not there
+        raise ValueError(f"--device is {device}, which is not there; expected cpu, or cuda on a GPU") from error
 
 
 def quality_table(found: Prototypes) -> str:
@@ -220,7 +303,7 @@ def quality_table(found: Prototypes) -> str:
 
 def predict(args: Sequence[str] | None = None) -> int:
     """Entry point of fastproto-predict."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastproto-predict",
         description="Print labels and cosines for images, with a checkpoint of fastproto-train.",
     )
@@ -229,9 +312,9 @@ def predict(args: Sequence[str] | None = None) -> int:
     parser.add_argument("-k", type=int, default=1, help="labels for each image (default 1)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--version", action="version", version=fastproto.__version__)
-    options = parser.parse_args(args)
     unread: list[Path] = []
-    return _run_alone(lambda: _predict(options, unread), args, ALL_SIGNALS) or (2 if unread else 0)
+    code = _run_alone(lambda: _predict(parser.parse_args(_given(args)), unread), args, ALL_SIGNALS)
+    return code or (2 if unread else 0)
 
 
 def _predict(options: argparse.Namespace, unread: list[Path]) -> None:

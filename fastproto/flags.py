@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 BAD_LABEL, NOT_FINITE, BAD_ASSIGNMENT = 1, 2, 4  # as in fastproto_kernels.rows
+BAD_SHARE = 8
 
 _SENTENCES = {
     BAD_LABEL: "labels outside 0..C-1 (check the number of classes or leave out the unlabelled samples)",
     NOT_FINITE: "features with NaN or inf (lower the learning rate or look for the layer that overflows)",
     BAD_ASSIGNMENT: "an assignment that names rows outside 0..C-1 (pass the result of assign, or torch.randperm)",
+    BAD_SHARE: "lam with NaN or outside [0, 1] (draw it from a Beta distribution)",
 }
 _flags: dict[tuple[torch.device, bool], Tensor] = {}  # of the functions; a head has one of its own
 

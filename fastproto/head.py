@@ -12,11 +12,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastproto.assignment import Alignment, Assignment, align, assign, in_background
-from fastproto.checks import TINY_NORM, check_permutation, recording
+from fastproto.checks import check_classes, check_momentum, check_permutation, check_seed, check_width, recording
 from fastproto.flags import BAD_ASSIGNMENT, NOT_FINITE, new_flag, raise_bits, take
 from fastproto.ipm import check_ipm, ipm_per_sample
 from fastproto.means import move_means_
+from fastproto.mixup import check_share, check_two_labels, larger, mixed
 from fastproto.nearest import nearest
+from fastproto.normalise import normalise, unit
 from fastproto.pages import ask_for_large_pages
 from fastproto.prototypes import Prototypes, check_shape, estimate_prototypes
 from fastproto.ranks import Gathering, all_counts, from_rank_0, in_process_group, rank_0_says
@@ -86,10 +88,8 @@ class PrototypeHead(GuardedState):
         nan_policy: str = "raise",
     ) -> None:
         super().__init__()
-        if num_classes < 2 or dim < 2:
-            raise ValueError(f"num_classes is {num_classes} and dim {dim}; expected both to be at least 2")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum is {momentum}; expected 0 <= momentum < 1, such as 0.9")
+        num_classes, dim = check_classes(num_classes, dim)
+        momentum, seed = check_momentum(momentum), check_seed(seed)
         if loss not in ("eq6", "official") or means not in ("ema", "official"):
             raise ValueError(f"loss is {loss!r} and means {means!r}; expected 'eq6' or 'official', 'ema' or 'official'")
         if reduction not in ("mean", "sum", "none"):
@@ -140,8 +140,8 @@ class PrototypeHead(GuardedState):
             features: [B, D], any float dtype.
             labels: int64 [B].
             weight: [B], a factor for each sample.
-            labels2, lam: mixup: the loss is ``lam``·L(labels) + (1-``lam``)·L(labels2), ``lam`` a number or [B]; the
-                means count each sample for the label of its larger share.
+            labels2, lam: mixup: the loss is ``lam``·L(labels) + (1-``lam``)·L(labels2), ``lam`` in [0, 1] a number,
+                [B] or [B, 1]; the means count each sample for the label of its larger share.
             update_means: False leaves the class means alone.
 
         Returns:
@@ -157,14 +157,17 @@ class PrototypeHead(GuardedState):
         fused = moving and self.means == "ema" and labels2 is None and not grouped
         counting = self.nan_policy == "skip" and not recomputing
         counts: list[int] = []
-        # the mean's factor goes into the gradient that forward makes: backward has then nothing to scale
-        factor = 1 / max(len(features), 1) if self.reduction == "mean" and not grouped else 1.0
+        averaged = self.reduction == "mean" and not grouped
         try:
-            loss = self._per_sample(features, labels, weight, factor, fused, counting)
             counted = labels
-            if labels2 is not None and lam is not None:
-                loss = lam * loss + (1 - lam) * self._per_sample(features, labels2, weight, factor)
-                counted = torch.where(torch.as_tensor(lam, device=labels.device) >= 0.5, labels, labels2)
+            if labels2 is None:
+                loss = self._per_sample(features, labels, weight, averaged, fused, counting)
+            else:
+                check_two_labels(labels, labels2, self.num_classes)
+                shares = check_share(lam, labels, self.flag)
+                loss = self._per_sample(features, labels, weight, averaged, fused, counting)
+                loss = mixed(loss, self._per_sample(features, labels2, weight, averaged), shares)
+                counted = larger(labels, labels2, shares[0])
         except (TypeError, ValueError):
             if grouped:  # the other ranks must hear of it, or they wait for this one until the group's time is over
                 all_counts(-1, features.device)
@@ -193,13 +196,15 @@ class PrototypeHead(GuardedState):
         features: Tensor,
         labels: Tensor,
         weight: Tensor | None,
-        factor: float,
+        averaged: bool,
         fused: bool = False,
         counting: bool = False,
     ) -> Tensor:
         """The loss [B]; ``fused``: the means move with it; ``counting``: so does the number of skipped samples."""
         check_ipm(features, labels, self.prototypes, self.assignment, weight)
-        factor = 2 * factor if self.loss == "official" else factor
+        factor = 2.0 if self.loss == "official" else 1.0
+        if averaged:  # the factor goes into the gradient that forward makes: backward has then nothing to scale
+            factor /= max(len(features), 1)
         given = features, labels, self.prototypes, self.assignment, weight, factor, self.nan_policy == "skip"
         skipped = self.skipped if counting else None
         if not fused:
@@ -231,15 +236,15 @@ class PrototypeHead(GuardedState):
 
     def _move_official_means(self, features: Tensor, labels: Tensor) -> None:
         """Every sample writes the new row of its class, the same for all of a class; bad ones write another's."""
-        good = (labels >= 0) & (labels < self.num_classes) & features.float().norm(dim=1).isfinite()
+        z, inverse = normalise(features, skip=True)
+        good = (labels >= 0) & (labels < self.num_classes) & ~inverse.isnan().squeeze(1)
         own = torch.arange(len(labels), device=labels.device)
         classes = labels[torch.where(good, own, good.int().argmax())].clamp(0, self.num_classes - 1)
         ordered, order = torch.where(good, labels, -1).sort(stable=True)
         last = order[(torch.searchsorted(ordered, classes, right=True) - 1).clamp_min(0)]
-        z = nn.functional.normalize(features[last].float(), dim=1)
         before = self.class_means[classes]
-        row = nn.functional.normalize(OFFICIAL_MOMENTUM * before + (1 - OFFICIAL_MOMENTUM) * z, dim=1)
-        self.class_means.index_copy_(0, classes, torch.where(good.any(), row, before))
+        row = nn.functional.normalize(OFFICIAL_MOMENTUM * before + (1 - OFFICIAL_MOMENTUM) * z[last], dim=1)
+        self.class_means.index_copy_(0, classes, torch.where(good.any(), row.to(before.dtype), before))
 
     def check_batches(self) -> None:
         """Raise what the kernels left out of the batches since the last look; this waits for the device.
@@ -265,9 +270,9 @@ class PrototypeHead(GuardedState):
     def logits(self, features: Tensor) -> Tensor:
         """Cosines [B, C] of each sample with the prototype of each *label*: column y is label y. Differentiable."""
         self._sound()
+        check_width(features, self.dim)
         with torch.autocast(features.device.type, enabled=False):
-            x = features.to(torch.promote_types(features.dtype, torch.float32))
-            z = nn.functional.normalize(x, dim=1, eps=TINY_NORM)
+            z = unit(features)
             return z @ self.weight_by_label().to(z.dtype).T
 
     def predict(self, features: Tensor, k: int = 1) -> Tensor:
@@ -287,12 +292,14 @@ class PrototypeHead(GuardedState):
             return torch.argsort(self.assignment)
         count, device = self.num_classes, self.assignment.device
         label_of_row = torch.full_like(self.assignment, -1)
-        label_of_row.scatter_(0, self.assignment.clamp(0, count - 1), torch.arange(count, device=device))
+        within = self.assignment.clamp(0, count - 1)
+        label_of_row.scatter_(0, within, torch.arange(count, device=device))
+        bad = ((label_of_row < 0) | (within != self.assignment)).any()
         if device.type == "cpu":
-            if bool((label_of_row < 0).any()):  # so does one out of range, which leaves a row without a label
+            if bool(bad):
                 check_permutation("assignment", self.assignment, count)
             return label_of_row
-        self.flag |= BAD_ASSIGNMENT * (label_of_row < 0).any()
+        self.flag |= BAD_ASSIGNMENT * bad
         return label_of_row.clamp_min_(0)
 
     def weight_by_label(self) -> Tensor:

@@ -17,6 +17,7 @@ from fastproto.checks import (
     check_matrix,
     check_prototypes,
     check_unit_rows,
+    check_weight,
     not_unit,
     refuse_double_backward,
     refuse_transforms,
@@ -92,12 +93,7 @@ def check_ipm(features: Tensor, labels: Tensor, prototypes: Tensor, assignment: 
             "make the backbone's output as wide as the prototypes"
         )
     check_labels("assignment", assignment, len(prototypes))
-    if weight is not None:
-        if weight.shape != labels.shape:
-            raise ValueError(f"weight has shape {shape_of(weight)}; expected {shape_of(labels)}, one for each sample")
-        # elsewhere looking would wait for the device, and in a compiled step there is nothing to look at
-        if weight.device.type == "cpu" and not torch.compiler.is_compiling():
-            check_finite("weight", weight[:, None])
+    check_weight(weight, labels)
 
 
 def ipm_per_sample(
@@ -216,7 +212,7 @@ def loss_and_gradient(
     if skipped is not None:
         skipped += inverse.isnan().sum()
     residual = (z * w).sum(1, keepdim=True) - 1
-    scale = torch.where(inverse.isnan(), 0.0, factor)
+    scale = (~inverse.isnan()).to(inverse.dtype) * factor  # torch.where of two numbers has the default dtype
     if weight is not None:
         scale = scale * weight[:, None]
     gradient = (w - (residual + 1) * z) * (scale * residual * inverse.nan_to_num())

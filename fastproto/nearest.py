@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastproto.backend import kernel, resolve
-from fastproto.checks import check_matrix, check_unit_rows, recording, shape_of
+from fastproto.checks import check_k, check_matrix, check_unit_rows, recording, shape_of, tracing
 from fastproto.flags import NOT_FINITE, flag_of
 from fastproto.normalise import compute_dtype, normalise
 from fastproto.operators import register
@@ -59,8 +59,8 @@ def nearest_prototypes(features: Tensor, prototypes: Tensor, k: int = 1) -> tupl
 @torch.no_grad()
 def nearest(features: Tensor, prototypes: Tensor, k: int, flag: Tensor | None) -> tuple[Tensor, Tensor]:
     """:func:`nearest_prototypes`; ``flag`` as in the loss (None: the device's own)."""
-    if not torch.jit.is_tracing():  # where shapes are recorded too, and cannot be compared
-        _check(features, prototypes, k)
+    if not tracing():  # where shapes are recorded too, and cannot be compared
+        k = _check(features, prototypes, k)
     if recording():
         return _in_a_graph(features, prototypes, k)
     if torch.compiler.is_compiling():
@@ -69,15 +69,14 @@ def nearest(features: Tensor, prototypes: Tensor, k: int, flag: Tensor | None) -
     return _nearest(features, prototypes, k, flag)
 
 
-def _check(features: Tensor, prototypes: Tensor, k: int) -> None:
+def _check(features: Tensor, prototypes: Tensor, k: int) -> int:
     check_matrix("features", features, min_rows=0)
     check_matrix("prototypes", prototypes)
     if prototypes.shape[1] != features.shape[1]:
         raise ValueError(
             f"features are {shape_of(features)} and prototypes {shape_of(prototypes)}; expected the same D"
         )
-    if not 1 <= k <= len(prototypes):
-        raise ValueError(f"k is {k}; expected 1..{len(prototypes)}, the number of prototypes")
+    return check_k(k, len(prototypes))
 
 
 def _nearest(features: Tensor, prototypes: Tensor, k: int, flag: Tensor | None) -> tuple[Tensor, Tensor]:

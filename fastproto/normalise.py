@@ -19,6 +19,13 @@ def not_finite(row: int) -> ValueError:
     )
 
 
+def unit(features: Tensor) -> Tensor:
+    """Unit rows in float32 or float64, differentiable; NaN where a row is not finite or too large to be squared."""
+    x = features.to(compute_dtype(features))
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x / torch.where(torch.isfinite(norm), norm.clamp_min(TINY_NORM), torch.nan)
+
+
 def normalise(features: Tensor, skip: bool = False) -> tuple[Tensor, Tensor]:
     """z [B, D] and 1/‖x‖ [B, 1] (zero for a row without direction), in float32 or float64.
 

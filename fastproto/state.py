@@ -55,6 +55,9 @@ class GuardedState(nn.Module):
         if readable(buffers) and not exact.untouched(self._buffers):
             with torch.no_grad():
                 self._buffers.update(exact.restore(buffers))
+            updates = self._buffers.get("updates")
+            if updates is not None and updates.is_floating_point():  # a mean that was put in its place
+                self._buffers["updates"] = updates.long()
 
     def _sound(self) -> None:
         """:meth:`_heal`, and an assignment that is no permutation is an error.
@@ -82,7 +85,7 @@ class GuardedState(nn.Module):
         return {name: value for name, value in self.__dict__.items() if name != "_exact"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._exact = ExactBuffers()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GuardedState:
@@ -140,21 +143,35 @@ class GuardedState(nn.Module):
         self.settle()
         errors: list[str] = args[-1]
         try:
-            for name, own in self.named_buffers(recurse=False):
+            # the assignment first: of a mean of several heads' states it tells what is wrong
+            for name, own in sorted(self.named_buffers(recurse=False), key=lambda item: item[0] != "assignment"):
                 key = prefix + name
                 if key not in state_dict or state_dict[key].shape != own.shape:
                     continue  # torch itself reports what is missing and what has another size
                 value = state_dict[key]
-                if value.dtype != own.dtype and value.is_floating_point():
-                    state_dict[key] = value.to(own.dtype)
+                _check_kind(key, value, own.dtype)
                 if value.device.type != "meta":
                     _check(name, key, value)
+                if value.dtype != own.dtype:
+                    state_dict[key] = value.to(own.dtype)
         except ValueError as error:
             errors.append(str(error))
             return
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._clear_what_no_state_holds()
+        self._part_memory()
         self._keep()
+
+    def _part_memory(self) -> None:
+        """Each buffer in memory of its own: a state that is assigned may hold one tensor twice, or expanded ones."""
+        seen: set[int] = set()
+        for name, tensor in self._buffers.items():
+            if tensor is None or tensor.device.type == "meta":
+                continue
+            place = tensor.untyped_storage().data_ptr()
+            if place in seen or not tensor.is_contiguous():
+                self._buffers[name] = tensor.clone(memory_format=torch.contiguous_format)
+            seen.add(place)
 
     def _clear_what_no_state_holds(self) -> None:
         """Buffers beside the state begin at zero, where the state now is: it may have come to a meta module."""
@@ -169,10 +186,18 @@ class GuardedState(nn.Module):
                 setattr(self, name, torch.zeros_like(buffer, device=device))
 
 
+def _check_kind(key: str, value: Tensor, dtype: torch.dtype) -> None:
+    """Floats for floats and integers for integers: the mean of several heads' assignments is none."""
+    if value.is_complex() or value.dtype == torch.bool or value.is_floating_point() != dtype.is_floating_point:
+        raise ValueError(
+            f"{key} is {value.dtype}; expected {dtype}: load the state of one head, since means of assignments are none"
+        )
+
+
 def _check(name: str, key: str, value: Tensor) -> None:
     if name == "prototypes":
         check_unit_rows(key, value)
     elif name == "assignment":
         check_permutation(key, value, len(value))
     elif value.is_floating_point():
-        check_finite(key, value.reshape(len(value), -1))
+        check_finite(key, value)

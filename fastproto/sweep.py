@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import math
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+SHOWS = 2e-3  # of the error of the tangent gradient that "medium" promises: beyond, it is corrected
 OFFSET_MAX = 16.0  # up to this 2t the factor exp(-2t) is applied to the sums, not to g; beyond, g is more accurate so
 ROUNDED_MIN_DIM = 96  # below it the cosines of random rows are too large for "high", and the products too small to gain
 HIGH_MAX = 0.2  # up to this (2t)²/D, to which the error of "high" is proportional: 8e-4 at t = 2 and D = 96
@@ -67,6 +69,11 @@ def quick_bfloat16(device: torch.device) -> bool:
 def quick_integers(device: torch.device) -> bool:
     """Whether products of 8-bit integers are quicker than bfloat16 ones; asked of the processor, never timed."""
     return device.type == "cpu" and bool(getattr(torch.cpu, "_is_vnni_supported", bool)())
+
+
+def _rounding() -> Any:
+    """The formulas that the kernels use as well; no Triton is needed for them."""
+    return importlib.import_module("fastproto_kernels.rounding")
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
@@ -236,14 +243,17 @@ class _RoundedSweep(_Sweep):
 
     exp(x) - 1 without Σ_j w_j; or, ``split``, exp(x) - 1 - x also without the sums of x, Σ_j w_j and (WᵀW) w_i: what
     is left, small at the cosines of evenly spread rows, bears more rounding. ``high`` rounds to bfloat16, split;
-    ``medium`` to 8-bit integers, split, where they pay, else to bfloat16.
+    ``medium`` to 8-bit integers, split, where they pay, else to bfloat16. What the rounding of the points does to the
+    pull, which grows with C, the same moments give back (fastproto_kernels.rounding has the reasoning).
     """
 
     def __init__(self, points: Tensor, others: Tensor | None, k: float, weights: Tensor | None, precision: str) -> None:
         super().__init__(points, others, k, weights)
         self.g, self.exponent, self.g16 = self.buffer(), self.buffer(), self.buffer(torch.bfloat16)
-        self.right = self.others.to(torch.bfloat16)
-        self.heavy = self.right if weights is None else self.values.to(torch.bfloat16)
+        # Both factors of a product are scaled by the root of k·log2(e), so that a row has one rounding on either side.
+        self.root = math.sqrt(k * LOG2_E)
+        self.right = (self.others * self.root).to(torch.bfloat16)
+        self.heavy = self.right if weights is None else (self.values * self.root).to(torch.bfloat16)
         self.step = 0.0  # of the 8-bit integers; 0 says that there are none
         if precision == "medium" and self.integers_pay():
             self.step = self.peak() / 127
@@ -251,7 +261,7 @@ class _RoundedSweep(_Sweep):
             self.right = self.lefts if others is None else (self.others / self.step).round_().to(torch.int8)
             self.g8, self.ones8 = self.buffer(torch.int8), self.right.new_ones(1, self.side)
         else:
-            self.lefts = (points * (k * LOG2_E)).to(torch.bfloat16)
+            self.lefts = self.right if others is None else (points * self.root).to(torch.bfloat16)
         self.split = precision == "high" or self.step > 0
 
     def buffer(self, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -306,7 +316,27 @@ class _RoundedSweep(_Sweep):
             self.pull[into].add_(torch._int_mm(block.rounded, w), alpha=unit)
             self.pull[into].add_(torch._int_mm(self.ones8[:, : len(w)], w), alpha=unit * block.zero)
         else:
-            self.pull[into] += block.rounded @ self.heavy[summed]
+            self.pull[into].add_(block.rounded @ self.heavy[summed], alpha=1 / self.root)
+
+    def rounding_shows(self) -> bool:
+        """Whether the rounding of the points, beside so many others, takes more than its share of the promise."""
+        error: float = _rounding().error_of_points(self.k / 2, 2.0**-9, *self.others.shape)
+        return error > SHOWS
+
+    def given_back(self) -> Tensor:
+        """The points whose products with the moments, times k, are missing from the pull: those of x, and of its error.
+
+        Call it when the potential is complete.
+        """
+        t, dim = self.k / 2, self.points.shape[1]
+        lost = self.points - self.lefts.float() * (self.step or 1 / self.root)
+        total = self.weights.sum()
+        mean = self.potential / total
+        if self.values is not self.others:
+            usual = (self.weights >= 0).all() & (total > 0)
+            mean = torch.where(usual, mean, _rounding().hypergeometric(dim / 2, t * t))
+        factor: Tensor = mean * _rounding().share_across(t, dim)
+        return self.points + (factor - 1)[:, None] * lost if self.split else factor[:, None] * lost
 
     def finish(self, own: Tensor | slice | None) -> tuple[Tensor, Tensor]:
         """Adds what the blocks left out, without the pairs of the points with ``others[own]``, themselves."""
@@ -315,7 +345,8 @@ class _RoundedSweep(_Sweep):
         self.pull += total
         if self.split:
             self.potential += self.k * (self.points @ total)
-            self.pull.addmm_(self.points, self.others.T @ values, alpha=self.k)
+        if self.split or self.rounding_shows():
+            self.pull.addmm_(self.given_back(), self.others.T @ values, alpha=self.k)
         if own is not None:
             lost = torch.ones_like(self.potential)
             if self.split:

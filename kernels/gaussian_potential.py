@@ -13,6 +13,9 @@ Precision. PIECES counts the half-precision matrices that stand for a float32 on
     3  (P + P_low) Wᵀ + P W_lowᵀ, (g + g_low) W + g W_low "higher", and the others elsewhere
 float16 halves where t <= 4.5 and there are no weights: 2^12 g then lies in float16's normal range, and its 11 bits beat
 bfloat16's 8 at the same speed. "highest" (IEEE) and "tf32", "tf32x3" take float32 operands.
+
+What the rounding of P does to the pull grows with C; where it would take too much of what a precision promises, the
+moments of W give it back (rounding.py). Below D = 8 "medium" and "high" are "higher", or "highest" for bfloat16.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
@@ -26,7 +29,8 @@ from torch import Tensor
 
 from .common import ROW_PAD, load_tile, next_power_of_2, part_of_sweep
 from .operands import prepare_operand
-from .tiles import FLOAT16_SHIFT, Tile, chip_family, operands_for, parts_of_sweep, tile_for, width_of
+from .rounding import LARGEST_T, correct_pull_, error_of_points
+from .tiles import FLOAT16_SHIFT, Tile, chip_family, operands_for, parts_of_sweep, promised_at, tile_for, width_of
 
 LOG2_E = 1.4426950408889634
 _PAD = tl.constexpr(ROW_PAD)
@@ -217,7 +221,9 @@ def gaussian_potential(
     the largest cosine as centre keeps float32 from underflowing. ``tile`` and ``parts`` replace the sizes that ship.
     """
     (m, dim), c = points.shape, others.shape[0]
-    dtype, pieces = operands_for(precision, t, weights is not None or centre is not None)
+    scaled = weights is not None or centre is not None
+    precision = promised_at(dim, precision, t, scaled)
+    dtype, pieces = operands_for(precision, t, scaled)
     width = width_of(dim)
     tile = tile or tile_for(width, precision, pieces, chip_family(points.device), weights is not None)
     slices = width // tile.block_d if tile.block_d else 1
@@ -250,7 +256,27 @@ def gaussian_potential(
             num_stages=tile.num_stages,
             **(sliced if tile.block_d else {}),
         )
-        return (potential[0], pull[0]) if parts == 1 else _add_parts(potential, pull)
+        found = (potential[0], pull[0]) if parts == 1 else _add_parts(potential, pull)
+        if points.dtype != dtype and rounding_shows(precision, t, dtype, pieces, c, dim):
+            lost = points.detach().float()
+            for half in p[:, :m, :dim]:
+                lost = lost - half
+            correct_pull_(found[1], found[0], lost, w[0, :c, :dim], t=t, weights=weights, centre=centre)
+        return found
+
+
+# Largest relative rounding of a number by its pieces, and how much of it may be left: less than a third of the promise
+_UNIT = {(torch.float16, 1): 2.0**-12, (torch.bfloat16, 1): 2.0**-9}
+_UNIT_OF_TWO = {torch.float16: 2.0**-23, torch.bfloat16: 2.0**-17}
+_SHOWS = {"medium": 3e-3, "high": 2e-4, "higher": 2e-4}
+
+
+def rounding_shows(precision: str, t: float, dtype: torch.dtype, pieces: int, count: int, dim: int) -> bool:
+    """Whether the rounding of the points, beside this many others, takes more than its share of the promised error."""
+    if dtype == torch.float32 or t > LARGEST_T:
+        return False
+    unit = _UNIT[dtype, pieces] if pieces == 1 else _UNIT_OF_TWO[dtype]
+    return error_of_points(t, unit, count, dim) > _SHOWS[precision]
 
 
 _DOT = {"tf32": "tf32", "tf32x3": "tf32x3"}  # how tl.dot treats float32; the other precisions have no choice to make

@@ -13,6 +13,7 @@ PRECISIONS = ("highest", "higher", "high", "medium", "tf32", "tf32x3")
 FLOAT16_SHIFT = 12  # 2^12 g is what becomes float16: up to 16 g fit, for cosines a little above 1
 FLOAT16_MAX_T = 4.5  # 2^12 e^{-4t} >= 2^-14, the smallest normal float16
 TWO_PIECES_MAX_T = 2.5  # the tangent gradient's error stays below 1e-3 down to D = 2; it grows with t
+HALVES_MIN_DIM = 8  # below it "medium" and "high" mean more; 16 columns is the least that tensor cores multiply anyway
 RESIDENT_MAX_D = 512  # above, [64, D] float32 sums no longer fit the registers of one program
 
 
@@ -127,7 +128,11 @@ def tile_for(width: int, precision: str, pieces: int, family: int, weighted: boo
 
 def chip_family(device: torch.device) -> int:
     """90 for Hopper, 100 for data-centre Blackwell, 80 for every other chip and for the interpreter."""
-    major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 8
+    return family_of(torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 8)
+
+
+def family_of(major: int) -> int:
+    """Of the first number of a compute capability."""
     return {9: 90, 10: 100}.get(major, 80)
 
 
@@ -146,6 +151,16 @@ def parts_of_sweep(m: int, c: int, slices: int, tile: Tile) -> int:
 
     # at most eight waves: the partial sums then stay under a constant, whatever M and C are
     return min(range(1, max(1, min(tiles, 8 * 132 // programs)) + 1), key=price)
+
+
+def promised_at(dim: int, precision: str, t: float, scaled: bool) -> str:
+    """The precision that keeps the promise of ``precision`` in few dimensions.
+
+    There many rows share the rounded values that a half has: at C = 100,000 on the circle "high" would err by 3e-3.
+    """
+    if dim >= HALVES_MIN_DIM or precision not in ("high", "medium"):
+        return precision
+    return "highest" if scaled or t > FLOAT16_MAX_T else "higher"
 
 
 def operands_for(precision: str, t: float, scaled: bool) -> tuple[torch.dtype, int]:

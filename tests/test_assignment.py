@@ -195,7 +195,6 @@ def test_a_previous_that_is_no_tensor_and_means_that_overflow() -> None:
 @pytest.mark.parametrize(
     ("cost", "error", "message"),
     [
-        (torch.rand(3, 4), ValueError, "pad the shorter side"),
         (torch.rand(3), ValueError, "square"),
         (torch.tensor([[1.0, float("nan")], [0, 0]]), ValueError, "NaN"),
         (torch.zeros(2, 2, dtype=torch.complex64), TypeError, "real"),

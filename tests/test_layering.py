@@ -44,6 +44,7 @@ LAYERS = [
     ["fastproto.functional"],
     ["fastproto.prototypes", "fastproto.assignment"],
     [
+        "fastproto.exact",
         "fastproto.state",
         "fastproto.head",
         "fastproto.baselines",

@@ -25,7 +25,7 @@ SIGNATURES = {
     functional.update_class_means: "means features labels momentum * nan_policy",
     functional.nearest_prototypes: "features prototypes k",
     assignment.assign: "class_means prototypes * previous method tolerance time_limit progress",
-    assignment.solve: "cost * previous method time_limit progress",
+    assignment.solve: "cost * previous method tolerance time_limit progress",
     assignment.align: "class_means prototypes * starts seed time_limit",
     head.PrototypeHead: "num_classes dim * prototypes momentum loss means reduction sync_class_means seed nan_policy",
     head.PrototypeHead.forward: "self features labels weight * labels2 lam update_means",

@@ -1,12 +1,13 @@
 """The label-to-prototype assignment as a linear assignment problem, with a certificate (paper: Eq. 8-9).
 
-``assign`` solves it for class means and prototypes, ``solve`` for any square cost matrix, ``align`` also turns the
+``assign`` solves it for class means and prototypes, ``solve`` for any cost matrix, ``align`` also turns the
 prototypes. Useful on its own: nothing here needs the rest of the package.
 """
 
 from fastproto.assignment.align import Alignment, align
 from fastproto.assignment.background import in_background
 from fastproto.assignment.certificate import Assignment
-from fastproto.assignment.dispatch import assign, solve
+from fastproto.assignment.costs import solve
+from fastproto.assignment.dispatch import assign
 
 __all__ = ["Alignment", "Assignment", "align", "assign", "in_background", "solve"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +12,9 @@ from torch import Tensor
 from fastproto.checks import TINY_NORM
 
 INTERRUPTED = "interrupted: the best so far"
-BLOCK_ELEMENTS = 1 << 22  # scores looked at together: 32 MiB of float64
+BLOCK_ELEMENTS = 1 << 22  # scores in float64 at once: 32 MiB
+ROUNDING = 8 * torch.finfo(torch.float64).eps
+WRONG = 1e-6  # relative to max(1, |objective|): an answer this far from the optimum is never certified by rounding
 
 
 @dataclass(frozen=True)
@@ -19,29 +22,27 @@ class Assignment:
     """A permutation with its certificate.
 
     ``gap`` is Σ_i max_j(s_ij - p_j) + Σ_j p_j - Σ_i s_{i,A(i)} >= 0 in the units of the scores: no permutation is
-    better than ``objective + gap``. ``certified`` says that gap + rounding floor <= tolerance · C · std(s), or that
-    the gap is within the rounding floor.
+    better than ``objective + gap``. With fewer rows than columns p >= 0, and what the unused columns cost is part of
+    the gap; with more rows than columns the maximum includes 0, the value of a row that is left out.
+
+    ``certified`` says that gap + rounding floor <= tolerance · min(C · scale, max(1, |objective|)), or that
+    gap <= rounding floor <= 1e-6 · max(1, |objective|). ``scale`` is a standard deviation of the scores that
+    outliers cannot raise: see :func:`fastproto.assignment.assign` and :func:`fastproto.assignment.solve`.
     """
 
-    permutation: Tensor  # [C] int64: row i is matched with column permutation[i]
-    prices: Tensor  # [C] float64: the price of each prototype (column)
+    permutation: Tensor  # [n] int64: row i is matched with column permutation[i]; -1: left out (more rows than columns)
+    prices: Tensor  # [m] float64: the price of each prototype (column)
     objective: float  # Σ_i s_{i,A(i)}; for solve, Σ_i cost_{i,A(i)}
     gap: float
-    relative_gap: float  # gap / (C · std(s))
-    rounding_floor: float  # what rounding alone can make of a zero gap
+    relative_gap: float  # gap / (C · scale), C = min(n, m)
+    rounding_floor: float  # what rounding alone can make of a zero gap: 8 eps Σ_i(|s_{i,A(i)}| + |p_{A(i)}|)
     certified: bool
     changed: int | None  # labels whose prototype differs from the previous assignment; None without a previous one
-    method: str  # "previous", "column_generation", "lapx", "scipy"
+    method: str  # "previous", "column_generation", "lapx", "scipy", "dense" (nothing to choose)
     reason: str  # why this method ran
     seconds: float
-    passes: (
-        float  # sweeps over all C×C scores, of a part of the rows in proportion; those of a dense solver not counted
-    )
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C ended the search: this is then the best so far."""
-        return self.reason.endswith(INTERRUPTED)
+    passes: float  # sweeps over all scores, of a part of the rows in proportion; those of a dense solver not counted
+    interrupted: bool = False  # Ctrl-C ended the search: this is the best so far
 
 
 @dataclass(frozen=True)
@@ -53,55 +54,57 @@ class Certificate:
     certified: bool
 
 
-ScoreRows = Callable[[int, int], Tensor]  # (start, stop) -> s[start:stop] [rows, C] float64
+@dataclass(frozen=True)
+class Yardstick:
+    """What a gap is measured against."""
+
+    pairs: int  # C, or the shorter side of a rectangle
+    scale: float
+    tolerance: float
+
+    def judge(self, objective: float, gap: float, magnitude: float) -> Certificate:
+        """``magnitude`` is Σ_i(|s_{i,A(i)}| + |p_{A(i)}|), where the terms of a score may take the place of its sum."""
+        floor, gap = ROUNDING * magnitude, max(gap, 0.0)
+        span, least = self.pairs * self.scale, max(1.0, abs(objective))
+        small = gap + floor <= self.tolerance * min(span, least) or gap <= floor <= WRONG * least
+        return Certificate(
+            objective=objective,
+            gap=gap,
+            relative_gap=gap / span if span > 0 else (0.0 if gap <= floor else math.inf),
+            rounding_floor=floor,
+            certified=small and math.isfinite(gap) and math.isfinite(objective),
+        )
+
+
+ScoreRows = Callable[[int, int], Tensor]  # (start, stop) -> s[start:stop] [rows, m] float64
 
 
 def certify(
-    rows: ScoreRows, permutation: Tensor, prices: Tensor, *, spread: float, magnitude: float, tolerance: float
+    rows: ScoreRows, permutation: Tensor, prices: Tensor, yardstick: Yardstick, sizes: Tensor | None = None
 ) -> Certificate:
     """One pass over the scores in float64, a block of rows at a time.
 
-    ``spread`` is std(s); ``magnitude`` bounds every |s_ij| together with its rounding, so that the floor can be stated.
+    The gap is a sum of differences >= 0, one a row: large prices and scores do not add their rounding to it. With
+    fewer rows than columns the lowest price must be 0. ``sizes`` [m] bounds |s_ij| of a column where a score is itself
+    a rounded sum.
     """
-    size = len(permutation)
-    step = max(1, BLOCK_ELEMENTS // size)
-    bound = prices.sum()
-    objective = torch.zeros((), dtype=torch.float64, device=prices.device)
-    for start in range(0, size, step):
-        block = rows(start, min(size, start + step))
-        objective += block.gather(1, permutation[start : start + step, None]).sum()
-        bound += (block - prices).max(1).values.sum()
-    return judge(
-        float(objective),
-        float(bound - objective),
-        size=size,
-        largest_price=float(prices.abs().max()),
-        spread=spread,
-        magnitude=magnitude,
-        tolerance=tolerance,
-    )
-
-
-def judge(
-    objective: float,
-    gap: float,
-    *,
-    size: int,
-    largest_price: float,
-    spread: float,
-    magnitude: float,
-    tolerance: float,
-) -> Certificate:
-    """What a gap means: beside rounding, and beside the spread of the scores."""
-    floor = 4 * torch.finfo(torch.float64).eps * size * (magnitude + largest_price)
-    scale = size * spread
-    return Certificate(
-        objective=objective,
-        gap=max(gap, 0.0),
-        relative_gap=max(gap, 0.0) / scale if scale > 0 else (0.0 if gap <= floor else float("inf")),
-        rounding_floor=floor,
-        certified=gap + floor <= tolerance * scale or gap <= floor,
-    )
+    count, columns = len(permutation), len(prices)
+    step = max(1, BLOCK_ELEMENTS // columns)
+    gap, objective, magnitude = torch.zeros(3, dtype=torch.float64, device=prices.device).unbind()
+    used = permutation >= 0
+    for start in range(0, count, step):
+        part = slice(start, min(count, start + step))
+        block, kept, mine = rows(part.start, part.stop), used[part], permutation[part].clamp_min(0)
+        score = block.gather(1, mine[:, None]).squeeze(1)
+        best = (block - prices).max(1).values
+        if count > columns:
+            best = best.clamp_min(0.0)
+        gap = gap + (best - torch.where(kept, score - prices[mine], 0.0)).sum()
+        objective = objective + score[kept].sum()
+        magnitude = magnitude + (score if sizes is None else sizes[mine])[kept].abs().sum()
+    if count < columns:
+        gap = gap + prices.index_fill(0, permutation, 0.0).sum()
+    return yardstick.judge(float(objective), float(gap), float(magnitude + prices.abs().sum()))
 
 
 def directions(class_means: Tensor) -> Tensor:
@@ -112,7 +115,7 @@ def directions(class_means: Tensor) -> Tensor:
 
 
 def score_spread(q: Tensor, w: Tensor) -> float:
-    """std of all q_i·w_j from moments, in O(C·D²): no C×C matrix."""
-    mean = float(q.mean(0) @ w.mean(0))
-    second = float(((q.T @ q) * (w.T @ w)).sum()) / (len(q) * len(w))
-    return float(max(second - mean * mean, 0.0) ** 0.5)
+    """std of (q_i - mean) · (w_j - mean) from moments, in O(C·D²): no C×C matrix, and no cancellation."""
+    q, w = q - q.mean(0), w - w.mean(0)
+    square = float(((q.T @ q) * (w.T @ w)).sum()) / (len(q) * len(w))
+    return float(max(square, 0.0) ** 0.5)

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,6 +50,7 @@ MAX_ROUNDS = 60
 EXACT_ELEMENTS = 1 << 22  # scores in float64 at once, of rows with more candidates than places
 
 
+Accept = Callable[[float, float, Array], bool]  # (objective, gap, prices): whether this is as good as what is sought
 STILL_OPTIMAL = "its prices still prove it optimal"
 
 
@@ -67,6 +69,8 @@ class Found:
     passes: float
     reason: str
     unchanged: bool = False  # the previous result
+    stopped: bool = False  # by the deadline or Ctrl-C
+    interrupted: bool = False  # by Ctrl-C
 
 
 @dataclass
@@ -87,12 +91,12 @@ class Search:
         old: Array | None,
         prices: Array | None,
         *,
-        good_enough: float = 0.0,
+        accept: Accept | None = None,
         deadline: float | None = None,
         progress: bool = False,
     ) -> None:
-        """``old`` [m] and ``prices`` [m] are of a previous result, which is kept if its gap is ``good_enough``."""
-        self.good_enough = good_enough
+        """``old`` [m] and ``prices`` [m] are of a previous result, kept where ``accept`` agrees to its certificate."""
+        self.accept = accept or (lambda objective, gap, prices: False)
         self.scores, self.deadline, self.progress = scores, deadline, progress
         self.rows, self.size = scores.shape
         self.every_row = np.arange(self.rows, dtype=np.int32)
@@ -101,7 +105,7 @@ class Search:
         self.columns = self.old
         cold = scores.column_shift if self.rows == self.size else np.zeros(self.size)  # left-over ones cost the same
         self.prices = (cold if prices is None else prices).astype(np.float64)
-        self.tie = TIE * scores.spread if self.warm else 0.0
+        self.tie = 0.0 if old is None else TIE * scores.spread
         self.passes = 0.0
         self.last_matched = np.empty(0, np.int64), np.empty(0)  # columns and the scores of the rows with them
         self.started = time.perf_counter()
@@ -111,8 +115,10 @@ class Search:
             return self.search()
         except (OutOfTime, KeyboardInterrupt) as reason:
             self.deadline = None  # the sweep for the honest gap
-            why = INTERRUPTED if isinstance(reason, KeyboardInterrupt) else "the time was over: the best so far"
-            return self.found(self.prove(self.columns, self.prices), why)
+            interrupted = isinstance(reason, KeyboardInterrupt)
+            why = INTERRUPTED if interrupted else "the time was over: the best so far"
+            found = self.found(self.prove(self.columns, self.prices), why)
+            return replace(found, stopped=True, interrupted=interrupted)
 
     def search(self) -> Found:
         found, lists, steps = self.look_at_previous() if self.warm else self.look()
@@ -131,7 +137,8 @@ class Search:
                 break
             places = min(2 * places, PROOF_MOST) if proof.crowded else places
             self.say(f"round {round_}: {len(proof.rows)} pairs are better")
-            lists.add(proof.rows, proof.columns, proof.scores + self.bonus(proof.rows, proof.columns))
+            if not lists.add(proof.rows, proof.columns, proof.scores + self.bonus(proof.rows, proof.columns)):
+                break  # the solver knew these pairs: what is left is rounding
         return self.found(proof, f"{round_} round{'s' if round_ > 1 else ''} of lists, prices and proof")
 
     # --- the steps ---
@@ -142,7 +149,7 @@ class Search:
         if known is not None:
             self.passes += 1
             gap = known[0] + self.left_over(self.columns, self.prices)
-            if gap <= self.good_enough:
+            if self.accept(known[1], gap, self.prices):
                 return Found(self.columns, self.prices, known[1], gap, self.passes, STILL_OPTIMAL, True), None, ()
         own, margin = self.own(self.columns, self.prices), self.scores.margin(self.prices)
         if self.rows >= LOOK_ROWS:
@@ -153,10 +160,9 @@ class Search:
         floor = own - margin - NEAR * self.scores.spread
         values, indices = self.sweep(self.prices, LIST, floor=floor)
         proof = self.prove(self.columns, self.prices, seen=(values, indices))
-        if proof.gap <= self.good_enough:
-            found = self.found(proof, STILL_OPTIMAL)
-            found.unchanged = True
-            return found, None, ()
+        found = self.found(proof, STILL_OPTIMAL)
+        if self.accept(found.objective, found.gap, self.prices):
+            return replace(found, unchanged=True), None, ()
         if self.hopeless(len(np.unique(proof.rows)) / self.rows):
             return None, None, STEPS
         return None, self.list_columns(values, indices, floor), ()
@@ -357,10 +363,13 @@ class Lists:
     counts: Array  # [n] int64
     complete_to: Array  # [n]: no column with a larger s_ij - p_j, of the prices when it was listed, is missing
 
-    def add(self, rows: Array, columns: Array, scores: Array) -> None:
+    def add(self, rows: Array, columns: Array, scores: Array) -> bool:
+        """Whether any of them is new."""
         from fastproto.assignment.sparse import add_arcs
 
+        before = int(self.counts.sum())
         more = int((self.counts + np.bincount(rows, minlength=len(self.counts))).max()) - self.indices.shape[1]
         if more > 0:
             self.indices, self.scores = (np.pad(x, ((0, 0), (0, more))) for x in (self.indices, self.scores))
         add_arcs(self.indices, self.scores, self.counts, rows, columns, scores)
+        return int(self.counts.sum()) > before

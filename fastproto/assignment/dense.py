@@ -1,4 +1,4 @@
-"""Exact dense solvers: lapx, or SciPy where it is not installed.
+"""Exact dense solvers: lapx, or SciPy where lapx is not installed or cannot be trusted.
 
 Not the package lapjv: it was seen not to return on small instances with near ties, with costs in float64 and also with
 costs rounded to whole numbers.
@@ -11,39 +11,55 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
+Array = np.ndarray[Any, Any]
+EXACT = 1e-14  # of what prices are sums of: a smaller rise is rounding
+WIDE = 2  # with more columns a row than this, SciPy is quicker: lapx makes the matrix square
 
 
-def match_dense(scores: Array) -> tuple[Any, Array, str, str]:
-    """(column of each row, first prices, solver, reason)."""
-    if len(scores) == 1:
-        return np.zeros(1, dtype=np.int64), np.zeros(1), "dense", "one class has one assignment"
-    cost = scores.max() - scores
+def match_dense(cost: Array) -> tuple[Array, str, str]:
+    """(column of each row, solver, reason) of a finite matrix [n, m], n <= m, entries >= 0."""
+    rows, columns = cost.shape
+    if rows == columns == 1:
+        return np.zeros(1, dtype=np.int64), "dense", "one class has one assignment"
+    if columns > WIDE * rows:
+        return match_scipy(cost), "scipy", "far fewer rows than columns"
     try:
         from lap import lapjv as lapx
     except ImportError:
-        from scipy.optimize import linear_sum_assignment
+        return match_scipy(cost), "scipy", "lapx is not installed"
+    found = np.asarray(lapx(cost, extend_cost=rows < columns)[1], dtype=np.int64)
+    return found, "lapx", "the fastest dense solver that always ends"
 
-        return linear_sum_assignment(cost)[1], np.zeros(len(cost)), "scipy", "lapx is not installed"
-    return lapx(cost)[1], np.zeros(len(cost)), "lapx", "the fastest dense solver that always ends"
 
+def match_scipy(cost: Array) -> Array:
+    """The same; inf forbids a pair.
 
-def improve_prices(scores: Array, columns: Any, prices: Array, deadline: float | None) -> tuple[Array, int]:
-    """Raise prices until no row prefers another column: p_j >= p_{A(i)} + s_ij - s_{i,A(i)} (Bellman-Ford).
-
-    The solvers give no prices, so this starts from zero.
+    Raises:
+        ValueError: no permutation avoids the forbidden pairs.
     """
-    size = len(columns)
-    matched = scores[np.arange(size), columns]
-    least = 1e-14 * max(float(np.abs(scores).max()), 1e-300)
-    prices = prices - prices.min()
-    for sweep in range(1, size + 1):
-        base = prices[columns] - matched
+    from scipy.optimize import linear_sum_assignment
+
+    return np.asarray(linear_sum_assignment(cost)[1], dtype=np.int64)
+
+
+def improve_prices(cost: Array, columns: Array, unit: float, deadline: float | None) -> tuple[Array, int]:
+    """Raise prices from zero until no row prefers another column: p_j >= p_{A(i)} + c_{i,A(i)} - c_ij (Bellman-Ford).
+
+    The solvers give no prices. ``unit`` is of the order of the costs that compete. Returns the number of sweeps, too.
+    """
+    count = len(columns)
+    matched = cost[np.arange(count), columns]
+    prices = np.zeros(cost.shape[1])
+    if not matched.max() < np.inf:  # a forbidden pair: no prices prove this one
+        return prices, 0
+    least = max(unit, float(matched.max()))
+    for sweep in range(1, count + 1):
+        base = prices[columns] + matched
         raised = prices.copy()
-        for start in range(0, size, 512):
-            np.maximum(raised, (scores[start : start + 512] + base[start : start + 512, None]).max(0), out=raised)
-        settled = bool((raised - prices).max() <= least)
+        for start in range(0, count, 512):
+            np.maximum(raised, (base[start : start + 512, None] - cost[start : start + 512]).max(0), out=raised)
+        settled = bool((raised - prices).max() <= EXACT * max(least, float(raised.max())))
         prices = raised
         if settled or (deadline is not None and time.perf_counter() > deadline):
             return prices, sweep
-    return prices, size
+    return prices, count

@@ -1,8 +1,7 @@
-"""``assign`` and ``solve``: checks, which method runs and why, and the certificate of whatever it returns."""
+"""``assign``: which method runs and why, and the certificate of whatever it returns."""
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,34 +10,57 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastproto.assignment.certificate import Assignment, Certificate, certify, directions, judge, score_spread
-from fastproto.assignment.column_generation import STILL_OPTIMAL, Found, Search
-from fastproto.assignment.dense import improve_prices, match_dense
-from fastproto.assignment.inputs import check_factors, check_memory, checked, fetched
+from fastproto.assignment.certificate import Assignment, Certificate, Yardstick, certify, directions, score_spread
+from fastproto.assignment.column_generation import STILL_OPTIMAL, Search
+from fastproto.assignment.inputs import (
+    check_factors,
+    check_lengths,
+    check_memory,
+    check_options,
+    checked,
+    choose,
+    fetched,
+    fits,
+)
 from fastproto.assignment.kernel_passes import factor_scores
-from fastproto.assignment.passes import MatrixScores, Scores
-from fastproto.checks import TINY_NORM, check_finite, check_permutation, shape_of
+from fastproto.assignment.matrix import Old, Problem, match
+from fastproto.assignment.passes import Scores
+from fastproto.checks import TINY_NORM, check_permutation
 
-METHODS = ("auto", "dense", "column_generation")
+Array = np.ndarray[Any, Any]
 # From here on column generation took less time than the dense solver with its matrix and the proof, on easy and on
 # hard means; below, both take a millisecond, and the dense solver needs no compiled code.
 COLUMN_GENERATION_FROM = 128
-TIE = 2e-10  # in units of std(s): more than a step of the grid that the dense solver sees
-MATRIX_FROM = 3000  # the same where the matrix is given
+OUTLIER = 100  # times the typical length: prototypes so long leave the sweeps no digits for the others
+USABLE = 64  # times the largest score: previous prices beyond it belong to other scores
+DENSE_MOST = 1 << 14  # classes: up to here a matrix is formed where the sweeps do not lead to a proof
 
 
 @dataclass(frozen=True)
 class Task:
-    """What ``assign`` and ``solve`` have in common: scores to maximise, in one of two forms, and what was asked for."""
-
     size: int
     device: torch.device
     unseen: Tensor  # [C] bool, on the CPU: rows that take no part
+    lengths: Tensor  # [C] float64, on the CPU: those of the prototypes
+    typical: float  # their median, of those that are not zero
     previous: Assignment | None  # on the CPU
     tolerance: float
     deadline: float | None
     started: float
     progress: bool
+
+    def yardstick(self, spread: float) -> Yardstick:
+        """With the share of ``spread`` that is not due to a few long prototypes."""
+        mean_square = float((self.lengths**2).mean())
+        share = min(1.0, self.typical / mean_square**0.5) if mean_square > 0 else 1.0
+        return Yardstick(self.size, share * spread, self.tolerance)
+
+    def outliers(self) -> Tensor:
+        """[C] bool: the prototypes that are far longer than most."""
+        return self.lengths > OUTLIER * self.typical
+
+    def late(self) -> bool:
+        return self.deadline is not None and time.perf_counter() > self.deadline
 
 
 def assign(
@@ -83,200 +105,154 @@ def assign(
     Source: Eq. 8-9 of Saadabadi et al., CVPR 2024; linear programming duality.
     """
     started = time.perf_counter()
-    if not 0 <= tolerance < float("inf"):
-        raise ValueError(f"tolerance is {tolerance}; expected a number >= 0, such as 1e-6")
+    check_options(previous, tolerance, time_limit)
     check_factors(class_means, prototypes)
-    decision = choose(method, len(class_means), COLUMN_GENERATION_FROM)
-    norms: Tensor = torch.linalg.vector_norm(class_means.detach(), dim=1, dtype=torch.float64)
-    lengths, total, previous = fetched(norms, prototypes.detach().sum(), previous)
-    if not math.isfinite(total):  # else no number is NaN or inf
-        check_finite("prototypes", prototypes)
-    if not bool(lengths.isfinite().all()):
-        check_finite("class_means", class_means)
-        raise ValueError(
-            f"class_means row {int(lengths.argmax())} has a length that float64 does not hold; expected squares that "
-            "can be added: scale the rows"
-        )
+    method, why = choose(method, len(class_means), COLUMN_GENERATION_FROM)
+    norms, widths = (
+        torch.linalg.vector_norm(x.detach(), dim=1, dtype=torch.float64) for x in (class_means, prototypes)
+    )
+    lengths, sizes, previous = fetched(norms, widths, previous)
+    check_lengths(class_means, prototypes, lengths, sizes)
     task = Task(
         size=len(class_means),
         device=class_means.device,
         unseen=lengths <= TINY_NORM,
-        previous=checked(previous, len(class_means)),
+        lengths=sizes,
+        typical=float(sizes[sizes > 0].median()) if bool(sizes.any()) else 0.0,
+        previous=checked(previous, len(class_means), len(class_means)),
         tolerance=tolerance,
         deadline=None if time_limit is None else started + time_limit,
         started=started,
         progress=progress,
     )
     with torch.autocast(task.device.type, enabled=False):  # the margins of the proof are those of float32
-        if decision[0] == "dense":
-            return _factors_dense(task, class_means, prototypes, decision[1])
-        return _factors_by_columns(task, class_means, norms, prototypes, decision[1])
+        possible = task.size <= DENSE_MOST and fits(task.size, task.size)
+        if method == "dense" or (possible and bool(task.outliers().any())):
+            return _by_matrix(task, class_means, prototypes, method, why)
+        found, stopped = _by_columns(task, class_means, norms, prototypes, why)
+        if found.certified or stopped or not possible:
+            return found
+        why = f"{found.reason}; column generation did not prove its result optimal"
+        again = _by_matrix(task, class_means, prototypes, "dense", why)
+        return again if again.certified or again.gap <= found.gap else found
 
 
-def solve(
-    cost: Tensor | np.ndarray[Any, Any],
-    *,
-    previous: Assignment | None = None,
-    method: str = "auto",
-    time_limit: float | None = None,
-    progress: bool = False,
-) -> Assignment:
-    """The permutation that minimises Σ_i cost_{i,A(i)} for any square matrix, with a certificate.
-
-    ``scipy.optimize.linear_sum_assignment(cost)``. Prices mean the same as in :func:`assign` with s = -cost.
-
-    Args:
-        cost: [C, C], any real dtype (integers are exact up to 2^53), finite. Where it is a product of factors,
-            :func:`assign` does without it.
-        previous, method, time_limit, progress: as in :func:`assign`; ``auto`` is column generation from C = 3000 on.
-
-    Raises:
-        TypeError, ValueError: not square (pad it with a constant row or column), complex, NaN or inf, too large.
-    """
-    started = time.perf_counter()
-    cost = torch.as_tensor(cost)
-    if cost.is_complex() or cost.dtype == torch.bool:
-        raise TypeError(f"cost is {cost.dtype}; expected real numbers: convert it with .float()")
-    if cost.ndim != 2 or cost.shape[0] != cost.shape[1] or cost.shape[0] == 0:
-        raise ValueError(
-            f"cost has shape {shape_of(cost)}; expected a square [C, C], C >= 1: "
-            "pad the shorter side with rows or columns of one constant"
-        )
-    decision = choose(method, len(cost), MATRIX_FROM)
-    check_memory(len(cost), "a smaller matrix, or its factors and assign(..., method='column_generation')")
-    scores = -cost.detach().double()
-    check_finite("cost", scores)
-    task = Task(
-        size=len(cost),
-        device=cost.device,
-        unseen=torch.zeros(len(cost), dtype=torch.bool, device="cpu"),
-        previous=checked(previous, len(cost)),
-        tolerance=1e-6,
-        deadline=None if time_limit is None else started + time_limit,
-        started=started,
-        progress=progress,
-    )
-    spread = float(scores.std(correction=0))
-    if decision[0] == "dense":
-        found = _dense(
-            task,
-            lambda: (scores.cpu().numpy(), scores.new_zeros(len(scores))),
-            lambda start, stop: scores[start:stop],
-            spread=spread,
-            magnitude=float(scores.abs().max()),
-            why=decision[1],
-        )
-    else:
-        found = _column_generation(task, MatrixScores(scores.cpu().numpy()), spread, decision[1])
-    return replace(found, objective=-found.objective)
-
-
-def choose(method: str, size: int, column_generation_from: int) -> tuple[str, str]:
-    """(method, why)."""
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
-    if method != "auto":
-        return method, "asked for"
-    if size < column_generation_from:
-        return "dense", f"fewer than {column_generation_from} classes"
-    return "column_generation", f"{column_generation_from} classes or more"
-
-
-def _factors_dense(task: Task, class_means: Tensor, prototypes: Tensor, why: str) -> Assignment:
+def _by_matrix(task: Task, class_means: Tensor, prototypes: Tensor, method: str, why: str) -> Assignment:
+    """Scores in float64, all of them. Centred: the same optimum, with digits left when means collapse."""
     q, w = directions(class_means), prototypes.detach().double()
-    mean_q = q.mean(0)
-    # Centring adds constants to rows and columns: the same optimum, with digits left when means collapse.
-    return _dense(
-        task,
-        lambda: (((q - mean_q) @ (w - w.mean(0)).T).cpu().numpy(), w @ mean_q),
-        lambda start, stop: q[start:stop] @ w.T,
-        spread=score_spread(q, w),
-        magnitude=float(torch.linalg.vector_norm(w, dim=1).max()) * q.shape[1],
-        why=why,
+    sizes, yardstick = task.lengths.to(task.device), task.yardstick(score_spread(q, w))
+    old, unseen = task.previous, task.unseen.numpy()
+
+    def proved(permutation: Tensor, prices: Tensor) -> Certificate:
+        there = permutation.to(task.device), prices.to(task.device)
+        return certify(lambda start, stop: q[start:stop] @ w.T, *there, yardstick, sizes)
+
+    if old is not None:
+        prices = old.prices - old.prices.min() if unseen.any() else old.prices
+        known = proved(old.permutation, prices)
+        if known.certified:
+            return _result(task, old.permutation, prices, known, "previous", STILL_OPTIMAL, 1)
+    check_memory(task.size, task.size, "method='column_generation', which never forms it")
+    seen = np.flatnonzero(~unseen)
+    if not len(seen):
+        order = torch.arange(task.size, device="cpu") if old is None else old.permutation
+        prices = torch.zeros_like(task.lengths)
+        return _result(task, order, prices, proved(order, prices), "dense", f"{why}; no class was seen", 1)
+    middle = torch.zeros_like(q[0]) if unseen.any() else q.mean(0)  # unseen rows take a column as it is
+    offset = (w @ middle).cpu().numpy()
+    rows = q[torch.from_numpy(seen).to(task.device)] - middle
+    cost = -(rows @ (w - w[~task.outliers().to(task.device)].mean(0)).T).cpu().numpy()
+
+    def complete(permutation: Array) -> Tensor:
+        whole = np.empty(task.size, dtype=np.int64)
+        free = np.ones(task.size, dtype=bool)
+        free[permutation] = False
+        whole[seen], whole[unseen] = permutation, np.flatnonzero(free)
+        return _place_unseen(torch.from_numpy(whole), task.unseen, None if old is None else old.permutation)
+
+    found = match(
+        Problem(
+            cost=cost,
+            prove=lambda permutation, prices, _: proved(complete(permutation), torch.from_numpy(prices + offset)),
+            method=method,
+            why=why,
+            old=None if old is None else Old(old.permutation.numpy()[seen], old.prices.numpy() - offset),
+            recheck=False,
+            deadline=task.deadline,
+            progress=task.progress,
+        )
     )
+    permutation, prices = complete(found.permutation), torch.from_numpy(found.prices + offset)
+    check_permutation(f"the result of {found.method}", permutation, task.size)
+    passes = found.passes + (old is not None)
+    result = _result(task, permutation, prices, found.known, found.method, found.reason, passes)
+    return replace(result, interrupted=found.interrupted)
 
 
-def _factors_by_columns(task: Task, class_means: Tensor, norms: Tensor, prototypes: Tensor, why: str) -> Assignment:
+def _by_columns(
+    task: Task, class_means: Tensor, norms: Tensor, prototypes: Tensor, why: str
+) -> tuple[Assignment, bool]:
+    """Without a matrix; and whether the time was over, or Ctrl-C."""
     seen = slice(None) if not bool(task.unseen.any()) else ~task.unseen.to(task.device)
     scores, where = factor_scores(class_means[seen], norms[seen], prototypes)
     share = len(scores.norms) / task.size  # the zero rows count as scores too
-    second = share * (scores.spread**2 + scores.mean**2)
-    return _column_generation(task, scores, max(second - (share * scores.mean) ** 2, 0.0) ** 0.5, f"{why}; {where}")
-
-
-def _dense(task: Task, matrix: Any, rows: Any, *, spread: float, magnitude: float, why: str) -> Assignment:
-    """``matrix()`` gives the scores, up to constants of rows, and what to add to its prices; ``rows`` the true ones."""
-    bounds = {"spread": spread, "magnitude": magnitude, "tolerance": task.tolerance}
-    passes, old = 0, None
-    if task.previous is not None:
-        old, prices = task.previous.permutation.to(task.device), task.previous.prices.to(task.device)
-        known = certify(rows, old, prices, **bounds)
-        passes = 1
-        if known.certified:
-            return _result(task, old, prices, known, "previous", STILL_OPTIMAL, passes)
-    check_memory(task.size, "method='column_generation', which never forms it")
-    scores, offset = matrix()
-    if old is not None:
-        scores[np.arange(task.size), old.cpu().numpy()] += TIE * spread  # of equals the previous one is taken
-    columns, duals, solver, reason = match_dense(scores)
-    permutation = torch.as_tensor(columns, dtype=torch.int64, device=task.device)
-    check_permutation(f"the result of {solver}", permutation, task.size)
-    raised, sweeps = improve_prices(scores, columns, duals, task.deadline)
-    permutation = _place_unseen(permutation, task.unseen.to(task.device), old)
-    price_tensor = torch.as_tensor(raised, device=task.device) + offset
-    known = certify(rows, permutation, price_tensor, **bounds)
-    return _result(task, permutation, price_tensor, known, solver, f"{why}; {reason}", passes + sweeps + 1)
-
-
-def _column_generation(task: Task, scores: Scores, spread: float, why: str) -> Assignment:
-    previous, unseen = task.previous, task.unseen
-    old = None if previous is None else previous.permutation
+    square = share * (scores.spread**2 + scores.mean**2)
+    spread = max(square - (share * scores.mean) ** 2, 0.0) ** 0.5
+    why = f"{why}; {where}"
+    old, unseen = None if task.previous is None else task.previous.permutation, task.unseen
     if scores.spread == 0:  # as far as their moments tell: a look at all scores says whether they differ
         equal, gap = _all_equal(task, scores, old, why)
         if equal is not None:
-            return equal
-        scores.spread = max(spread, gap / task.size)
-        spread = scores.spread
+            return equal, False
+        scores.spread = spread = max(spread, gap / task.size)
     order = np.argsort(unseen.numpy(), kind="stable")  # of the search: the rows that are matched, then the unseen ones
     search = Search(
         scores,
         None if old is None else old.numpy()[order],
-        None if previous is None else previous.prices.numpy(),
-        good_enough=task.tolerance * task.size * spread,
+        None if task.previous is None else _usable(task.previous.prices.numpy(), scores.magnitude),
+        accept=lambda objective, gap, prices: _judge(task, spread, objective, gap, old, prices)[0].certified,
         deadline=task.deadline,
         progress=task.progress,
     )
-    found: Found = search.run()
+    found = search.run()
     columns = np.empty_like(order)
     columns[order] = found.columns
     permutation = _place_unseen(torch.from_numpy(columns), unseen, old)
     check_permutation("the result of column generation", permutation, task.size)
-    least = found.prices.min() if bool(unseen.any()) else 0.0  # the price of what is left over is 0
-    prices = torch.from_numpy(found.prices - least)
-    known = judge(
-        found.objective,
-        found.gap,
-        size=task.size,
-        largest_price=float(prices.abs().max()),
-        spread=spread,
-        magnitude=scores.magnitude,
-        tolerance=task.tolerance,
-    )
+    known, prices = _judge(task, spread, found.objective, found.gap, permutation, found.prices)
     method = "previous" if found.unchanged else "column_generation"
     reason = found.reason if found.unchanged else f"{why}; {found.reason}"
-    return _result(task, permutation, prices, known, method, reason, found.passes)
+    result = _result(task, permutation, prices, known, method, reason, found.passes)
+    return replace(result, interrupted=found.interrupted), found.stopped or task.late()
+
+
+def _judge(
+    task: Task, spread: float, objective: float, gap: float, permutation: Tensor | None, prices: Array
+) -> tuple[Certificate, Tensor]:
+    """The certificate, and the prices with those of left-over columns at 0."""
+    least = prices.min() if bool(task.unseen.any()) else 0.0
+    given = torch.from_numpy(prices - least)
+    columns = slice(None) if permutation is None else permutation[~task.unseen]
+    magnitude = float(task.lengths[columns].sum() + given.abs().sum())
+    return task.yardstick(spread).judge(objective, gap, magnitude), given
+
+
+def _usable(prices: Array, largest: float) -> Array | None:
+    """Previous prices as they are, or less what they have in common, or None where they belong to other scores."""
+    for shift in (0.0, float(np.median(prices))):
+        with np.errstate(over="ignore"):
+            if float(np.abs(prices - shift).max()) <= USABLE * largest:
+                return prices - shift
+    return None
 
 
 def _all_equal(task: Task, scores: Scores, old: Tensor | None, why: str) -> tuple[Assignment | None, float]:
     """The old or the first permutation, where scores differ by constants of rows and columns only; and its gap."""
-    permutation = torch.arange(task.size) if old is None else old
+    permutation = torch.arange(task.size, device="cpu") if old is None else old
     rows = permutation[~task.unseen]
     search = Search(scores, torch.cat((rows, permutation[task.unseen])).numpy(), None)
     gap = search.prove(search.old, search.prices).gap if len(rows) else 0.0
-    prices = torch.from_numpy(search.prices)
-    bounds = {"spread": 0.0, "magnitude": scores.magnitude, "tolerance": task.tolerance}
-    objective = float(search.matched(search.old).sum())
-    known = judge(objective, gap, size=task.size, largest_price=float(prices.abs().max()), **bounds)
+    known, prices = _judge(task, 0.0, float(search.matched(search.old).sum()), gap, permutation, search.prices)
     reason = f"{why}; all permutations are equally good"
     found = _result(task, permutation, prices, known, "column_generation", reason, search.passes)
     return found if known.certified else None, gap
@@ -300,13 +276,7 @@ def _place_unseen(permutation: Tensor, unseen: Tensor, old: Tensor | None) -> Te
 
 
 def _result(
-    task: Task,
-    permutation: Tensor,
-    prices: Tensor,
-    known: Certificate,
-    method: str,
-    reason: str,
-    passes: float,
+    task: Task, permutation: Tensor, prices: Tensor, known: Certificate, method: str, reason: str, passes: float
 ) -> Assignment:
     old = None if task.previous is None else task.previous.permutation
     return Assignment(

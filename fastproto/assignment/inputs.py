@@ -1,26 +1,72 @@
-"""What ``assign`` and ``solve`` are given: looked at before anything is solved, and brought from a GPU in one wait."""
+"""Validates what ``assign`` and ``solve`` are given; one device-to-host copy."""
 
 from __future__ import annotations
 
+import math
+import numbers
 import os
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fastproto.assignment.certificate import Assignment
-from fastproto.checks import check_finite, check_matrix, check_permutation, shape_of
+from fastproto.checks import check_finite, check_label_range, check_matrix, check_permutation, shape_of
+
+Array = np.ndarray[Any, Any]
+LARGEST_LENGTH = 1e15  # of a prototype: squares that float32 can add
+LARGEST = 1e300  # of a cost: differences and sums stay within float64
+METHODS = ("auto", "dense", "column_generation")
+NUMBERS = (numbers.Real, Decimal, np.bool_)
 
 
-def check_memory(size: int, instead: str) -> None:
-    need = 3 * 8 * size * size  # the scores, the solver's costs, one temporary
-    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if need > have:
+def choose(method: str, size: int, column_generation_from: int) -> tuple[str, str]:
+    """(method, why)."""
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
+    if method != "auto":
+        return method, "asked for"
+    if size < column_generation_from:
+        return "dense", f"fewer than {column_generation_from} classes"
+    return "column_generation", f"{column_generation_from} classes or more"
+
+
+def check_memory(rows: int, columns: int, instead: str) -> None:
+    if not fits(rows, columns):
         raise ValueError(
-            f"{size} classes need {need / 2**30:.0f} GiB as a matrix and this machine has {have / 2**30:.0f}; "
-            f"use {instead}"
+            f"{rows} x {columns} scores need {_bytes(rows, columns) / 2**30:.0f} GiB as a matrix and this machine has "
+            f"{_memory() / 2**30:.0f}; use {instead}"
         )
+
+
+def fits(rows: int, columns: int) -> bool:
+    return _bytes(rows, columns) <= _memory()
+
+
+def _bytes(rows: int, columns: int) -> int:
+    return 3 * 8 * rows * columns  # the scores, the solver's costs, one temporary
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_options(previous: object, tolerance: object, time_limit: object) -> None:
+    if previous is not None and not isinstance(previous, Assignment):
+        raise TypeError(
+            f"previous is a {type(previous).__name__}; expected an Assignment, the result of an earlier call"
+        )
+    if not _is_number(tolerance) or not 0 <= tolerance < math.inf:  # type: ignore[operator]
+        raise ValueError(f"tolerance is {tolerance}; expected a number >= 0, such as 1e-6")
+    if time_limit is not None and (not _is_number(time_limit) or not 0 <= time_limit < math.inf):  # type: ignore[operator]
+        raise ValueError(f"time_limit is {time_limit}; expected seconds >= 0, or None for no limit")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def check_factors(class_means: Tensor, prototypes: Tensor) -> None:
@@ -32,13 +78,30 @@ def check_factors(class_means: Tensor, prototypes: Tensor) -> None:
         )
 
 
-def fetched(norms: Tensor, total: Tensor, previous: Assignment | None) -> tuple[Tensor, Tensor, Assignment | None]:
+def check_lengths(class_means: Tensor, prototypes: Tensor, lengths: Tensor, widths: Tensor) -> None:
+    """``lengths`` and ``widths`` [C] are those of the rows, on the CPU."""
+    if not bool(widths.isfinite().all()):
+        check_finite("prototypes", prototypes)
+    if not bool(lengths.isfinite().all()):
+        check_finite("class_means", class_means)
+        raise ValueError(
+            f"class_means row {int(lengths.argmax())} has a length that float64 does not hold; expected squares that "
+            "can be added: scale the rows"
+        )
+    if not float(widths.max()) <= LARGEST_LENGTH:
+        raise ValueError(
+            f"prototypes have rows of length {float(widths.max()):.2g}; expected at most {LARGEST_LENGTH:.0e}, whose "
+            "squares float32 can add: pass torch.nn.functional.normalize(prototypes, dim=1)"
+        )
+
+
+def fetched(norms: Tensor, widths: Tensor, previous: Assignment | None) -> tuple[Tensor, Tensor, Assignment | None]:
     """The same on the CPU; one wait for a GPU."""
-    there = [norms, total]
+    there = [norms, widths]
     old = () if previous is None else (previous.permutation, previous.prices)
     if all(isinstance(x, Tensor) and not x.is_complex() for x in old):  # else the checks say what they are
         there += old
-    flat = torch.cat([x.to(norms.device, torch.float64).reshape(-1) for x in there]).cpu()
+    flat = torch.cat([x.detach().to(norms.device, torch.float64).reshape(-1) for x in there]).cpu()
     lengths, found, *known = (
         part.view(x.shape).to(x.dtype, copy=True)
         for x, part in zip(there, flat.split([x.numel() for x in there]), strict=True)
@@ -48,17 +111,116 @@ def fetched(norms: Tensor, total: Tensor, previous: Assignment | None) -> tuple[
     return lengths, found, previous
 
 
-def checked(previous: Assignment | None, size: int) -> Assignment | None:
+def checked(previous: Assignment | None, rows: int, columns: int) -> Assignment | None:
+    """On the CPU, its prices float64."""
     if previous is None:
         return None
     permutation: Any = previous.permutation
     if isinstance(permutation, Tensor):  # else the check says what it is
         permutation = permutation.cpu()
-    check_permutation("previous.permutation", permutation, size)
+    if rows == columns:
+        check_permutation("previous.permutation", permutation, rows)
+    else:
+        _check_matching(permutation, rows, columns)
     prices: Any = previous.prices
-    if not isinstance(prices, Tensor) or not prices.is_floating_point() or prices.shape != (size,):
+    if not isinstance(prices, Tensor) or not prices.is_floating_point() or prices.shape != (columns,):
         given = f"{prices.dtype} {shape_of(prices)}" if isinstance(prices, Tensor) else type(prices).__name__
-        raise ValueError(f"previous.prices are {given}; expected floating-point numbers [{size}] as assign gives them")
-    prices = prices.cpu().double()
+        raise ValueError(
+            f"previous.prices are {given}; expected floating-point numbers [{columns}] as assign gives them"
+        )
+    prices = prices.detach().cpu().double()
     check_finite("previous.prices", prices[:, None])
     return replace(previous, permutation=permutation, prices=prices)
+
+
+def _check_matching(permutation: Any, rows: int, columns: int) -> None:
+    if not isinstance(permutation, Tensor) or permutation.dtype != torch.int64 or permutation.shape != (rows,):
+        given = (
+            f"{permutation.dtype} {shape_of(permutation)}"
+            if isinstance(permutation, Tensor)
+            else type(permutation).__name__
+        )
+        raise ValueError(f"previous.permutation is {given}; expected int64 [{rows}], as solve gives it for this shape")
+    used = permutation[permutation != -1]
+    check_label_range("previous.permutation", used, columns)
+    if len(used) != min(rows, columns) or len(used.unique()) != len(used):
+        raise ValueError(
+            f"previous.permutation matches {len(used.unique())} rows with columns of their own; expected "
+            f"{min(rows, columns)} of {rows} rows: pass the result of solve for a matrix of this shape"
+        )
+
+
+def read_cost(cost: Any) -> tuple[Array, torch.device]:
+    """A float64 copy of a matrix that SciPy would take, rows first in memory, and the device it came from."""
+    if isinstance(cost, Tensor):
+        array, device = _of_tensor(cost), cost.device
+    else:
+        array, device = _of_array(cost), torch.device("cpu")
+    if array.size:
+        _check_range(array)
+    return array, device
+
+
+def _check_shape(cost: Any) -> None:
+    if cost.ndim != 2:
+        raise ValueError(
+            f"cost has shape {shape_of(cost)}; expected a matrix [n, m], square or not, of one number for each pair"
+        )
+
+
+def _of_tensor(cost: Tensor) -> Array:
+    if cost.is_complex() or cost.layout != torch.strided or cost.is_quantized or cost.device.type == "meta":
+        kind = "on the meta device" if cost.device.type == "meta" else f"{cost.dtype} ({cost.layout})"
+        raise TypeError(f"cost is {kind}; expected real numbers in a dense tensor: convert it, for instance with .real")
+    _check_shape(cost)
+    copy = cost.detach().to(device="cpu", dtype=torch.float64, copy=True, memory_format=torch.contiguous_format)
+    array: Array = copy.resolve_neg().numpy()
+    return array
+
+
+def _of_array(cost: Any) -> Array:
+    if isinstance(cost, np.ma.MaskedArray):
+        raise TypeError("cost is a masked array; expected a plain one: pass cost.filled(numpy.inf) to forbid the pairs")
+    try:
+        array = np.asarray(cost)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"cost is a {type(cost).__name__} that NumPy cannot read ({error}); expected rows of one length"
+        ) from None
+    if array.dtype.kind == "O" and array.ndim == 2 and all(isinstance(x, NUMBERS) for x in array.flat):
+        array = _of_objects(array)
+    if array.dtype.kind not in "biuf":
+        given = f"a {type(cost).__name__} of {array.dtype}" if array.ndim else f"a {type(cost).__name__}"
+        raise TypeError(f"cost is {given}; expected real numbers in a matrix [n, m]: convert it with .astype(float)")
+    _check_shape(array)
+    return np.array(array, dtype=np.float64, order="C")
+
+
+def _of_objects(array: Array) -> Array:
+    try:
+        return array.astype(np.float64)
+    except OverflowError:
+        raise ValueError(
+            f"cost holds a number that float64 does not hold; expected at most {LARGEST:.0e}: "
+            "divide the matrix, or pass inf for a forbidden pair"
+        ) from None
+
+
+def _check_range(cost: Array) -> None:
+    low, high = float(cost.min()), float(cost.max())  # NaN reaches both
+    if math.isnan(low):
+        row = int(np.isnan(cost).any(1).argmax())
+        raise ValueError(f"cost holds NaN (first in row {row}); expected numbers: find what produced it")
+    if low == -math.inf:
+        row = int(np.isneginf(cost).any(1).argmax())
+        raise ValueError(
+            f"cost holds -inf (first in row {row}); expected finite numbers, or inf for a forbidden pair: "
+            "pass a large negative number for a pair that must be taken"
+        )
+    if high == math.inf:
+        high = float(cost.max(where=cost < math.inf, initial=-LARGEST))
+    if (low < math.inf and high > LARGEST) or low < -LARGEST:
+        raise ValueError(
+            f"cost holds {high if high > -low else low:.2g}; expected at most {LARGEST:.0e} either way: "
+            "divide the matrix, or pass inf for a forbidden pair"
+        )

@@ -29,7 +29,6 @@ EVERY = slice(None)
 # rounding of bfloat16 ones changes the sum by up to 2^-8 of the most, a larger sum by less than a tenth
 LEAST_OVERLAP = 0.05
 EPS = float(np.finfo(np.float32).eps)
-LARGEST, LARGEST_COST = 1e15, 1e30  # scores whose squares, and costs whose sums, are well within float32
 
 
 class Scores(Protocol):
@@ -213,11 +212,6 @@ class FactorScores(Swept):
         self.row_shift, self.price_shift = along[0] - self.mean, along[1]
         self.column_shift = self.price_shift
         self.magnitude = float(size[1].max() + np.linalg.norm(means[1]))
-        if not self.magnitude <= LARGEST:
-            raise ValueError(
-                f"prototypes have rows of length {self.magnitude:.2g}; expected at most {LARGEST:.0e}, whose squares "
-                "float32 can add: pass torch.nn.functional.normalize(prototypes, dim=1)"
-            )
         # Cauchy-Schwarz on what rounding took from the factors; the float32 sums and the rounding of the result.
         unit = torch.finfo(factors[0].dtype).eps / 2 + 2 * (dim + 1) * EPS
         self.error = (
@@ -253,26 +247,26 @@ class FactorScores(Swept):
 
 
 class MatrixScores(Swept):
-    """s = a float64 matrix that is there; the sweeps see it in float32, less the mean of each row."""
+    """s = -cost, a float64 matrix that is there; the sweeps see it in float32, less the mean of each row.
 
-    def __init__(self, scores: Array) -> None:
-        self.scores, self.shape = scores, scores.shape
-        self.spread, self.magnitude = float(scores.std()), float(np.abs(scores).max())
-        if self.magnitude > LARGEST_COST:
-            raise ValueError(
-                f"cost holds {self.magnitude:.2g}; expected at most {LARGEST_COST:.0e}, which float32 can add: "
-                "divide it by its largest, or pass method='dense'"
-            )
-        self.row_shift, self.price_shift = scores.mean(1), np.zeros(len(scores))
-        self.column_shift = scores.mean(0) - self.row_shift.mean()
-        centred = (scores - self.row_shift[:, None]).astype(np.float32)
+    They see entries up to ``span`` only: what costs more seems cheaper, so that no pair is overlooked.
+    """
+
+    def __init__(self, cost: Array, spread: float, span: float) -> None:
+        self.cost, self.shape = cost, cost.shape
+        self.spread, self.magnitude = spread, span
+        cut = np.minimum(cost, span)
+        self.row_shift, self.price_shift = -cut.mean(1), np.zeros(cost.shape[1])
+        self.column_shift = -cut.mean(0) - self.row_shift.mean()
+        np.subtract(-self.row_shift[:, None], cut, out=cut)
+        centred = cut.astype(np.float32)
         self.blocks = Blocks(torch.from_numpy(centred), None)
         self.error = EPS * np.abs(centred).max(1).astype(np.float64)
 
     def exact(self, rows: Array, columns: Array) -> Array:
-        found: Array = self.scores[rows, columns]
+        found: Array = -self.cost[rows, columns]
         return found
 
     def exact_rows(self, rows: Array) -> Array:
-        found: Array = self.scores[rows]
+        found: Array = -self.cost[rows]
         return found

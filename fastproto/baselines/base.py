@@ -7,8 +7,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastproto.checks import check_finite, check_label_range, check_labels, check_matrix, shape_of
+from fastproto.checks import (
+    check_classes,
+    check_label_range,
+    check_labels,
+    check_positive,
+    check_weight,
+    check_width,
+    recording,
+)
+from fastproto.flags import flag_of
 from fastproto.functional import ipm_loss, nearest_prototypes
+from fastproto.mixup import check_share, check_two_labels, mixed
+from fastproto.normalise import compute_dtype, not_finite, unit
 from fastproto.ranks import in_process_group
 from fastproto.state import GuardedState
 
@@ -31,10 +42,8 @@ class CosineHead(nn.Module):
 
     def __init__(self, num_classes: int, dim: int, *, scale: float = 1.0, reduction: str = "mean") -> None:
         super().__init__()
-        if num_classes < 2 or dim < 2:
-            raise ValueError(f"num_classes is {num_classes} and dim {dim}; expected both to be at least 2")
-        if not 0 < scale < float("inf"):
-            raise ValueError(f"scale is {scale}; expected a number > 0, such as 16")
+        num_classes, dim = check_classes(num_classes, dim)
+        scale = check_positive("scale", scale, "16")
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(f"reduction is {reduction!r}; expected 'mean', 'sum' or 'none'")
         self.num_classes, self.dim, self.scale, self.reduction = num_classes, dim, scale, reduction
@@ -71,7 +80,8 @@ class CosineHead(nn.Module):
             features: [B, D], any float dtype.
             labels: int64 [B] in 0..C-1.
             weight: [B], a factor for each sample.
-            labels2, lam: mixup: the loss is ``lam``·L(labels) + (1-``lam``)·L(labels2), ``lam`` a number or [B].
+            labels2, lam: mixup: the loss is ``lam``·L(labels) + (1-``lam``)·L(labels2), ``lam`` in [0, 1] a number,
+                [B] or [B, 1].
             update_means: changes nothing here: these heads keep no class means.
 
         Returns:
@@ -85,11 +95,12 @@ class CosineHead(nn.Module):
             raise ValueError("labels2 and lam go together; expected both for mixup, or neither")
         self._check(features, labels, weight)
         loss = self.sample_losses(features, labels)
-        if labels2 is not None and lam is not None:
-            self._check(features, labels2, None)
-            loss = lam * loss + (1 - lam) * self.sample_losses(features, labels2)
+        if labels2 is not None:
+            check_two_labels(labels, labels2, self.num_classes)
+            shares = check_share(lam, labels, flag_of(features.device))
+            loss = mixed(loss, self.sample_losses(features, labels2), shares)
         if weight is not None:
-            loss = loss * weight
+            loss = loss * weight.to(loss.dtype)
         if self.reduction == "mean":
             loss = loss.sum() / max(len(labels), 1)
         elif self.reduction == "sum":
@@ -97,23 +108,24 @@ class CosineHead(nn.Module):
         return loss + self.regulariser()
 
     def _check(self, features: Tensor, labels: Tensor, weight: Tensor | None) -> None:
-        check_matrix("features", features, min_rows=0)
+        self._check_features(features)
         check_labels("labels", labels, len(features))
-        if features.shape[1] != self.dim:
-            raise ValueError(
-                f"features are {shape_of(features)}; expected [B, {self.dim}]: make the backbone's output as wide as "
-                "the head's dim"
-            )
-        if weight is not None and weight.shape != labels.shape:
-            raise ValueError(f"weight has shape {shape_of(weight)}; expected {shape_of(labels)}, one for each sample")
+        check_weight(weight, labels)
         if features.device.type == "cpu":
             check_label_range("labels", labels, self.num_classes)
-            check_finite("features", features)
+
+    def _check_features(self, features: Tensor) -> None:
+        check_width(features, self.dim)
+        if features.device.type == "cpu" and not recording():
+            norm = torch.linalg.vector_norm(features.detach().to(compute_dtype(features)), dim=1)
+            if not bool(norm.isfinite().all()):
+                raise not_finite(int((~norm.isfinite()).nonzero()[0]))
 
     def logits(self, features: Tensor) -> Tensor:
         """``scale`` times the cosines, [B, C]; column y is label y. Differentiable."""
+        check_width(features, self.dim)
         with torch.autocast(features.device.type, enabled=False):
-            z = F.normalize(at_least_float32(features), dim=1)
+            z = unit(features)
             return self.scale * z @ self.directions().to(z.dtype).T
 
     def predict(self, features: Tensor, k: int = 1) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fastproto.baselines.base import StaticHead
+from fastproto.checks import check_classes, check_positive, check_seed
 from fastproto.head import prepare_prototypes
 from fastproto.prototypes.closed_forms import simplex
 
@@ -33,13 +34,13 @@ class ETFHead(StaticHead):
     def __init__(
         self, num_classes: int, dim: int, *, energy: float = 1.0, reduction: str = "mean", seed: int = 0
     ) -> None:
+        num_classes, dim = check_classes(num_classes, dim)
+        energy, seed = check_positive("energy", energy, "1"), check_seed(seed)
         if num_classes > dim + 1:
             raise ValueError(
                 f"num_classes is {num_classes} and dim {dim}; expected dim >= {num_classes - 1}, since at most dim + 1 "
                 "vectors can be equally far apart: raise dim, or take a head with estimated prototypes"
             )
-        if not 0 < energy < float("inf"):
-            raise ValueError(f"energy is {energy}; expected a number > 0, such as 1")
         vectors = prepare_prototypes(None, num_classes, dim, lambda: random_simplex(num_classes, dim, seed))
         super().__init__(vectors, reduction=reduction)
         self.energy = energy

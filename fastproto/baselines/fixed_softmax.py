@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fastproto.baselines.base import StaticHead
+from fastproto.checks import check_classes, check_seed
 from fastproto.head import prepare_prototypes
 from fastproto.prototypes import Prototypes, estimate_prototypes
 
@@ -36,6 +37,8 @@ class FixedSoftmaxHead(StaticHead):
         reduction: str = "mean",
         seed: int = 0,
     ) -> None:
+        num_classes, dim = check_classes(num_classes, dim)
+        seed = check_seed(seed)
         vectors = prepare_prototypes(
             prototypes, num_classes, dim, lambda: estimate_prototypes(num_classes, dim, seed=seed).vectors
         )

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastproto.baselines.base import StaticHead
-from fastproto.checks import check_finite, check_matrix
+from fastproto.checks import check_classes, check_finite, check_matrix, check_positive, check_seed, whole
 from fastproto.head import prepare_prototypes
 from fastproto.prototypes import Prototypes, estimate_prototypes
 
@@ -39,9 +39,13 @@ class HPNHead(StaticHead):
         reduction: str = "mean",
         seed: int = 0,
     ) -> None:
+        num_classes, dim = check_classes(num_classes, dim)
+        seed = check_seed(seed)
         if prototypes is not None and word_vectors is not None:
             raise ValueError("prototypes and word_vectors were both given; expected one: prototypes come from either")
         words = word_vectors.vectors if isinstance(word_vectors, Prototypes) else word_vectors
+        if words is not None:
+            check_matrix("word_vectors", words)
         if words is not None and len(words) != num_classes:
             raise ValueError(f"word_vectors has {len(words)} rows; expected {num_classes}, one for each class")
 
@@ -87,13 +91,14 @@ def semantic_prototypes(word_vectors: Tensor, dim: int, *, steps: int = 1000, lr
     if bool((word_vectors == 0).all(1).any()):
         row = int((word_vectors == 0).all(1).nonzero()[0])
         raise ValueError(f"word_vectors row {row} is zero; expected a direction for every class: leave the class out")
-    if dim < 2:
-        raise ValueError(f"dim is {dim}; expected at least 2")
+    dim, steps, seed, lr = whole("dim", dim), whole("steps", steps), check_seed(seed), check_positive("lr", lr, "0.1")
+    if dim < 2 or steps < 1:
+        raise ValueError(f"dim is {dim} and steps {steps}; expected dim >= 2 and at least one step")
     with torch.device("cpu"), torch.enable_grad():
         words = F.normalize(word_vectors.detach().cpu().double(), dim=1)
         count, similarity = len(words), words @ words.T
         generator = torch.Generator().manual_seed(seed)
-        w = F.normalize(torch.randn(count, dim, generator=generator), dim=1).requires_grad_()
+        w = F.normalize(torch.randn(count, dim, generator=generator, dtype=torch.float32), dim=1).requires_grad_()
         optimizer = torch.optim.SGD([w], lr=lr, momentum=0.9)
         # The nearest cosine has kinks: at a constant rate the rows never come to rest.
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)

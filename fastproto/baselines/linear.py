@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastproto.baselines.base import CosineHead, at_least_float32
+from fastproto.checks import check_finite, check_k, check_width, recording, tracing
+from fastproto.normalise import unit
 
 
 class LinearHead(CosineHead):
@@ -18,19 +20,29 @@ class LinearHead(CosineHead):
 
     def __init__(self, num_classes: int, dim: int, *, reduction: str = "mean") -> None:
         super().__init__(num_classes, dim, reduction=reduction)
-        self.linear = nn.Linear(dim, num_classes)
+        self.linear = nn.Linear(self.dim, self.num_classes)
 
     def logits(self, features: Tensor) -> Tensor:
         """[B, C] in float32 at least, column y is label y."""
+        check_width(features, self.dim)
         weight, bias = self.linear.weight, self.linear.bias
         dtype = torch.promote_types(features.dtype, weight.dtype)  # autocast, where it is on, has the last word
         return at_least_float32(F.linear(features.to(dtype), weight.to(dtype), bias.to(dtype)))
 
+    def _check_features(self, features: Tensor) -> None:
+        """On no sphere: numbers too large to be squared are as good as others."""
+        check_width(features, self.dim)
+        if features.device.type == "cpu" and not recording():
+            check_finite("features", features)
+
     @torch.no_grad()
     def predict_with_cosines(self, features: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
         """The k most likely labels [B, k], and the cosines [B, k] between the features and their rows of V."""
+        if not tracing():
+            k = check_k(k, self.num_classes)
+            self._check_features(features)
         labels = self.logits(features).topk(k, dim=1).indices
-        z = F.normalize(at_least_float32(features), dim=1)
+        z = unit(features)
         return labels, (z[:, None] * self.directions()[labels]).sum(2)
 
     def weight_by_label(self) -> Tensor:

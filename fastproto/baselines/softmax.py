@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastproto.baselines.base import CosineHead, at_least_float32
+from fastproto.baselines.base import CosineHead
+from fastproto.normalise import unit
 
 
 class SoftmaxHead(CosineHead):
@@ -31,6 +32,7 @@ class SoftmaxHead(CosineHead):
         self, num_classes: int, dim: int, *, scale: float = 16.0, reduction: str = "mean", chunked: bool = False
     ) -> None:
         super().__init__(num_classes, dim, scale=scale, reduction=reduction)
+        num_classes, dim = self.num_classes, self.dim
         if chunked and not hasattr(F, "linear_cross_entropy"):
             raise ValueError(
                 f"chunked is True and torch is {torch.__version__}; expected one with linear_cross_entropy, 2.13 or "
@@ -50,7 +52,7 @@ class SoftmaxHead(CosineHead):
         torch_new: Any = F  # older versions that are supported too have no such function
         options: Any = nn
         with torch.autocast(features.device.type, enabled=False):
-            z = F.normalize(at_least_float32(features), dim=1)
+            z = unit(features)
             losses: Tensor = torch_new.linear_cross_entropy(
                 self.scale * z,
                 self.directions().to(z.dtype),

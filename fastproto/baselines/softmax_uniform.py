@@ -6,6 +6,7 @@ from torch import Tensor
 
 from fastproto.baselines.base import at_least_float32
 from fastproto.baselines.softmax import SoftmaxHead
+from fastproto.checks import check_positive, real
 from fastproto.functional import uniformity_loss
 
 
@@ -38,6 +39,7 @@ class SoftmaxUniformHead(SoftmaxHead):
         chunked: bool = False,
     ) -> None:
         super().__init__(num_classes, dim, scale=scale, reduction=reduction, chunked=chunked)
+        uniformity_weight, t = real("uniformity_weight", uniformity_weight), check_positive("t", t, "2.0")
         if not 0 <= uniformity_weight < float("inf"):
             raise ValueError(f"uniformity_weight is {uniformity_weight}; expected a number >= 0, such as 1")
         self.uniformity_weight, self.t = uniformity_weight, t

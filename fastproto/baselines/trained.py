@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastproto.checks import check_finite, check_matrix
+from fastproto.checks import check_classes, check_finite, check_matrix
 from fastproto.head import PrototypeHead
 
 
@@ -41,6 +41,7 @@ class TrainedPrototypesHead(PrototypeHead):
     ) -> None:
         if weights is None and torch.get_default_device().type != "meta":
             raise ValueError("weights is None; expected the [C, D] weights of a trained softmax classifier")
+        num_classes, dim = check_classes(num_classes, dim)
         super().__init__(
             num_classes,
             dim,

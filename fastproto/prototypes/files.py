@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fastproto.array_files import check_torch_archive, read_npy, read_npz
-from fastproto.checks import check_matrix, check_unit_rows, shape_of
+from fastproto.checks import check_matrix, check_sharpness, check_unit_rows, shape_of
 from fastproto.files import write_whole
 from fastproto.prototypes.quality import Quality, measure_prototypes, unit_rows
 
@@ -101,6 +101,7 @@ def load_prototypes(
         FileNotFoundError: no such file.
         ValueError: an unknown suffix, a damaged file, one that holds something else, NaN, zero rows.
     """
+    t = check_sharpness(t)
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no prototype file {path}; make one with fastproto-prototypes --out {path}")
@@ -113,6 +114,8 @@ def load_prototypes(
         raise ValueError(
             f"{path} could not be read as prototypes ({reason}); expected a whole {path.suffix} file: make it again"
         ) from error
+    if not vectors.is_floating_point():
+        raise ValueError(f"{path} holds a tensor of {vectors.dtype}; expected a matrix of floating-point numbers")
     check_matrix(str(path), vectors, min_rows=2)
     vectors = vectors.float()
     if path.suffix in (".pth", ".pt", ".npy"):

@@ -27,7 +27,7 @@ def check_batches(config: TrainConfig, data: DataSplits, backbone: nn.Module) ->
     if _smallest(share, size) > 1 or _trains_on(backbone, 1, data):
         return
     where = f"{share} training samples on each of {world} devices" if world > 1 else f"{share} training samples"
-    batch = "batches of one" if size == 1 else "a last batch of one" if share > 1 else "one batch of one"
+    batch = "one batch of one" if share == 1 else "batches of one" if size == 1 else "a last batch of one"
     other = _other_size(share, size)
     advice = f"use --data.batch_size {other}" if other else "use more samples or fewer --devices"
     raise ValueError(

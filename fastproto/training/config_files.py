@@ -14,7 +14,8 @@ from fastproto.arguments import nearest, shown
 from fastproto.training.config import TrainConfig
 from fastproto.training.options import GROUPS, OPTIONS, Option, from_text
 
-LARGEST_FILE = 1 << 20  # bytes
+LARGEST_FILE = 1 << 16  # bytes
+DEPTH = 8  # of nested groups and lists: settings need two
 _NULLS = ("", "~", "null", "Null", "NULL")
 _STANDARD = "tag:yaml.org,2002:"
 _SCALARS = frozenset(_STANDARD + name for name in ("str", "int", "float", "bool", "null", "timestamp", "value"))
@@ -62,6 +63,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     yaml = _yaml()
     text = _read_text(Path(path))
     try:
+        _check_depth(text, path)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -69,8 +71,6 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path}{where}: {error.problem}; expected YAML such as 'optim: {{lr: 0.01}}'") from error
     except yaml.YAMLError as error:  # characters that no YAML text may hold
         raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())}); expected a text file") from error
-    except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply; expected settings in groups, one level deep") from error
     if root is None:
         raise ValueError(f"{path} is empty; expected settings such as 'optim: {{lr: 0.01}}'")
     if not isinstance(root, yaml.MappingNode):
@@ -85,6 +85,15 @@ def _yaml() -> Any:
         return import_module("yaml")
     except ImportError as error:
         raise ImportError("configuration files need PyYAML: pip install 'fastproto[train]'") from error
+
+
+def _check_depth(text: str, path: Any) -> None:
+    """PyYAML composes by recursion, and its time grows with the square of the depth."""
+    yaml, depth = _yaml(), 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEPTH:
+            raise ValueError(f"{path} is nested too deeply; expected settings in groups, one level deep")
 
 
 def _read_text(path: Path) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fastproto.data import DataSplits
+from fastproto.training.callbacks import MetricsFile
 from fastproto.training.checkpoints import KEY, find_checkpoint, read_checkpoint
 from fastproto.training.config import TrainConfig
 from fastproto.training.config_files import run_of
@@ -90,25 +91,34 @@ class Resumed:
 
     checkpoint: Path
     run: Path  # the folder it lies in
-    step: int  # optimiser steps done
-    note: str | None  # one line on what changes from here on
+    content: dict[str, Any]
+    changed: dict[str, tuple[Any, Any]]  # settings that differ: before, now
+    epochs: int  # done
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done."""
+        return int(self.content["global_step"])
+
+    @property
+    def note(self) -> str | None:
+        """One line on what holds from here on."""
+        return _note(self.changed, self.epochs)
 
 
-def check_resume(config: TrainConfig, data: DataSplits) -> Resumed:
-    """The checkpoint that ``config.resume`` means, if the run can go on from it as asked. Nothing is written.
+def open_run(config: TrainConfig) -> Resumed:
+    """The checkpoint that ``config.resume`` means, if the settings allow to go on from it. Nothing is written.
 
     Raises:
         FileNotFoundError: no such run or checkpoint.
-        ValueError: a damaged checkpoint, a setting that a resumed run cannot change, other classes or other data, fewer
-            epochs than are done, an ``out`` that holds another run.
+        ValueError: a damaged checkpoint, a setting that a resumed run cannot change, or fewer epochs
+            than are done.
     """
     assert config.resume is not None
     path = find_checkpoint(config.resume)
     content = read_checkpoint(path)
-    facts, run = content[KEY], run_of(path)
-    old, new = TrainConfig.from_dict(facts["config"]), config
-    changed = changes(old, new)
-    _check_data(facts, data, changed, path)
+    run, new = run_of(path), config
+    changed = changes(TrainConfig.from_dict(content[KEY]["config"]), new)
     for key, (before, now) in changed.items():
         if RULES[key] is Rule.REFUSED:
             raise ValueError(
@@ -128,8 +138,15 @@ def check_resume(config: TrainConfig, data: DataSplits) -> Resumed:
             f"{path} has done {done} of optim.epochs {new.optim.epochs}; expected more --optim.epochs"
         )
     _check_folder(new, run)
-    _check_weights(content, config, data, path)
-    return Resumed(path, run, int(content["global_step"]), _note(changed, done))
+    found = Resumed(path, run, content, changed, done)
+    MetricsFile(run / "metrics.csv", found.step)  # reads it, and raises where it is damaged
+    return found
+
+
+def check_data(resumed: Resumed, config: TrainConfig, data: DataSplits) -> None:
+    """Raise ValueError for other classes or samples than the run had, or weights that do not fit what is built now."""
+    _check_samples(resumed.content[KEY], data, resumed.changed, resumed.checkpoint)
+    _check_weights(resumed.content, config, data, resumed.checkpoint)
 
 
 def changes(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]]:
@@ -148,8 +165,12 @@ def _real(path: str) -> str:
     return os.path.realpath(os.path.expanduser(path))
 
 
+def _told(key: str) -> bool:
+    return key not in SILENT and RULES[key] is not Rule.DATA
+
+
 def _note(changed: dict[str, tuple[Any, Any]], done: int) -> str | None:
-    told = [f"{key} {now} (was {before})" for key, (before, now) in changed.items() if key not in SILENT]
+    told = [f"{key} {now} (was {before})" for key, (before, now) in changed.items() if _told(key)]
     if not told:
         return None
     shape = any(key.startswith("optim.") for key in changed)
@@ -189,7 +210,7 @@ def _digest(part: Any) -> str:
     return digest.hexdigest()
 
 
-def _check_data(facts: dict[str, Any], data: DataSplits, changed: dict[str, tuple[Any, Any]], path: Path) -> None:
+def _check_samples(facts: dict[str, Any], data: DataSplits, changed: dict[str, tuple[Any, Any]], path: Path) -> None:
     asked = [f"{key} {now} (was {was})" for key, (was, now) in changed.items() if RULES[key] is Rule.DATA]
     advice = "resume with the data of that run, or start a new one without --resume"
     if asked:
@@ -227,16 +248,8 @@ def _check_data(facts: dict[str, Any], data: DataSplits, changed: dict[str, tupl
 
 
 def _check_folder(config: TrainConfig, run: Path) -> None:
-    from lightning.pytorch.utilities import rank_zero_only
-
-    if config.out is None:
-        if not (run / "config.yaml").is_file():
-            raise ValueError(f"{config.resume} lies in no run folder; name the folder to go on in with --out")
-        return
-    out = Path(config.out)
-    taken = any((out / name).exists() for name in ("config.yaml", "metrics.csv", "checkpoints"))
-    if taken and not os.path.samefile(out, run) and rank_zero_only(lambda: True)():
-        raise ValueError(f"{out} already holds another run than {run}; name another folder with --out, or leave it out")
+    if config.out is None and not (run / "config.yaml").is_file():
+        raise ValueError(f"{config.resume} lies in no run folder; name the folder to go on in with --out")
 
 
 def _check_weights(content: dict[str, Any], config: TrainConfig, data: DataSplits, path: Path) -> None:

@@ -40,7 +40,7 @@ from fastproto.training.heads import check_head
 from fastproto.training.launch import follow_rank_0, interruptible, start_ranks
 from fastproto.training.module import Classifier
 from fastproto.training.renewals import InitialAssignment, RenewAssignment
-from fastproto.training.resume import Resumed, check_resume, data_facts
+from fastproto.training.resume import Resumed, check_data, data_facts, open_run
 from fastproto.training.run_folder import FACTS, RunFolder
 
 
@@ -116,6 +116,7 @@ def fit(config: TrainConfig) -> RunResult:
 def _fit_quietly(place: RunFolder) -> RunResult:
     config = place.config
     L.seed_everything(config.seed, verbose=False)
+    resumed = None if config.resume is None else open_run(config)
     data = load_data(
         config.data.name,
         num_classes=config.data.num_classes,
@@ -124,9 +125,10 @@ def _fit_quietly(place: RunFolder) -> RunResult:
         fonts=config.data.fonts,
     )
     module = Classifier.for_data(config, data)
+    if resumed is not None:
+        check_data(resumed, config, data)
     _check_parts(config, data)
     module.data_facts = data_facts(data)
-    resumed = None if config.resume is None else check_resume(config, data)
     folder = stopping.folder = place.claim(None if resumed is None else resumed.step)
     module.config = config = replace(config, out=str(folder), resume=None)
     with interruptible(folder):
@@ -147,7 +149,7 @@ def _run_in(folder: Path, module: Classifier, data: DataSplits, resumed: Resumed
     loaders = Loaders(config, data)
     _write_facts(folder, config, trainer, checkpoint)
     if checkpoint is not None:
-        _bring_best(checkpoint, folder)
+        _bring_checkpoints(checkpoint, folder)
     start_ranks(trainer)
     note = geometry_note(len(data.class_names), config.head.dim)
     if config.head.name in RENEWED_HEADS and note:
@@ -218,12 +220,13 @@ def _check_parts(config: TrainConfig, data: DataSplits) -> None:
 
 
 @rank_zero_only
-def _bring_best(resumed: Path, folder: Path) -> None:
-    """The best checkpoint so far comes along where a run goes on in another folder."""
-    best, here = resumed.parent / "best.ckpt", folder / "checkpoints" / "best.ckpt"
-    if best.is_file() and not here.exists():
-        content = best.read_bytes()
-        write_whole(here, lambda file: file.write_bytes(content))
+def _bring_checkpoints(resumed: Path, folder: Path) -> None:
+    """Where a run goes on in another folder, its best checkpoint comes along and the one that it goes on from."""
+    for name, source in (("best.ckpt", resumed.parent / "best.ckpt"), ("last.ckpt", resumed)):
+        here = folder / "checkpoints" / name
+        if source.is_file() and not here.exists():
+            data = source.read_bytes()
+            write_whole(here, lambda file, data=data: file.write_bytes(data))  # type: ignore[misc]
 
 
 def geometry_note(num_classes: int, dim: int) -> str | None:
