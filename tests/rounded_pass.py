@@ -1,4 +1,4 @@
-"""What the Gaussian potential's kernel computes, with its roundings, for a few points and many others: no GPU."""
+"""What the kernel of the Gaussian potential computes, with its roundings, for a few points and many others."""
 
 from __future__ import annotations
 
