@@ -43,20 +43,12 @@ def read_npz(path: str | os.PathLike[str], names: Sequence[str] | None = None) -
         OSError: the file cannot be opened.
         ValueError: as :func:`read_npy`; no archive, a damaged one, one that unpacks to too much.
     """
-    limit = max(RATIO * Path(path).stat().st_size, ALWAYS)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            wanted = [
-                info
-                for info in archive.infolist()
-                if info.filename.endswith(".npy") and (names is None or info.filename[:-4] in names)
-            ]
-            _check_sizes(wanted, limit)
-            return {info.filename[:-4]: _read_member(archive, info) for info in wanted}
-    except OSError:
-        raise
-    except Exception as error:  # zipfile raises BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, ...
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+    with open(path, "rb") as file:
+        limit = max(RATIO * os.fstat(file.fileno()).st_size, ALWAYS)
+        try:
+            return _read_members(file, names, limit)
+        except Exception as error:  # zipfile raises BadZipFile, zlib.error, struct.error, RuntimeError, OSError, ...
+            raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def check_torch_archive(path: str | os.PathLike[str]) -> None:
@@ -82,6 +74,17 @@ def _check_sizes(members: Sequence[zipfile.ZipInfo], limit: int) -> None:
         raise ValueError("its compression is not one that NumPy writes")
     if sum(info.file_size for info in members) > limit:
         raise ValueError(f"it unpacks to more than {limit:,} bytes, {RATIO} times its size")
+
+
+def _read_members(file: BinaryIO, names: Sequence[str] | None, limit: int) -> dict[str, Array]:
+    with zipfile.ZipFile(file) as archive:
+        wanted = [
+            info
+            for info in archive.infolist()
+            if info.filename.endswith(".npy") and (names is None or info.filename[:-4] in names)
+        ]
+        _check_sizes(wanted, limit)
+        return {info.filename[:-4]: _read_member(archive, info) for info in wanted}
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:

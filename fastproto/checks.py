@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 from numbers import Real
@@ -26,13 +27,14 @@ def whole(name: str, value: Any) -> int:
         TypeError: a bool or no number.
         ValueError: a number between two integers, NaN or inf.
     """
-    if not isinstance(value, bool):
+    truth = isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool)
+    if not truth:
         try:
             return operator.index(value)
         except TypeError:
-            if isinstance(value, Real) and math.isfinite(value) and value == int(value):
-                return int(value)
-    error = ValueError if isinstance(value, Real) and not isinstance(value, bool) else TypeError
+            if isinstance(value, Real) and float(value).is_integer():
+                return int(float(value))
+    error = ValueError if isinstance(value, Real) and not truth else TypeError
     raise error(f"{name} is {value!r}; expected an integer, such as 10: convert it with int()")
 
 
@@ -93,7 +95,7 @@ def check_positive(name: str, value: Any, example: str) -> float:
     """
     number = real(name, value)
     if not 0 < number < math.inf:
-        raise ValueError(f"{name} is {number}; expected a number > 0, such as {example}")
+        raise ValueError(f"{name} is {number}; expected a number > 0, such as {example}: it must be finite")
     return number
 
 
@@ -116,12 +118,29 @@ def check_floats(name: str, tensor: Any) -> None:
     raise TypeError(f"{name} is {given}; expected a floating-point tensor: {advice}")
 
 
+def check_sharpness(t: Any) -> float:
+    """t of the Gaussian potential."""
+    return check_positive("t", t, "2.0")
+
+
 def check_matrix(name: str, tensor: Tensor, *, min_rows: int = 1, min_dim: int = 2) -> None:
     """A floating-point matrix [rows, D]."""
     check_floats(name, tensor)
     if tensor.ndim != 2 or tensor.shape[0] < min_rows or tensor.shape[1] < min_dim:
         raise ValueError(
             f"{name} has shape {shape_of(tensor)}; expected [rows, D] with at least {min_rows} rows and D >= {min_dim}"
+        )
+
+
+def check_width(features: Tensor, dim: int) -> None:
+    """Features [B, D] of this D."""
+    if tracing():  # shapes are then tensors, and comparing them is warned about
+        return
+    check_matrix("features", features, min_rows=0)
+    if features.shape[1] != dim:
+        raise ValueError(
+            f"features are {shape_of(features)}; expected [B, {dim}]: make the backbone's output as wide as the "
+            "head's dim"
         )
 
 
@@ -234,6 +253,11 @@ def refuse_double_backward() -> None:
             "the losses of fastproto cannot be differentiated twice (create_graph=True was given); "
             "use fastproto.reference for second derivatives"
         )
+
+
+def default_cpu() -> contextlib.AbstractContextManager[object]:
+    """Tensors that are made without a device come on the CPU, whatever torch.set_default_device says."""
+    return contextlib.nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
 
 
 def recording() -> bool:

@@ -85,6 +85,9 @@ def _sentence(error: BaseException) -> tuple[int, str]:
     memory = isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "allocate memory" in message
     if memory:
         return 2, f"not enough memory ({message or kind}); use a smaller data.batch_size, image size, C or D"
+    advice = how_to_go_on(stopping.folder) if isinstance(error, OSError) else None
+    if advice is not None:
+        return 2, f"{message or kind}: {advice}"
     if isinstance(error, ValueError | ImportError | OSError) or kind == "MisconfigurationException":
         return 2, message or kind
     return 1, f"unexpected {kind}: {message}; set FASTPROTO_TRACEBACK=1 to see where, and please report it"
@@ -356,9 +359,8 @@ def _read_image(path: Path, classifier: Any) -> Any:
 
 
 def _print_any_name() -> None:
-    """File names need not be text in the encoding of standard output: their bytes are printed as they are."""
+    """Escape what the encoding of standard output lacks, as on standard error: file names need not be text."""
     from io import TextIOWrapper
 
     if isinstance(sys.stdout, TextIOWrapper):
-        utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
-        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+        sys.stdout.reconfigure(errors="backslashreplace")

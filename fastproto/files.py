@@ -55,8 +55,8 @@ def naming(path: Path) -> Iterator[None]:
         if error.errno is None:
             raise
         reason = (error.strerror or os.strerror(error.errno)).lower()
-        sentence = f"{path} cannot be written ({reason}); expected a place with room and permission for it"
-        named = type(error)(f"{sentence}; what was there before is untouched")
+        sentence = f"{path} cannot be written ({reason}); expected room and permission to write there"
+        named = type(error)(f"{sentence}, and what was there before is untouched")
         named.errno = error.errno
         raise named from error
 

@@ -12,11 +12,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastproto.assignment import Alignment, Assignment, align, assign, in_background
-from fastproto.checks import check_classes, check_momentum, check_permutation, check_seed, recording
+from fastproto.checks import check_classes, check_momentum, check_permutation, check_seed, check_width, recording
 from fastproto.flags import BAD_ASSIGNMENT, NOT_FINITE, new_flag, raise_bits, take
 from fastproto.ipm import check_ipm, ipm_per_sample
 from fastproto.means import move_means_
-from fastproto.mixup import check_share, larger, mixed
+from fastproto.mixup import check_share, check_two_labels, larger, mixed
 from fastproto.nearest import nearest
 from fastproto.normalise import normalise, unit
 from fastproto.pages import ask_for_large_pages
@@ -157,16 +157,16 @@ class PrototypeHead(GuardedState):
         fused = moving and self.means == "ema" and labels2 is None and not grouped
         counting = self.nan_policy == "skip" and not recomputing
         counts: list[int] = []
-        # the mean's factor goes into the gradient that forward makes: backward has then nothing to scale
-        factor = 1 / max(len(features), 1) if self.reduction == "mean" and not grouped else 1.0
+        averaged = self.reduction == "mean" and not grouped
         try:
             counted = labels
             if labels2 is None:
-                loss = self._per_sample(features, labels, weight, factor, fused, counting)
+                loss = self._per_sample(features, labels, weight, averaged, fused, counting)
             else:
+                check_two_labels(labels, labels2, self.num_classes)
                 shares = check_share(lam, labels, self.flag)
-                loss = self._per_sample(features, labels, weight, factor, fused, counting)
-                loss = mixed(loss, self._per_sample(features, labels2, weight, factor), shares)
+                loss = self._per_sample(features, labels, weight, averaged, fused, counting)
+                loss = mixed(loss, self._per_sample(features, labels2, weight, averaged), shares)
                 counted = larger(labels, labels2, shares[0])
         except (TypeError, ValueError):
             if grouped:  # the other ranks must hear of it, or they wait for this one until the group's time is over
@@ -196,13 +196,15 @@ class PrototypeHead(GuardedState):
         features: Tensor,
         labels: Tensor,
         weight: Tensor | None,
-        factor: float,
+        averaged: bool,
         fused: bool = False,
         counting: bool = False,
     ) -> Tensor:
         """The loss [B]; ``fused``: the means move with it; ``counting``: so does the number of skipped samples."""
         check_ipm(features, labels, self.prototypes, self.assignment, weight)
-        factor = 2 * factor if self.loss == "official" else factor
+        factor = 2.0 if self.loss == "official" else 1.0
+        if averaged:  # the factor goes into the gradient that forward makes: backward has then nothing to scale
+            factor /= max(len(features), 1)
         given = features, labels, self.prototypes, self.assignment, weight, factor, self.nan_policy == "skip"
         skipped = self.skipped if counting else None
         if not fused:
@@ -268,6 +270,7 @@ class PrototypeHead(GuardedState):
     def logits(self, features: Tensor) -> Tensor:
         """Cosines [B, C] of each sample with the prototype of each *label*: column y is label y. Differentiable."""
         self._sound()
+        check_width(features, self.dim)
         with torch.autocast(features.device.type, enabled=False):
             z = unit(features)
             return z @ self.weight_by_label().to(z.dtype).T

@@ -212,7 +212,7 @@ def loss_and_gradient(
     if skipped is not None:
         skipped += inverse.isnan().sum()
     residual = (z * w).sum(1, keepdim=True) - 1
-    scale = torch.where(inverse.isnan(), 0.0, factor)
+    scale = (~inverse.isnan()).to(inverse.dtype) * factor  # torch.where of two numbers has the default dtype
     if weight is not None:
         scale = scale * weight[:, None]
     gradient = (w - (residual + 1) * z) * (scale * residual * inverse.nan_to_num())

@@ -26,14 +26,16 @@ def update_class_means_(
     do not count, and :func:`fastproto.functional.check_batches` raises them later.
 
     Args:
-        means: [C, D] float32 (or float64), changed in place.
+        means: [C, D] float32 (or float64), changed in place; it may share memory with features and labels, not within
+            itself.
         features: [B, D], any float dtype; no gradient flows.
         labels: int64 [B] in 0..C-1.
         momentum: α in [0, 1).
         nan_policy: ``raise``, or ``skip``: rows with NaN or inf do not count.
 
     Raises:
-        TypeError, ValueError: shapes, dtypes, labels out of range, NaN or inf in the features; the means then stay.
+        TypeError, ValueError: shapes, dtypes, means that require grad or share memory among their numbers, labels out
+            of range, NaN or inf in the features; the means then stay.
 
     Source: Algorithm 1 of Saadabadi et al., CVPR 2024.
     """
@@ -47,8 +49,41 @@ def update_class_means_(
     momentum = check_momentum(momentum)
     if nan_policy not in ("raise", "skip"):
         raise ValueError(f"nan_policy is {nan_policy!r}; expected 'raise' or 'skip'")
+    _check_own_memory(means)
     if len(labels):
         move_means_(means, features.detach(), labels, momentum, nan_policy == "skip", None)
+
+
+def _check_own_memory(means: Tensor) -> None:
+    """Means that can be written to: each number has a place of its own, outside autograd."""
+    if means.requires_grad:
+        raise ValueError("means require grad; expected a tensor without: pass means.detach()")
+    if torch.compiler.is_compiling():
+        return
+    if means.is_inference() and not torch.is_inference_mode_enabled():
+        raise ValueError("means were made in inference mode; expected a tensor that can be changed: pass means.clone()")
+    least = 1
+    shared = False
+    for stride, size in sorted((stride, size) for stride, size in zip(means.stride(), means.shape, strict=True)):
+        shared |= size > 1 and stride < least
+        least = max(least, stride * size)
+    if shared:
+        raise ValueError(
+            f"means have strides {means.stride()}, so that several numbers share a place in memory; expected rows of "
+            "their own: pass means.clone()"
+        )
+
+
+def apart(tensor: Tensor, means: Tensor) -> Tensor:
+    """The tensor, or a copy where it lies in the memory of the means, which change while it is read."""
+    same = tensor.untyped_storage().data_ptr() == means.untyped_storage().data_ptr()
+    return tensor.clone() if same else tensor
+
+
+def written(means: Tensor) -> None:
+    """Tell autograd of a write that torch has not seen: what saved the means for backward must raise, not be wrong."""
+    if not means.is_inference():
+        torch.autograd.graph.increment_version(means)
 
 
 def update_class_means(
@@ -64,23 +99,28 @@ def _update_class_means_(
     means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool, flag: Tensor | None
 ) -> None:
     """:func:`update_class_means_` without checks of shapes and dtypes; ``flag`` as in the loss (None: the device's)."""
+    if len(labels) == 0:
+        return
+    features, labels = apart(features, means), apart(labels, means)
     backend = resolve("update_class_means_", means, features, labels).backend
     if not means.is_contiguous():  # the loops and the kernels walk over rows without strides
         backend = "torch"
     if backend == "triton":
         flag = flag_of(means.device, skip) if flag is None else flag
         kernel("update_class_means_")(means, features, labels, momentum, flag=flag)
+        written(means)
         return
     if backend == "numba":
         _with_numba(means, features, labels, momentum, skip)
+        written(means)
         return
     check_label_range("labels", labels, len(means))
     z, inverse = normalise(features, skip)
     if skip:
         counted = ~inverse.isnan().squeeze(1)
         z, labels = z[counted], labels[counted]
-        if len(labels) == 0:
-            return
+    if len(labels) == 0:
+        return
     order = torch.argsort(labels, stable=True)
     classes, counts = torch.unique_consecutive(labels[order], return_counts=True)
     # q ← αⁿ q + (1-α) Σ_r α^{n-1-r} z_r, r the sample's rank within its class: the recurrence written as one sum

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastproto.checks import real, shape_of
+from fastproto.checks import check_label_range, check_labels, real, shape_of
 from fastproto.flags import BAD_SHARE
 
 Share = float | Tensor
@@ -49,6 +49,14 @@ def check_share(lam: Any, labels: Tensor, flag: Tensor | None) -> tuple[Share, S
     if flag is not None:
         flag |= BAD_SHARE * ~good.all()
     return torch.where(good, share, 0), torch.where(good, 1 - share, 0)
+
+
+def check_two_labels(labels: Tensor, labels2: Tensor, num_classes: int) -> None:
+    """Both int64 [B]; on the CPU in 0..C-1."""
+    for name, given in (("labels", labels), ("labels2", labels2)):
+        check_labels(name, given, len(labels))
+        if given.device.type == "cpu" and not torch.compiler.is_compiling():
+            check_label_range(name, given, num_classes)
 
 
 def mixed(first: Tensor, second: Tensor, shares: tuple[Share, Share]) -> Tensor:

@@ -193,13 +193,16 @@ def _heat(axes: Any, unit: Array, what: str, most: int, limit: float | None) -> 
 
 def _read(path: Path) -> Table:
     table: Table = {"row": {}}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row, cells in enumerate(csv.DictReader(file)):
-            table["row"][row] = row
-            for column, cell in cells.items():
-                with contextlib.suppress(TypeError, ValueError):  # empty, or a row that is still being written
-                    if np.isfinite(float(cell)):
-                        table.setdefault(column, {})[row] = float(cell)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row, cells in enumerate(csv.DictReader(file)):
+                table["row"][row] = row
+                for column, cell in cells.items():
+                    with contextlib.suppress(TypeError, ValueError):  # empty, or a row that is still being written
+                        if np.isfinite(float(cell)):
+                            table.setdefault(column, {})[row] = float(cell)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no table of metrics ({error}); expected the metrics.csv of a run") from error
     return table
 
 

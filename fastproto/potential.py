@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 
 from fastproto.backend import ASKED_FOR, KERNEL_DTYPES, kernel, resolve
-from fastproto.checks import check_labels, check_matrix, check_unit_rows, shape_of
+from fastproto.checks import (
+    check_finite,
+    check_floats,
+    check_labels,
+    check_matrix,
+    check_sharpness,
+    check_unit_rows,
+    shape_of,
+)
 from fastproto.operators import register
 from fastproto.sweep import slices, sweep_in_blocks
 
@@ -61,7 +69,7 @@ def gaussian_potential(
 
     Source: Eq. 3 of Saadabadi et al., CVPR 2024 (the potential of Wang & Isola, 2020).
     """
-    check_sharpness(t)
+    t = check_sharpness(t)
     check_precision(precision)
     if others is None and self_index is not None:
         raise ValueError("self_index is given without others; expected others too: leave self_index out")
@@ -77,8 +85,8 @@ def gaussian_potential(
     count = len(points if others is None else others)
     if self_index is not None:
         check_labels("self_index", self_index, len(points))
-    if weights is not None and not isinstance(weights, Tensor):
-        raise TypeError(f"weights is a {type(weights).__name__}; expected a tensor, one number for each row of others")
+    if weights is not None:
+        check_floats("weights", weights)
     if weights is not None and weights.shape != (count,):
         raise ValueError(f"weights have shape {shape_of(weights)}; expected [{count}], one for each row of others")
     with torch.no_grad():
@@ -98,6 +106,8 @@ def _gaussian_potential(
         check_unit_rows("points", points)
         if others is not None:
             check_unit_rows("others", others)
+        if weights is not None:
+            check_finite("weights", weights)
         if (
             self_index is not None
             and others is not None
@@ -180,11 +190,6 @@ def largest_cosine(points: Tensor, others: Tensor | None = None, self_index: Ten
                 cosines.masked_fill_(self_index[rows, None] == at, -torch.inf)
             largest = torch.maximum(largest, cosines.max())
     return largest
-
-
-def check_sharpness(t: float) -> None:
-    if not (0 < t < float("inf")):
-        raise ValueError(f"t is {t}; expected a sharpness > 0, such as 2.0")
 
 
 def check_precision(precision: str) -> None:

@@ -159,7 +159,19 @@ class GuardedState(nn.Module):
             return
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._clear_what_no_state_holds()
+        self._part_memory()
         self._keep()
+
+    def _part_memory(self) -> None:
+        """Each buffer in memory of its own: a state that is assigned may hold one tensor twice, or expanded ones."""
+        seen: set[int] = set()
+        for name, tensor in self._buffers.items():
+            if tensor is None or tensor.device.type == "meta":
+                continue
+            place = tensor.untyped_storage().data_ptr()
+            if place in seen or not tensor.is_contiguous():
+                self._buffers[name] = tensor.clone(memory_format=torch.contiguous_format)
+            seen.add(place)
 
     def _clear_what_no_state_holds(self) -> None:
         """Buffers beside the state begin at zero, where the state now is: it may have come to a meta module."""

@@ -57,18 +57,16 @@ class Stopping:
         if os.name != "posix" or threading.current_thread() is not threading.main_thread():
             return
         self._meet_rank_0()
-        first = self._wake is None
         if self._wake is None:
             self._wake = os.pipe()
             for descriptor in self._wake:
                 os.set_blocking(descriptor, False)
             os.register_at_fork(after_in_child=self._forked)
+            threading.Thread(target=self._look, name="fastproto-stopping", daemon=True).start()
+        signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
         for number in signals:
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 signal.signal(number, _nothing)
-        signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
-        if first:
-            threading.Thread(target=self._look, name="fastproto-stopping", daemon=True).start()
 
     def _meet_rank_0(self) -> None:
         """A rank that was started by another process ends with that process."""
@@ -163,11 +161,10 @@ class Stopping:
     def fail(self, error: BaseException) -> None:
         """End all ranks for an error of this one; return where it can be raised: no other rank waits for this one.
 
-        An error of torch may only say that another rank is gone, and Lightning answers SIGTERM with SystemExit: the
-        thread is given the time to see it first.
+        An error of torch may only say that another rank is gone: the thread is given the time to see it first.
         """
-        if isinstance(error, SystemExit) and self._wake is not None:
-            time.sleep(2 * GRACE)
+        if self._ending.locked():
+            self.end(1, None)  # waits for the thread that ends the process
         if not self.several or self.done:
             return
         if isinstance(error, RuntimeError) or getattr(error, "of_another_rank", False):
@@ -218,6 +215,18 @@ class Stopping:
         return False
 
 
+def keep_handler(register: Callable[[], None]) -> Callable[[], None]:
+    """``register`` without its handler of SIGTERM, where that signal is watched here."""
+
+    def registered() -> None:
+        handler = signal.getsignal(signal.SIGTERM)
+        register()
+        if handler is _nothing and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+    return registered
+
+
 def _nothing(number: int, frame: object) -> None:
     """A handler that only makes Python write the signal's number into the wake-up pipe."""
 
@@ -228,9 +237,13 @@ def say(sentence: str) -> None:
         os.write(2, f"{sentence}\n".encode(errors="replace"))
 
 
+def has_checkpoint(folder: Path) -> bool:
+    return any((folder / "checkpoints" / name).exists() for name in ("last.ckpt", "best.ckpt"))
+
+
 def how_to_go_on(folder: str | os.PathLike[str] | None) -> str | None:
     """``go on with --resume RUN`` where the run has a checkpoint."""
-    if folder is not None and str(folder) and any((Path(folder) / "checkpoints").glob("*.ckpt")):
+    if folder is not None and str(folder) and has_checkpoint(Path(folder)):
         return f"go on with --resume {shlex.quote(str(folder))}"
     return None
 

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-SHOWS = 2e-3  # of the error of the tangent gradient that "medium" promises: beyond, it is corrected
+SHOWS = (
+    7e-3  # of the error of the tangent gradient that "medium" promises, estimated from above: beyond, it is corrected
+)
 OFFSET_MAX = 16.0  # up to this 2t the factor exp(-2t) is applied to the sums, not to g; beyond, g is more accurate so
 ROUNDED_MIN_DIM = 96  # below it the cosines of random rows are too large for "high", and the products too small to gain
 HIGH_MAX = 0.2  # up to this (2t)²/D, to which the error of "high" is proportional: 8e-4 at t = 2 and D = 96

@@ -14,11 +14,12 @@ from fastproto.checks import (
     check_label_range,
     check_labels,
     check_matrix,
+    check_sharpness,
     refuse_double_backward,
     refuse_transforms,
 )
 from fastproto.operators import register
-from fastproto.potential import check_precision, check_sharpness, largest_cosine, potential_and_pull
+from fastproto.potential import check_precision, largest_cosine, potential_and_pull
 
 FLOAT32_SHARPNESS = 20.0  # exp(-4t), the least g can be, leaves float32 at t = 22
 
@@ -58,14 +59,14 @@ def uniformity_loss(
     Source: Eq. 4-5 of Saadabadi et al., CVPR 2024.
     """
     check_matrix("prototypes", prototypes, min_rows=2)
-    check_sharpness(t)
+    t = check_sharpness(t)
     check_precision(precision)
     if prototypes.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"prototypes are {prototypes.dtype}; expected float32 or float64: convert them with .float()")
     if form not in ("pairs", "eq5"):
         raise ValueError(f"form is {form!r}; expected 'pairs' or 'eq5'")
     if subset is not None:
-        check_labels("subset", subset, subset.numel())
+        check_labels("subset", subset, subset.numel() if isinstance(subset, Tensor) else 0)
         if len(subset) == 0:
             raise ValueError("subset names no rows; expected distinct rows, at least one")
     refuse_transforms()

@@ -32,8 +32,8 @@ def _prepare_operand_kernel(
     o_m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     o_d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     mask = (o_m < M)[:, None] & (o_d < D)[None, :]
-    b_rows = tl.load(rows_ptr + o_m[:, None] * stride_row + o_d[None, :] * stride_column, mask=mask, other=0.0)
-    b_rows = b_rows.to(tl.float32)
+    o_rows = o_m[:, None] * stride_row + o_d[None, :].to(tl.int64) * stride_column  # of a transposed view both are long
+    b_rows = tl.load(rows_ptr + o_rows, mask=mask, other=0.0).to(tl.float32)
     b_high = b_rows.to(high_ptr.dtype.element_ty)
     at = o_m[:, None] * WIDTH + o_d[None, :]
     tl.store(high_ptr + at, b_high)

@@ -42,7 +42,7 @@ def row_block(dim: int, per_thread: int) -> RowBlock:
 def load_rows(ptr, at_row, stride_row, stride_column, first_column, D, m_row, WIDTH: tl.constexpr):
     """Columns first_column.. of the rows at_row (int64) as float32 [rows, WIDTH]; zeros outside and where not m_row."""
     o_d = first_column + tl.arange(0, WIDTH)
-    at = at_row[:, None] * stride_row + o_d[None, :] * stride_column
+    at = at_row[:, None] * stride_row + o_d[None, :].to(tl.int64) * stride_column  # of a transposed view both are long
     return tl.load(ptr + at, mask=m_row[:, None] & (o_d < D)[None, :], other=0.0).to(tl.float32)
 
 

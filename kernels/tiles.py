@@ -128,7 +128,11 @@ def tile_for(width: int, precision: str, pieces: int, family: int, weighted: boo
 
 def chip_family(device: torch.device) -> int:
     """90 for Hopper, 100 for data-centre Blackwell, 80 for every other chip and for the interpreter."""
-    major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 8
+    return family_of(torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 8)
+
+
+def family_of(major: int) -> int:
+    """Of the first number of a compute capability."""
     return {9: 90, 10: 100}.get(major, 80)
 
 

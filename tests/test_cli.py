@@ -56,6 +56,21 @@ def test_train_resume_and_predict(
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
 
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    odd = tmp_path / os.fsdecode(b"caf\xe9.png")
+    odd.write_bytes(Path(files[1]).read_bytes())
+    arguments = [str(broken), files[0], "nothing.png", str(folder), str(odd), files[0]]
+    assert predict(["runs/digits", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert [line.split("\t")[0] for line in printed.out.splitlines()] == [
+        files[0],
+        str(tmp_path / "caf\\udce9.png"),
+        files[0],
+    ]
+    named = zip(("broken.png", "nothing.png", "folder"), printed.err.splitlines(), strict=True)
+    assert all(words in line for words, line in named)
+
 
 def test_configuration_files_and_overrides(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"

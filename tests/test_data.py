@@ -423,6 +423,18 @@ def test_more_characters_than_there_are_says_how_many(tmp_path: Path) -> None:
         load_data("glyphs", num_classes=5000, fonts=folder)
 
 
+def test_fonts_among_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(font_folder(tmp_path / "fonts", "DejaVuSans"))
+    (folder / "._DejaVuSans.ttf").write_bytes(b"AppleDouble")
+    (folder / "licence.txt").write_text("x")
+    (folder / "again").symlink_to(folder)
+    (folder / "same.ttf").symlink_to("DejaVuSans.ttf")
+    assert [face.path.name for face in faces_in(str(folder))] == ["DejaVuSans.ttf"]
+    line = capsys.readouterr().err
+    assert line.startswith("note: not used: 1 hidden file (._DejaVuSans.ttf), ") and line.count("\n") == 1
+    assert "1 link to a folder above it (again)" in line and "1 file of unknown kind (licence.txt)" in line
+
+
 def test_bad_font_folders(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"does not exist: give a folder of \.ttf"):
         load_data("glyphs", fonts=str(tmp_path / "none"))

@@ -121,12 +121,12 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_names_of_any_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fill(tmp_path, "two words", os.fsdecode(b"caf\xe9"), "naïve ☃")
+    fill(tmp_path, "two words", os.fsdecode(b"caf\xe9"), "naïve ☃", "a\nb")
     paint(tmp_path / "two words" / os.fsdecode(b"\xff\xfe.png"))
     (tmp_path / "two words" / "a\nb.txt").write_text("x")
     data = load_data("image-folder", root=str(tmp_path))
-    assert data.class_names == ("caf\\xe9", "naïve ☃", "two words")
-    assert sum(len(part) for part in (data.train, data.validation, data.test)) == 10
+    assert data.class_names == ("a\\nb", "caf\\xe9", "naïve ☃", "two words")
+    assert sum(len(part) for part in (data.train, data.validation, data.test)) == 13
     assert capsys.readouterr().err == "note: not used: 1 file of unknown kind (two words/a\\nb.txt)\n"
 
 
@@ -256,7 +256,7 @@ def test_links_are_followed_once(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert len(found["test"]) == 6
     line = capsys.readouterr().err
     assert "1 link to a folder read before (train/dog/more)" in line
-    assert "1 link to a picture read before (train/dog/same.png)" in line
+    assert "1 link to a file read before (train/dog/same.png)" in line
 
 
 def test_dangling_links_and_loops_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

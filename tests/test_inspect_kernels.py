@@ -19,9 +19,9 @@ import pytest
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton's compiler runs on Linux")
-SHARED_KIB = {80: 163, 90: 227, 100: 227}
+SHARED_KIB = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 PRODUCTS = ("gaussian_potential", "top_scores", "row_maxima", "log_sum_exp")
-TENSOR_CORES = {80: "mma", 90: "wgmma", 100: "tcgen05"}
+TENSOR_CORES = {80: "mma", 86: "mma", 89: "mma", 90: "wgmma", 100: "tcgen05", 120: "mma"}
 
 
 def inspect(root: Path, *arguments: str) -> list[dict[str, Any]]:
@@ -61,6 +61,15 @@ def test_every_chip_and_kernel_at_the_widest(root: Path) -> None:
     head, *lines = module.table(rows).splitlines()
     assert head.split()[:4] == ["kernel", "variant", "sm", "D"]
     assert len(lines) == 39 and all(line.rstrip().endswith("none") for line in lines)
+
+
+def test_chips_with_less_shared_memory(root: Path) -> None:
+    """The tiles of an A100 fit the 99 KiB of sm_86, 89 and 120 too, where they are largest."""
+    chips = ("--arch", "86", "89", "120")
+    rows = inspect(root, *chips, "--dim", "128", "--kernel", "gaussian_potential", "--variant", "medium fp16")
+    rows += inspect(root, *chips, "--dim", "128", "--kernel", "top_scores", "--variant", "higher")
+    assert [row["sm"] for row in rows] == [86, 89, 120, 86, 89, 120]
+    check(rows)
 
 
 def test_sweeps_narrow_and_wide(root: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastproto.assignment.certificate import Assignment, directions
 from fastproto.assignment.dispatch import assign
+from fastproto.checks import check_seed, real, whole
 
 MAX_ROUNDS = 50
 # Between two turns the assignment need not be the best one, only near it: the next turn moves the target anyway.
@@ -51,8 +52,13 @@ def align(
     Raises:
         TypeError, ValueError: as for :func:`fastproto.assignment.assign`; ``starts`` below 1.
     """
+    starts, seed = whole("starts", starts), check_seed(seed)
     if starts < 1:
         raise ValueError(f"starts is {starts}; expected at least 1")
+    if time_limit is not None:
+        time_limit = real("time_limit", time_limit)
+        if not time_limit >= 0:
+            raise ValueError(f"time_limit is {time_limit}; expected seconds >= 0, or None for no limit")
     began = time.perf_counter()
 
     def left() -> float | None:

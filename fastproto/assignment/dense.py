@@ -42,24 +42,30 @@ def match_scipy(cost: Array) -> Array:
     return np.asarray(linear_sum_assignment(cost)[1], dtype=np.int64)
 
 
-def improve_prices(cost: Array, columns: Array, unit: float, deadline: float | None) -> tuple[Array, int]:
+def improve_prices(cost: Array, columns: Array, unit: float, deadline: float | None) -> tuple[Array, float]:
     """Raise prices from zero until no row prefers another column: p_j >= p_{A(i)} + c_{i,A(i)} - c_ij (Bellman-Ford).
 
-    The solvers give no prices. ``unit`` is of the order of the costs that compete. Returns the number of sweeps, too.
+    The solvers give no prices. A sweep looks at the rows whose own price rose in the last one. ``unit`` is of the order
+    of the costs that compete. Returns the number of sweeps, too, those of a part of the rows in proportion.
     """
     count = len(columns)
     matched = cost[np.arange(count), columns]
     prices = np.zeros(cost.shape[1])
     if not matched.max() < np.inf:  # a forbidden pair: no prices prove this one
-        return prices, 0
+        return prices, 0.0
     least = max(unit, float(matched.max()))
-    for sweep in range(1, count + 1):
-        base = prices[columns] + matched
+    base, rows, sweeps = matched, np.arange(count), 0.0
+    for _ in range(count):
         raised = prices.copy()
-        for start in range(0, count, 512):
-            np.maximum(raised, (base[start : start + 512, None] - cost[start : start + 512]).max(0), out=raised)
+        for start in range(0, len(rows), 512):
+            part = rows[start : start + 512]
+            block = cost[start : start + 512] if len(rows) == count else cost[part]
+            np.maximum(raised, (base[part, None] - block).max(0), out=raised)
+        sweeps += len(rows) / count
         settled = bool((raised - prices).max() <= EXACT * max(least, float(raised.max())))
-        prices = raised
+        prices, before = raised, base
         if settled or (deadline is not None and time.perf_counter() > deadline):
-            return prices, sweep
-    return prices, count
+            break
+        base = prices[columns] + matched
+        rows = np.flatnonzero(base > before)
+    return prices, sweeps

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,12 +37,32 @@ DENSE_MOST = 1 << 14  # classes: up to here a matrix is formed where the sweeps 
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """Of the prototypes: what a few long ones must not decide."""
+
+    each: Tensor  # [C] float64, on the CPU
+    typical: float  # the median of those that are not zero
+    outliers: bool  # whether some are far longer
+    share: float  # of a standard deviation of scores that is not due to a few long ones
+
+    @classmethod
+    def of(cls, each: Tensor) -> Lengths:
+        lengths = each.numpy()
+        low, largest = float(lengths.min()), float(lengths.max())
+        rms = float(lengths @ lengths / len(lengths)) ** 0.5
+        if largest <= 2 * low or largest == 0:
+            return cls(each, rms, False, 1.0)
+        typical = float(np.median(lengths[lengths > 0]))
+        return cls(each, typical, largest > OUTLIER * typical, min(1.0, typical / rms))
+
+
+@dataclass(frozen=True)
 class Task:
     size: int
     device: torch.device
     unseen: Tensor  # [C] bool, on the CPU: rows that take no part
-    lengths: Tensor  # [C] float64, on the CPU: those of the prototypes
-    typical: float  # their median, of those that are not zero
+    complete: bool  # there are none
+    lengths: Lengths
     previous: Assignment | None  # on the CPU
     tolerance: float
     deadline: float | None
@@ -50,14 +70,7 @@ class Task:
     progress: bool
 
     def yardstick(self, spread: float) -> Yardstick:
-        """With the share of ``spread`` that is not due to a few long prototypes."""
-        mean_square = float((self.lengths**2).mean())
-        share = min(1.0, self.typical / mean_square**0.5) if mean_square > 0 else 1.0
-        return Yardstick(self.size, share * spread, self.tolerance)
-
-    def outliers(self) -> Tensor:
-        """[C] bool: the prototypes that are far longer than most."""
-        return self.lengths > OUTLIER * self.typical
+        return Yardstick(self.size, self.lengths.share * spread, self.tolerance)
 
     def late(self) -> bool:
         return self.deadline is not None and time.perf_counter() > self.deadline
@@ -78,8 +91,8 @@ def assign(
     ``q = F.normalize(class_means); scipy.optimize.linear_sum_assignment(q @ prototypes.T, maximize=True)``
 
     Args:
-        class_means: Q [C, D], any norms; a zero row is a class that was never seen: it takes no part in the objective
-            and keeps its previous prototype if that is left over, else takes the lowest one that is.
+        class_means: Q [C, D], any norms; a row no longer than 1e-12 is a class that was never seen: it takes no part in
+            the objective and keeps its previous prototype if that is left over, else takes the lowest one that is.
         prototypes: W [C, D], any floating-point dtype; rows of any length up to 1e15.
         previous: an earlier result; if its prices still prove its permutation optimal, it is returned after one pass.
             Otherwise the search starts from them. Of equally good prototypes a class keeps its previous one.
@@ -87,9 +100,11 @@ def assign(
             ``column_generation`` needs memory O(C·D) and a few passes over the scores, which the CPU stores up to
             32 MiB (4,096 classes in bfloat16, 2,896 in float32) and otherwise makes anew in each pass; ``auto`` is
             column generation from C = 128 on, its passes on Triton kernels where the tensors are on a GPU. The result
-            says which ran, where, and why.
-        tolerance: how large the gap may be, relative to C · std(s), for the result to count as certified; a gap within
-            the rounding floor always does.
+            says which ran, where, and why. Up to C = 16,384 the matrix is formed as well where some prototypes are 100
+            times longer than most, and where column generation does not prove its result.
+        tolerance: how large the gap may be, relative to C · scale and to max(1, |objective|), for the result to count
+            as certified; a gap within a small rounding floor always does. ``scale`` is the std of the centred scores,
+            times the median length of the prototypes over their root mean square: a few long ones do not raise it.
         time_limit: seconds, looked at between passes. When the time is over, or at Ctrl-C, column generation returns
             the best permutation so far after one more pass for its honest gap. A dense solver cannot be stopped; once
             the time is over its prices are no longer improved.
@@ -99,8 +114,9 @@ def assign(
         Assignment, its tensors on the device of ``class_means``.
 
     Raises:
-        TypeError, ValueError: shapes that differ, NaN or inf, a ``previous`` of another size, an unknown method, too
-            large for the memory of this machine.
+        TypeError, ValueError: not floating-point, shapes that differ, NaN or inf, a ``previous`` of another size, an
+            unknown method, a tolerance or time limit that is negative or not finite, too large for the memory of this
+            machine.
 
     Source: Eq. 8-9 of Saadabadi et al., CVPR 2024; linear programming duality.
     """
@@ -113,12 +129,13 @@ def assign(
     )
     lengths, sizes, previous = fetched(norms, widths, previous)
     check_lengths(class_means, prototypes, lengths, sizes)
+    unseen = lengths <= TINY_NORM
     task = Task(
         size=len(class_means),
         device=class_means.device,
-        unseen=lengths <= TINY_NORM,
-        lengths=sizes,
-        typical=float(sizes[sizes > 0].median()) if bool(sizes.any()) else 0.0,
+        unseen=unseen,
+        complete=not bool(unseen.any()),
+        lengths=Lengths.of(sizes),
         previous=checked(previous, len(class_means), len(class_means)),
         tolerance=tolerance,
         deadline=None if time_limit is None else started + time_limit,
@@ -127,7 +144,7 @@ def assign(
     )
     with torch.autocast(task.device.type, enabled=False):  # the margins of the proof are those of float32
         possible = task.size <= DENSE_MOST and fits(task.size, task.size)
-        if method == "dense" or (possible and bool(task.outliers().any())):
+        if method == "dense" or (possible and task.lengths.outliers):
             return _by_matrix(task, class_means, prototypes, method, why)
         found, stopped = _by_columns(task, class_means, norms, prototypes, why)
         if found.certified or stopped or not possible:
@@ -140,7 +157,7 @@ def assign(
 def _by_matrix(task: Task, class_means: Tensor, prototypes: Tensor, method: str, why: str) -> Assignment:
     """Scores in float64, all of them. Centred: the same optimum, with digits left when means collapse."""
     q, w = directions(class_means), prototypes.detach().double()
-    sizes, yardstick = task.lengths.to(task.device), task.yardstick(score_spread(q, w))
+    sizes, yardstick = task.lengths.each.to(task.device), task.yardstick(score_spread(q, w))
     old, unseen = task.previous, task.unseen.numpy()
 
     def proved(permutation: Tensor, prices: Tensor) -> Certificate:
@@ -148,7 +165,7 @@ def _by_matrix(task: Task, class_means: Tensor, prototypes: Tensor, method: str,
         return certify(lambda start, stop: q[start:stop] @ w.T, *there, yardstick, sizes)
 
     if old is not None:
-        prices = old.prices - old.prices.min() if unseen.any() else old.prices
+        prices = old.prices if task.complete else old.prices - old.prices.min()
         known = proved(old.permutation, prices)
         if known.certified:
             return _result(task, old.permutation, prices, known, "previous", STILL_OPTIMAL, 1)
@@ -156,12 +173,13 @@ def _by_matrix(task: Task, class_means: Tensor, prototypes: Tensor, method: str,
     seen = np.flatnonzero(~unseen)
     if not len(seen):
         order = torch.arange(task.size, device="cpu") if old is None else old.permutation
-        prices = torch.zeros_like(task.lengths)
+        prices = torch.zeros_like(task.lengths.each)
         return _result(task, order, prices, proved(order, prices), "dense", f"{why}; no class was seen", 1)
-    middle = torch.zeros_like(q[0]) if unseen.any() else q.mean(0)  # unseen rows take a column as it is
+    middle = q.mean(0) if task.complete else torch.zeros_like(q[0])  # unseen rows take a column as it is
     offset = (w @ middle).cpu().numpy()
     rows = q[torch.from_numpy(seen).to(task.device)] - middle
-    cost = -(rows @ (w - w[~task.outliers().to(task.device)].mean(0)).T).cpu().numpy()
+    others = w[sizes <= OUTLIER * task.lengths.typical] if task.lengths.outliers else w
+    cost = -(rows @ (w - others.mean(0)).T).cpu().numpy()
 
     def complete(permutation: Array) -> Tensor:
         whole = np.empty(task.size, dtype=np.int64)
@@ -185,15 +203,14 @@ def _by_matrix(task: Task, class_means: Tensor, prototypes: Tensor, method: str,
     permutation, prices = complete(found.permutation), torch.from_numpy(found.prices + offset)
     check_permutation(f"the result of {found.method}", permutation, task.size)
     passes = found.passes + (old is not None)
-    result = _result(task, permutation, prices, found.known, found.method, found.reason, passes)
-    return replace(result, interrupted=found.interrupted)
+    return _result(task, permutation, prices, found.known, found.method, found.reason, passes, found.interrupted)
 
 
 def _by_columns(
     task: Task, class_means: Tensor, norms: Tensor, prototypes: Tensor, why: str
 ) -> tuple[Assignment, bool]:
     """Without a matrix; and whether the time was over, or Ctrl-C."""
-    seen = slice(None) if not bool(task.unseen.any()) else ~task.unseen.to(task.device)
+    seen = slice(None) if task.complete else ~task.unseen.to(task.device)
     scores, where = factor_scores(class_means[seen], norms[seen], prototypes)
     share = len(scores.norms) / task.size  # the zero rows count as scores too
     square = share * (scores.spread**2 + scores.mean**2)
@@ -222,28 +239,29 @@ def _by_columns(
     known, prices = _judge(task, spread, found.objective, found.gap, permutation, found.prices)
     method = "previous" if found.unchanged else "column_generation"
     reason = found.reason if found.unchanged else f"{why}; {found.reason}"
-    result = _result(task, permutation, prices, known, method, reason, found.passes)
-    return replace(result, interrupted=found.interrupted), found.stopped or task.late()
+    result = _result(task, permutation, prices, known, method, reason, found.passes, found.interrupted)
+    return result, found.stopped or task.late()
 
 
 def _judge(
     task: Task, spread: float, objective: float, gap: float, permutation: Tensor | None, prices: Array
 ) -> tuple[Certificate, Tensor]:
     """The certificate, and the prices with those of left-over columns at 0."""
-    least = prices.min() if bool(task.unseen.any()) else 0.0
-    given = torch.from_numpy(prices - least)
-    columns = slice(None) if permutation is None else permutation[~task.unseen]
-    magnitude = float(task.lengths[columns].sum() + given.abs().sum())
-    return task.yardstick(spread).judge(objective, gap, magnitude), given
+    given = torch.from_numpy(prices if task.complete else prices - prices.min())
+    lengths = task.lengths.each
+    if not task.complete and permutation is not None:
+        lengths = lengths[permutation[~task.unseen]]
+    return task.yardstick(spread).judge(objective, gap, float(lengths.sum() + given.abs().sum())), given
 
 
 def _usable(prices: Array, largest: float) -> Array | None:
     """Previous prices as they are, or less what they have in common, or None where they belong to other scores."""
-    for shift in (0.0, float(np.median(prices))):
-        with np.errstate(over="ignore"):
-            if float(np.abs(prices - shift).max()) <= USABLE * largest:
-                return prices - shift
-    return None
+    most = USABLE * largest
+    if float(np.abs(prices).max()) <= most:
+        return prices
+    with np.errstate(over="ignore"):
+        prices = prices - np.median(prices)
+    return prices if float(np.abs(prices).max()) <= most else None
 
 
 def _all_equal(task: Task, scores: Scores, old: Tensor | None, why: str) -> tuple[Assignment | None, float]:
@@ -276,7 +294,14 @@ def _place_unseen(permutation: Tensor, unseen: Tensor, old: Tensor | None) -> Te
 
 
 def _result(
-    task: Task, permutation: Tensor, prices: Tensor, known: Certificate, method: str, reason: str, passes: float
+    task: Task,
+    permutation: Tensor,
+    prices: Tensor,
+    known: Certificate,
+    method: str,
+    reason: str,
+    passes: float,
+    interrupted: bool = False,
 ) -> Assignment:
     old = None if task.previous is None else task.previous.permutation
     return Assignment(
@@ -292,4 +317,5 @@ def _result(
         reason=reason,
         seconds=time.perf_counter() - task.started,
         passes=passes,
+        interrupted=interrupted,
     )

@@ -118,7 +118,7 @@ def checked(previous: Assignment | None, rows: int, columns: int) -> Assignment 
     permutation: Any = previous.permutation
     if isinstance(permutation, Tensor):  # else the check says what it is
         permutation = permutation.cpu()
-    if rows == columns:
+    if rows == columns > 0:
         check_permutation("previous.permutation", permutation, rows)
     else:
         _check_matching(permutation, rows, columns)

@@ -82,11 +82,13 @@ def match(problem: Problem) -> Match:
     """
     flipped = problem.cost.shape[0] > problem.cost.shape[1]
     cost = np.ascontiguousarray(problem.cost.T) if flipped else problem.cost
+    kept = _still_optimal(problem, 0.0)  # as far as rounding can tell: most unchanged results need no scale
+    if kept is not None:
+        return kept
     reduced = reduce(cost)
-    if problem.old is not None and problem.recheck:
-        kept = _still_optimal(problem, problem.old, reduced.scale)
-        if kept is not None:
-            return kept
+    kept = _still_optimal(problem, reduced.scale)
+    if kept is not None:
+        return kept
     old = None if problem.old is None else _flip_old(problem.old, cost) if flipped else problem.old
 
     def proved(found: _Try) -> Match:
@@ -114,7 +116,10 @@ def match(problem: Problem) -> Match:
     return replace(second, reason=why, passes=first.passes + second.passes)
 
 
-def _still_optimal(problem: Problem, old: Old, scale: float) -> Match | None:
+def _still_optimal(problem: Problem, scale: float) -> Match | None:
+    old = problem.old
+    if old is None or not problem.recheck:
+        return None
     few = problem.cost.shape[0] < problem.cost.shape[1]
     prices = old.prices - old.prices.min() if few else old.prices
     known = problem.prove(old.permutation, prices, scale)

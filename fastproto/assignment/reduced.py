@@ -14,7 +14,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 EPS = float(np.finfo(np.float64).eps)
-SAMPLE = 128  # rows that tell the scale
+SAMPLE = 64  # rows that tell the scale
 SPAN = 16  # times the columns, times the distance to the nearest competitor: uniform entries are well below
 LIMIT = 1 << 10  # in units of the span: what is cut is far from any competition
 WIDEST = 1e290  # of the span: its multiples stay within float64
@@ -118,7 +118,7 @@ def _competition(cost: Array, rows: Array, columns: Array) -> tuple[float, float
     The span is a multiple of how far the nearest competitor of a row's best entry is, in the lower quartile of rows.
     What rounding makes of equal entries is no competitor.
     """
-    every = max(1, len(cost) // SAMPLE)
+    every = -(-len(cost) // SAMPLE)
     some = cost[::every]
     noise = 16 * EPS * (np.abs(rows[::every, None]) + np.abs(columns))
     nearest = np.where(some > noise, some, np.inf).min(1)

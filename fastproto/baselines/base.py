@@ -9,19 +9,17 @@ from torch.nn import functional as F
 
 from fastproto.checks import (
     check_classes,
-    check_finite,
     check_label_range,
     check_labels,
-    check_matrix,
     check_positive,
     check_weight,
+    check_width,
     recording,
-    shape_of,
 )
 from fastproto.flags import flag_of
 from fastproto.functional import ipm_loss, nearest_prototypes
-from fastproto.mixup import check_share, mixed
-from fastproto.normalise import unit
+from fastproto.mixup import check_share, check_two_labels, mixed
+from fastproto.normalise import compute_dtype, not_finite, unit
 from fastproto.ranks import in_process_group
 from fastproto.state import GuardedState
 
@@ -98,7 +96,7 @@ class CosineHead(nn.Module):
         self._check(features, labels, weight)
         loss = self.sample_losses(features, labels)
         if labels2 is not None:
-            self._check(features, labels2, None)
+            check_two_labels(labels, labels2, self.num_classes)
             shares = check_share(lam, labels, flag_of(features.device))
             loss = mixed(loss, self.sample_losses(features, labels2), shares)
         if weight is not None:
@@ -117,17 +115,15 @@ class CosineHead(nn.Module):
             check_label_range("labels", labels, self.num_classes)
 
     def _check_features(self, features: Tensor) -> None:
-        check_matrix("features", features, min_rows=0)
-        if features.shape[1] != self.dim:
-            raise ValueError(
-                f"features are {shape_of(features)}; expected [B, {self.dim}]: make the backbone's output as wide as "
-                "the head's dim"
-            )
+        check_width(features, self.dim)
         if features.device.type == "cpu" and not recording():
-            check_finite("features", features)
+            norm = torch.linalg.vector_norm(features.detach().to(compute_dtype(features)), dim=1)
+            if not bool(norm.isfinite().all()):
+                raise not_finite(int((~norm.isfinite()).nonzero()[0]))
 
     def logits(self, features: Tensor) -> Tensor:
         """``scale`` times the cosines, [B, C]; column y is label y. Differentiable."""
+        check_width(features, self.dim)
         with torch.autocast(features.device.type, enabled=False):
             z = unit(features)
             return self.scale * z @ self.directions().to(z.dtype).T

@@ -98,7 +98,7 @@ def semantic_prototypes(word_vectors: Tensor, dim: int, *, steps: int = 1000, lr
         words = F.normalize(word_vectors.detach().cpu().double(), dim=1)
         count, similarity = len(words), words @ words.T
         generator = torch.Generator().manual_seed(seed)
-        w = F.normalize(torch.randn(count, dim, generator=generator), dim=1).requires_grad_()
+        w = F.normalize(torch.randn(count, dim, generator=generator, dtype=torch.float32), dim=1).requires_grad_()
         optimizer = torch.optim.SGD([w], lr=lr, momentum=0.9)
         # The nearest cosine has kinks: at a constant rate the rows never come to rest.
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastproto.baselines.base import CosineHead, at_least_float32
-from fastproto.checks import check_k, tracing
+from fastproto.checks import check_finite, check_k, check_width, recording, tracing
 from fastproto.normalise import unit
 
 
@@ -24,9 +24,16 @@ class LinearHead(CosineHead):
 
     def logits(self, features: Tensor) -> Tensor:
         """[B, C] in float32 at least, column y is label y."""
+        check_width(features, self.dim)
         weight, bias = self.linear.weight, self.linear.bias
         dtype = torch.promote_types(features.dtype, weight.dtype)  # autocast, where it is on, has the last word
         return at_least_float32(F.linear(features.to(dtype), weight.to(dtype), bias.to(dtype)))
+
+    def _check_features(self, features: Tensor) -> None:
+        """On no sphere: numbers too large to be squared are as good as others."""
+        check_width(features, self.dim)
+        if features.device.type == "cpu" and not recording():
+            check_finite("features", features)
 
     @torch.no_grad()
     def predict_with_cosines(self, features: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -95,11 +97,34 @@ def _opened(pil: Any, path: Path, decode: bool) -> Image.Image:
         if min(image.size) < 1:
             raise ValueError(f"it has {image.size[0]} x {image.size[1]} pixels")
         if decode:
-            image.load()
+            _load(image)
     except Exception as error:
         image.close()
         raise _DecoderError from error
     return image
+
+
+def _load(image: Image.Image) -> None:
+    """Decode the pixels. libtiff reports damage on the process's standard error by itself: not meanwhile."""
+    tiles = getattr(image, "tile", None)
+    if not tiles or tiles[0][0] != "libtiff":
+        image.load()
+        return
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        image.load()
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        image.load()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _check_regular(path: Path) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import re
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -18,8 +17,9 @@ from .decode import ends_well, picture_size, with_picture
 from .layout import Layout, find_layout, notes, pictures_of
 from .preprocessing import Preprocessing
 from .splits import DataSplits, Item, LabelledImages, hold_out
-from .tree import File, class_key, shown
+from .tree import File, class_key, print_note, shown
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a name is printed on one line
 SMALL = 64
 CHECKED = 100_000  # files that are looked at before training
 DECODED = 1_000
@@ -148,12 +148,7 @@ def _natural_size(sizes: list[tuple[int, int]]) -> int:
 
 
 def _print_notes(layout: Layout, classes: list[str], files: dict[str, list[list[File]]]) -> None:
-    """One line on standard error, of the first rank only."""
-    ranks = (os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"))
-    counts = {part: [len(found) for found in files[part]] for part in files}
-    said = notes(layout, classes, counts)
-    if said and all(rank == "0" for rank in ranks):
-        print(f"note: {said}", file=sys.stderr)
+    print_note(notes(layout, classes, {part: [len(found) for found in files[part]] for part in files}))
 
 
 def _split(
@@ -169,7 +164,7 @@ def _split(
 
 
 def _readable_names(table: Path, classes: list[str]) -> tuple[str, ...]:
-    """Names of the classes: those of ``classes.tsv``, else of their folders, with bytes that are no text escaped."""
+    """Names of the classes: those of ``classes.tsv``, else of their folders; what is no text is escaped."""
     names: dict[str, str] = {}
     for number, line in text_lines(table) if table.is_file() else ():
         folder, tab, name = line.partition("\t")
@@ -179,4 +174,5 @@ def _readable_names(table: Path, classes: list[str]) -> tuple[str, ...]:
         if names.setdefault(key, name) != name:
             raise ValueError(f"{table} line {number} names the folder {shown(folder)} again: give each folder one name")
     readable = (names.get(key, key) for key in classes)
-    return tuple(name.encode(errors="surrogateescape").decode(errors="backslashreplace") for name in readable)
+    texts = (name.encode(errors="surrogateescape").decode(errors="backslashreplace") for name in readable)
+    return tuple(CONTROL.sub(lambda found: ascii(found[0])[1:-1], text) for text in texts)

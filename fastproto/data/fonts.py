@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .optional import require
+from .tree import Folder, Leftovers, files_below, print_note
 
 COLLECTIONS = frozenset({".ttc", ".otc"})
 SUFFIXES = frozenset({".ttf", ".otf"}) | COLLECTIONS
@@ -77,17 +78,22 @@ def bundled_faces() -> list[Face]:
 
 
 def faces_in(folder: str) -> list[Face]:
-    """Every face with outlines and a Unicode character map in the font files of a folder and its sub-folders."""
+    """Every face with outlines and a Unicode character map in the font files of a folder and its sub-folders.
+
+    What else lies there is named in one line on standard error.
+    """
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"the folder of fonts {root} does not exist: give a folder of .ttf, .otf or .ttc files")
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
+    left = Leftovers(root)
+    files = [file.path for file in files_below(Folder.at(root), left, SUFFIXES)]
     faces = [face for path in files for face in _faces_of(path)]
     if not faces:
         raise ValueError(
             f"the folder {root} has {len(files)} font files, none with outlines and a Unicode character map: "
             "give a folder of .ttf, .otf or .ttc files"
         )
+    print_note(f"not used: {left}" if str(left) else "")
     return faces
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 import unicodedata
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -131,28 +133,51 @@ def listing(folder: Folder, left: Leftovers) -> Listing:
     return found
 
 
+def print_note(text: str) -> None:
+    """One line on standard error, of the first rank only; nothing for an empty text."""
+    ranks = (os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"))
+    if text and all(rank == "0" for rank in ranks):
+        print(f"note: {text}", file=sys.stderr)
+
+
 def _leads_up(linked: Folder, folder: Folder) -> bool:
     return os.path.commonpath([linked.real, folder.real]) == linked.real
 
 
 def pictures_below(top: Folder, left: Leftovers) -> list[File]:
-    """The picture files of a class folder and of the folders in it, links included, sorted by path; none twice.
+    """The picture files of a class folder, as :func:`files_below`.
 
     Raises:
         ValueError: the class folder holds folders of several parts, such as train and test.
+    """
+    return files_below(top, left, SUFFIXES, check=_check_no_parts)
+
+
+def files_below(
+    top: Folder,
+    left: Leftovers,
+    suffixes: frozenset[str],
+    *,
+    check: Callable[[Folder, Listing], None] | None = None,
+) -> list[File]:
+    """The files of a folder and of the folders in it, links included, sorted by path; none twice.
+
+    Args:
+        suffixes: in lower case; files with others are left over.
+        check: is shown what lies in the folder itself.
     """
     seen, found = {top.real}, {}
     waiting, links = [top], deque[Folder]()
     while waiting or links:
         folder = waiting.pop() if waiting else links.popleft()
         below = listing(folder, left)
-        if folder is top:
-            _check_no_parts(top, below)
+        if folder is top and check is not None:
+            check(top, below)
         for file in below.files:
-            if file.path.suffix.lower() not in SUFFIXES:
+            if file.path.suffix.lower() not in suffixes:
                 left.add("file of unknown kind", file.path)
             elif file.identity in found:
-                left.add("link to a picture read before", file.path)
+                left.add("link to a file read before", file.path)
             else:
                 found[file.identity] = file
         # Links come last, so that what lies in the folder itself is read under its own name.

@@ -18,6 +18,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from fastproto.checks import check_classes, check_sharpness
+
 Array = NDArray[np.float64]
 
 
@@ -27,9 +29,9 @@ def uniformity_bound(num_classes: int, dim: int, t: float = 2.0) -> float:
     Raises:
         ValueError: C < 2, D < 2 or t <= 0.
     """
+    num_classes, dim = check_classes(num_classes, dim)
+    t = check_sharpness(t)
     nodes, weights = quadrature(num_classes, dim)
-    if not 0 < t < math.inf:
-        raise ValueError(f"t is {t}; expected a sharpness > 0, such as 2.0")
     exponents = -2 * t * (1 - nodes)
     top = float(exponents.max())
     mean = num_classes / (num_classes - 1) * float(weights @ np.exp(exponents - top))
@@ -42,6 +44,7 @@ def max_cosine_bound(num_classes: int, dim: int) -> float:
     Raises:
         ValueError: C < 2 or D < 2.
     """
+    num_classes, dim = check_classes(num_classes, dim)
     levenshtein = float(quadrature(num_classes, dim)[0].max())
     return max(levenshtein, 0.0) if dim + 1 < num_classes <= 2 * dim else levenshtein
 
@@ -52,8 +55,7 @@ def quadrature(num_classes: int, dim: int) -> tuple[Array, Array]:
     Raises:
         ValueError: C < 2 or D < 2.
     """
-    if num_classes < 2 or dim < 2:
-        raise ValueError(f"num_classes is {num_classes} and dim {dim}; expected both to be at least 2")
+    num_classes, dim = check_classes(num_classes, dim)
     if dim == 2:  # the polygon's own cosines: it is optimal, and its strength grows with C
         cosines = np.cos(2 * np.pi * np.arange(1, num_classes) / num_classes)
         return cosines, np.full(num_classes - 1, 1 / num_classes)

@@ -18,11 +18,26 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from fastproto.checks import check_classes, check_sharpness, default_cpu
+
 Array = NDArray[np.float64]
 
 
 def closed_form(num_classes: int, dim: int, objective: str = "uniform", t: float = 2.0) -> tuple[Tensor, str] | None:
-    """Unit rows [C, D] in float64 and the name of the construction, or None where there is none."""
+    """Unit rows [C, D] in float64 and the name of the construction, or None where there is none.
+
+    Raises:
+        TypeError, ValueError: C < 2, D < 2, t <= 0, an unknown objective.
+    """
+    num_classes, dim = check_classes(num_classes, dim)
+    t = check_sharpness(t)
+    if objective not in ("uniform", "max_cosine"):
+        raise ValueError(f"objective is {objective!r}; expected 'uniform' or 'max_cosine'")
+    with default_cpu():
+        return _known(num_classes, dim, objective, t)
+
+
+def _known(num_classes: int, dim: int, objective: str, t: float) -> tuple[Tensor, str] | None:
     if dim == 2:
         return polygon(num_classes), "polygon"
     if num_classes <= dim + 1:

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastproto.checks import check_classes, default_cpu, whole
+
 # A primitive polynomial of each degree, its bits the coefficients.
 PRIMITIVE = {1: 0b11, 2: 0b111, 3: 0b1011, 4: 0b10011, 5: 0b100101, 6: 0b1000011, 7: 0b10001001, 8: 0b100011101}
 PRIMITIVE |= {9: 0b1000010001, 10: 0b10000001001, 11: 0b100000000101}
@@ -24,7 +26,8 @@ Bits = NDArray[np.int64]
 
 def code_capacity(dim: int) -> int:
     """How many vectors :func:`binary_code` can give: 0 unless D is a power of two in 4..2048."""
-    degree = dim.bit_length() - 1
+    dim = whole("dim", dim)
+    degree = max(dim, 1).bit_length() - 1
     if dim != 1 << degree or not 2 <= degree <= 11:
         return 0
     forms = dim if degree % 2 else dim // 2
@@ -44,6 +47,7 @@ def binary_code(num_classes: int, dim: int) -> Tensor:
     Raises:
         ValueError: more vectors than :func:`code_capacity` says.
     """
+    num_classes, dim = check_classes(num_classes, dim)
     if num_classes > code_capacity(dim):
         raise ValueError(
             f"a binary code in {dim} dimensions has {code_capacity(dim)} words; expected at least {num_classes}: "
@@ -58,7 +62,8 @@ def binary_code(num_classes: int, dim: int) -> Tensor:
         index = start // (2 * dim)
         basis = linear * (1 - 2 * forms[index]) / math.sqrt(dim) if index < len(forms) else np.eye(dim)
         blocks.append(np.stack([basis, -basis], 1).reshape(2 * dim, dim))
-    return torch.from_numpy(np.concatenate(blocks)[:num_classes].astype(np.float64))
+    with default_cpu():
+        return torch.from_numpy(np.concatenate(blocks)[:num_classes].astype(np.float64))
 
 
 def _gold(degree: int) -> Bits:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import sys
 import time
-from numbers import Integral
 
 import torch
 
-from fastproto.potential import PRECISIONS, check_sharpness
+from fastproto.checks import check_classes, check_seed, check_sharpness, default_cpu, real, whole
+from fastproto.potential import PRECISIONS
 from fastproto.prototypes.cache import CacheFile
 from fastproto.prototypes.closed_forms import closed_form
 from fastproto.prototypes.codes import binary_code
@@ -75,8 +75,11 @@ def estimate_prototypes(
 
     Source: Eq. 4-5 of Saadabadi et al., CVPR 2024.
     """
-    _check(num_classes, dim, objective, t, method, max_passes, time_limit, precision)
-    check_sgd(num_classes, form, subset_size, lr, iterations)
+    num_classes, dim = check_classes(num_classes, dim)
+    t, seed = check_sharpness(t), check_seed(seed)
+    max_passes, time_limit = _limits(max_passes, time_limit)
+    _check(objective, method, precision)
+    subset_size, lr, iterations = check_sgd(num_classes, form, subset_size, lr, iterations)
     began = time.perf_counter()
     known = closed_form(num_classes, dim, objective, t) if method == "auto" else None
     if method == "binary_code":
@@ -93,16 +96,17 @@ def estimate_prototypes(
     deadline = None if time_limit is None else began + time_limit
     effort = Effort(max_passes, deadline, progress, trace=[] if trace is None else trace)
     name = "sgd" if method == "sgd" else "lbfgs"
-    if method == "sgd":
-        start = random_start(num_classes, dim, seed, device)
-        vectors = sgd(
-            start, t, effort, form=form, subset_size=subset_size, lr=lr, iterations=iterations, seed=seed
-        )  # fmt: skip
-    elif objective == "uniform":
-        vectors = search_uniform(num_classes, dim, t, seed, effort, device=device, precision=precision)
-    else:
-        codes = method == "auto"
-        vectors, name = search_max_cosine(num_classes, dim, t, seed, effort, device=device, codes=codes)
+    with default_cpu():
+        if method == "sgd":
+            start = random_start(num_classes, dim, seed, device)
+            vectors = sgd(
+                start, t, effort, form=form, subset_size=subset_size, lr=lr, iterations=iterations, seed=seed
+            )  # fmt: skip
+        elif objective == "uniform":
+            vectors = search_uniform(num_classes, dim, t, seed, effort, device=device, precision=precision)
+        else:
+            codes = method == "auto"
+            vectors, name = search_max_cosine(num_classes, dim, t, seed, effort, device=device, codes=codes)
     effort.finish()
     seconds = time.perf_counter() - began
     found = make(vectors, t, name, passes=effort.spent, seconds=seconds, device=device)
@@ -116,28 +120,22 @@ def estimate_prototypes(
     return found
 
 
-def _check(
-    num_classes: int,
-    dim: int,
-    objective: str,
-    t: float,
-    method: str,
-    max_passes: int | None,
-    time_limit: float | None,
-    precision: str,
-) -> None:
-    if not isinstance(num_classes, Integral) or not isinstance(dim, Integral):
-        raise TypeError(f"num_classes is {num_classes!r} and dim {dim!r}; expected two integers")
-    if num_classes < 2 or dim < 2:
-        raise ValueError(f"num_classes is {num_classes} and dim {dim}; expected both to be at least 2")
-    check_sharpness(t)
+def _check(objective: str, method: str, precision: str) -> None:
     if objective not in OBJECTIVES or method not in METHODS:
         raise ValueError(
             f"objective {objective!r} with method {method!r}; expected one of {OBJECTIVES} and of {METHODS}"
         )
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; expected one of {PRECISIONS}")
-    if max_passes is not None and max_passes < 1:
-        raise ValueError(f"max_passes is {max_passes}; expected at least 1")
-    if time_limit is not None and not 0 < time_limit < math.inf:
-        raise ValueError(f"time_limit is {time_limit}; expected seconds > 0, or None for no limit")
+
+
+def _limits(max_passes: int | None, time_limit: float | None) -> tuple[int | None, float | None]:
+    if max_passes is not None:
+        max_passes = whole("max_passes", max_passes)
+        if max_passes < 1:
+            raise ValueError(f"max_passes is {max_passes}; expected at least 1")
+    if time_limit is not None:
+        time_limit = real("time_limit", time_limit)
+        if not 0 < time_limit < math.inf:
+            raise ValueError(f"time_limit is {time_limit}; expected seconds > 0, or None for no limit")
+    return max_passes, time_limit

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fastproto.array_files import check_torch_archive, read_npy, read_npz
-from fastproto.checks import check_matrix, check_unit_rows, shape_of
+from fastproto.checks import check_matrix, check_sharpness, check_unit_rows, shape_of
 from fastproto.files import write_whole
 from fastproto.prototypes.quality import Quality, measure_prototypes, unit_rows
 
@@ -49,6 +49,7 @@ class Prototypes:
         """
         path = Path(path)
         vectors = self.vectors.detach().cpu().contiguous()
+        content = io.BytesIO()  # torch's own way to a file hides why there is no room, NumPy's that there is none
         if path.suffix == ".safetensors":
             data = as_safetensors(self)
             write_whole(path, lambda file: file.write_bytes(data))
@@ -57,11 +58,11 @@ class Prototypes:
             arrays = {"vectors": vectors.numpy(), "seconds": np.array(self.seconds), **facts_}
             write_whole(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
         elif path.suffix == ".pth":
-            content = io.BytesIO()  # torch's own way to a file hides why there is no room
             torch.save({"w": vectors.T.contiguous()}, content)
             write_whole(path, lambda file: file.write_bytes(content.getbuffer()))
         elif path.suffix == ".npy":
-            write_whole(path, lambda file: np.save(file, vectors.numpy()))
+            np.save(content, vectors.numpy())
+            write_whole(path, lambda file: file.write_bytes(content.getbuffer()))
         else:
             raise ValueError(f"cannot write prototypes to {path}; expected a name that ends in {', '.join(SUFFIXES)}")
 
@@ -101,6 +102,7 @@ def load_prototypes(
         FileNotFoundError: no such file.
         ValueError: an unknown suffix, a damaged file, one that holds something else, NaN, zero rows.
     """
+    t = check_sharpness(t)
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no prototype file {path}; make one with fastproto-prototypes --out {path}")

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastproto.checks import TINY_NORM, check_finite, check_matrix
-from fastproto.potential import check_sharpness
+from fastproto.checks import TINY_NORM, check_finite, check_matrix, check_sharpness, default_cpu
 from fastproto.prototypes.bounds import max_cosine_bound, uniformity_bound
 
 BLOCK = 512  # 512² float64 are 2 MiB: they stay in the processor's cache through the sums and maxima
@@ -46,7 +45,12 @@ def measure_prototypes(vectors: Tensor, t: float = 2.0) -> Quality:
     Source: Eq. 3-4 of Saadabadi et al., CVPR 2024; the bounds' sources are in ``bounds.py``.
     """
     check_matrix("vectors", vectors, min_rows=2)
-    check_sharpness(t)
+    t = check_sharpness(t)
+    with default_cpu():
+        return _measured(vectors, t)
+
+
+def _measured(vectors: Tensor, t: float) -> Quality:
     w = unit_rows("vectors", vectors.detach().double())
     count, dim = w.shape
     nearest = torch.full((count,), -torch.inf, dtype=torch.float64, device=w.device)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from fastproto.backend import kernel, resolve
+from fastproto.checks import real, whole
 from fastproto.potential import potential_and_pull
 from fastproto.prototypes.optimise import Effort, tangent
 from fastproto.uniformity import FLOAT32_SHARPNESS
@@ -101,15 +104,20 @@ def sphere_step_(
     velocity.copy_(tangent(points, velocity))
 
 
-def check_sgd(num_classes: int, form: str, subset_size: int | None, lr: float, iterations: int) -> None:
-    """What :func:`sgd` takes.
+def check_sgd(
+    num_classes: int, form: str, subset_size: int | None, lr: float, iterations: int
+) -> tuple[int | None, float, int]:
+    """What :func:`sgd` takes: the subset's size, the rate and the number of steps.
 
     Raises:
-        ValueError: anything else.
+        TypeError, ValueError: anything else.
     """
+    subset_size = None if subset_size is None else whole("subset_size", subset_size)
+    lr, iterations = real("lr", lr), whole("iterations", iterations)
     if form not in FORMS:
         raise ValueError(f"form is {form!r}; expected one of {FORMS}")
     if subset_size is not None and not 2 <= subset_size <= num_classes:
         raise ValueError(f"subset_size is {subset_size}; expected 2..{num_classes}, the number of classes")
-    if not lr > 0 or iterations < 1:
+    if not 0 < lr < math.inf or iterations < 1:
         raise ValueError(f"lr is {lr} and iterations {iterations}; expected lr > 0 and at least one iteration")
+    return subset_size, lr, iterations

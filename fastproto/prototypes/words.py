@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from fastproto.array_files import read_npz
+from fastproto.checks import check_sharpness
 from fastproto.prototypes.files import Prototypes, make
 from fastproto.prototypes.quality import unit_rows
 from fastproto.text_files import is_decoded, text_lines
@@ -48,6 +49,7 @@ def load_word_vectors(
         ValueError: fewer than two names or the same name twice, names that are not in the file, rows of unequal length,
             numbers that cannot be read, zero or non-finite vectors, a file that is compressed or is no text.
     """
+    t = check_sharpness(t)
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file of word vectors at {path}; expected text or .npz: check the path")

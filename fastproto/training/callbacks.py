@@ -23,7 +23,8 @@ from fastproto.training.module import Classifier
 class WriteCheckpoints(L.Callback):
     """After every epoch: ``last.ckpt``, and ``best.ckpt`` when the validation accuracy is the highest so far.
 
-    Between equal accuracies the lower validation loss decides: small validation sets tie often.
+    Between equal accuracies the lower validation loss decides: small validation sets tie often. The epoch's training
+    loss is logged before them: Lightning would log it afterwards, and a run killed in between would lack it for good.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,6 +33,9 @@ class WriteCheckpoints(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         metrics = trainer.callback_metrics
+        for logger in trainer.loggers:
+            row = {"epoch": trainer.current_epoch, "train/loss": float(metrics["train/loss"])}
+            logger.log_metrics(row, step=trainer.global_step - 1)
         score = (float(metrics["val/accuracy_top1"]), -float(metrics["val/loss"]))
         improved = score > self.best
         if improved:

@@ -121,7 +121,22 @@ def load_classifier(path: str | os.PathLike[str], device: torch.device | str = "
     """
     path = find_checkpoint(path, "best")
     content = read_checkpoint(path)
-    facts = content[KEY]
+    try:
+        module = _rebuild(content[KEY])
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
+        raise ValueError(
+            f"{path} describes its classifier in a way this version cannot follow ({type(error).__name__}: {error}); "
+            "expected a checkpoint of fastproto-train: take another one, or train again"
+        ) from error
+    try:
+        module.load_state_dict(content["state_dict"], assign=True)
+    except (RuntimeError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} holds weights that do not fit its own configuration; train again") from error
+    return module.to(device).eval()
+
+
+def _rebuild(facts: dict[str, Any]) -> Classifier:
+    """The classifier that :func:`describe` described, on the meta device."""
     module = Classifier(
         TrainConfig.from_dict(facts["config"]),
         tuple(facts["class_names"]),
@@ -129,8 +144,4 @@ def load_classifier(path: str | os.PathLike[str], device: torch.device | str = "
     )
     with torch.device("meta"):
         module.configure_model()
-    try:
-        module.load_state_dict(content["state_dict"], assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"{path} holds weights that do not fit its own configuration; train again") from error
-    return module.to(device).eval()
+    return module

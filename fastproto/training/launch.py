@@ -12,7 +12,7 @@ from pathlib import Path
 
 import lightning as L
 
-from fastproto.stopping import RANKS, stopping
+from fastproto.stopping import RANKS, keep_handler, stopping
 
 
 def follow_rank_0() -> None:
@@ -28,6 +28,9 @@ def start_ranks(trainer: L.Trainer) -> None:
     Lightning would start them with the same command lines; but where one of them dies it kills this process within five
     seconds, before a word could be said, and where this one dies the others stay.
     """
+    # Lightning answers SIGTERM with a broadcast in the middle of whatever collective is under way: that aborts.
+    connector = trainer._signal_connector
+    setattr(connector, "register_signal_handlers", keep_handler(connector.register_signal_handlers))  # noqa: B010
     strategy = trainer.strategy
     environment = getattr(strategy, "cluster_environment", None)
     if environment is None or environment.creates_processes_externally or hasattr(sys, "ps1"):

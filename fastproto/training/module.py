@@ -110,6 +110,7 @@ class Classifier(L.LightningModule):
             loss.detach(),
             on_step=False,
             on_epoch=True,
+            logger=False,  # WriteCheckpoints logs it
             prog_bar=True,
             batch_size=len(labels),
             sync_dist=True,

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from fastproto.files import remove_abandoned
-from fastproto.stopping import stopping
+from fastproto.stopping import has_checkpoint, stopping
 from fastproto.training.checkpoints import find_checkpoint
 from fastproto.training.config import TrainConfig
 from fastproto.training.config_files import run_of
@@ -179,21 +180,11 @@ def begin_again(config: TrainConfig) -> TrainConfig:
 
 def _claim_new(folder: Path) -> Lock:
     """Make the folder, or take over what an unfinished start has left in it."""
-    try:
+    with _saying_why(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         lock = Lock(folder)
-    except FileExistsError as error:
-        raise ValueError(
-            f"{folder} is a file or a link that leads nowhere; expected a folder for the run: name another with --out"
-        ) from error
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ValueError(
-            f"{folder} cannot be a run folder ({reason}); expected a folder that can be made and written: "
-            "name another with --out"
-        ) from error
     try:
         _check_free(folder)
         _remove_unfinished(folder)
@@ -203,10 +194,26 @@ def _claim_new(folder: Path) -> Lock:
     return lock
 
 
+@contextlib.contextmanager
+def _saying_why(folder: Path) -> Iterator[None]:
+    """What the system says of a path becomes a sentence that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileExistsError):
+            reason = "it is a file, or a link that leads nowhere"
+        else:
+            reason = (error.strerror or str(error)).lower()
+        raise ValueError(
+            f"{folder} cannot be a run folder ({reason}); expected a folder that can be made and written: "
+            "name another with --out"
+        ) from error
+
+
 def _check_free(folder: Path) -> None:
     facts = _facts(folder)
     begun = facts is not None and facts.get("resumed") is None
-    if _holds_run(folder) or (begun and _holds_checkpoint(folder)):
+    if _holds_run(folder) or (begun and has_checkpoint(folder)):
         raise ValueError(f"{folder} already holds a run; name another with --out, or go on with --resume {folder}")
     foreign = [name for name in WRITTEN if os.path.lexists(folder / name)] if facts is None else []
     if foreign:
@@ -218,10 +225,6 @@ def _check_free(folder: Path) -> None:
 
 def _holds_run(folder: Path) -> bool:
     return (folder / "checkpoints" / "last.ckpt").exists() or _is_finished(folder)
-
-
-def _holds_checkpoint(folder: Path) -> bool:
-    return any((folder / "checkpoints").glob("*.ckpt"))
 
 
 def _is_finished(folder: Path) -> bool:
@@ -259,13 +262,12 @@ def _first_free(name: str) -> tuple[Path, Lock]:
     number = 1
     while True:
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            if not folder.parent.is_dir():
-                raise ValueError(
-                    f"{folder.parent} is not a folder; expected one for the runs: name another with --out"
-                ) from None
-            number += 1
-        else:
-            return folder, Lock(folder)
+        with _saying_why(folder):
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                if not folder.parent.is_dir():  # a link that leads nowhere
+                    raise
+                number += 1
+            else:
+                return folder, Lock(folder)
