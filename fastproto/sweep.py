@@ -331,14 +331,16 @@ class _RoundedSweep(_Sweep):
         Call it when the potential is complete.
         """
         t, dim = self.k / 2, self.points.shape[1]
-        lost = self.points - self.lefts.float() * (self.step or 1 / self.root)
+        lost = torch.sub(self.points, self.lefts.float(), alpha=self.step or 1 / self.root)
         total = self.weights.sum()
         mean = self.potential / total
         if self.values is not self.others:
             usual = (self.weights >= 0).all() & (total > 0)
             mean = torch.where(usual, mean, _rounding().hypergeometric(dim / 2, t * t))
         factor: Tensor = mean * _rounding().share_across(t, dim)
-        return self.points + (factor - 1)[:, None] * lost if self.split else factor[:, None] * lost
+        if not self.split:
+            return lost.mul_(factor[:, None])
+        return lost.mul_((factor - 1)[:, None]).add_(self.points)
 
     def finish(self, own: Tensor | slice | None) -> tuple[Tensor, Tensor]:
         """Adds what the blocks left out, without the pairs of the points with ``others[own]``, themselves."""
