@@ -137,6 +137,8 @@ def test_places_that_are_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_numbered_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert [claim(None).name for _ in range(3)] == ["digits", "digits-2", "digits-3"]
+    with RunFolder(TrainConfig(name="mine")) as place:
+        assert place.claim() == Path("runs/mine")
     with pytest.raises(ValueError, match="plain folder name"), RunFolder(TrainConfig(name="a/b")) as place:
         place.claim()
     (tmp_path / "elsewhere").mkdir()

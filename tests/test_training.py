@@ -362,15 +362,6 @@ def test_geometry_note(c: int, d: int, said: str | None) -> None:
     assert note is None if said is None else said in (note or "")
 
 
-def test_run_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert run.run_folder(TrainConfig()) == Path("runs/digits")
-    assert run.run_folder(TrainConfig()) == Path("runs/digits-2")
-    assert run.run_folder(TrainConfig(name="mine")) == Path("runs/mine")
-    with pytest.raises(ValueError, match="plain folder name"):
-        run.run_folder(TrainConfig(name="../up"))
-
-
 def test_unknown_configuration_keys() -> None:
     with pytest.raises(ValueError, match=r"unknown configuration key optim\.learning_rate"):
         TrainConfig.from_dict({"optim": {"learning_rate": 1.0}})
