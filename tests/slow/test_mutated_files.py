@@ -27,7 +27,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 40  # of mutations, for each kind
+SECONDS = 30  # of mutations, for each kind
 MARGIN = 64 * 2**20  # bytes that any call may take beside the multiple of its file
 PIXELS = 2**20  # Pillow's limit here; it refuses pictures of more than twice as many
 PER_PIXEL = 48
