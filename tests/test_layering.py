@@ -32,6 +32,7 @@ LAYERS = [
         "fastproto.ranks",
         "fastproto.flags",
         "fastproto.normalise",
+        "fastproto.mixup",
     ],
     [
         "fastproto.ipm",
