@@ -57,7 +57,7 @@ LAYERS = [
     ["fastproto.cli"],
 ]
 ALONE = ("fastproto.reference", "fastproto.data", "fastproto.models", "fastproto.pictures", "fastproto.files")
-LEAVES = ("fastproto.text_files",)  # of the standard library only: any module may import them
+LEAVES = ("fastproto.files", "fastproto.text_files")  # of the standard library only: any module may import them
 
 
 def layer(module: str) -> int | None:
