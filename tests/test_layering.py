@@ -22,6 +22,7 @@ LAYERS = [
         "fastproto.ranks",
         "fastproto.flags",
         "fastproto.normalise",
+        "fastproto.mixup",
     ],
     [
         "fastproto.ipm",
