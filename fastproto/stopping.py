@@ -8,6 +8,7 @@ thread looks whether another rank has died.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import multiprocessing
@@ -62,6 +63,7 @@ class Stopping:
             for descriptor in self._wake:
                 os.set_blocking(descriptor, False)
             os.register_at_fork(after_in_child=self._forked)
+            atexit.register(_ignore, signals)
             threading.Thread(target=self._look, name="fastproto-stopping", daemon=True).start()
         signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
         for number in signals:
@@ -225,6 +227,13 @@ def keep_handler(register: Callable[[], None]) -> Callable[[], None]:
             signal.signal(signal.SIGTERM, handler)
 
     return registered
+
+
+def _ignore(signals: Sequence[signal.Signals]) -> None:
+    """The last word is said: Python would give these signals back their defaults while it takes itself apart."""
+    for number in signals:
+        if signal.getsignal(number) is _nothing:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _nothing(number: int, frame: object) -> None:

@@ -56,6 +56,22 @@ def test_a_signal_ends_with_a_sentence_and_its_code(number: signal.Signals, word
         assert error == word + (f"; go on with --resume {tmp_path}\n" if resumable else "\n")
 
 
+def test_a_signal_after_the_last_word_changes_nothing() -> None:
+    code = """
+import os, signal, sys
+from fastproto.stopping import stopping
+class Late:
+    def __del__(self):  # when Python takes itself apart
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.write(1, b"late")
+stopping.watch()
+sys.late = Late()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "late", "")
+
+
 @pytest.mark.parametrize("rank", [0, 1, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_rank_that_ends_ends_all_with_one_sentence(number: signal.Signals, rank: int) -> None:
