@@ -309,6 +309,8 @@ def test_bad_arguments_are_one_sentence(arguments: dict[str, Any]) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_sizes_must_be_integers() -> None:
-    with pytest.raises(TypeError, match="expected two integers"):
-        estimate_prototypes(30.0, 5)  # type: ignore[arg-type]
+def test_sizes_are_whole_numbers() -> None:
+    made = estimate_prototypes(30.0, 5, max_passes=1)  # type: ignore[arg-type]
+    assert torch.equal(made.vectors, estimate_prototypes(30, 5, max_passes=1).vectors)
+    with pytest.raises(ValueError, match=r"num_classes is 30\.5; expected an integer"):
+        estimate_prototypes(30.5, 5)  # type: ignore[arg-type]

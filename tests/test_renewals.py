@@ -151,7 +151,7 @@ def test_early_alignments_turn_prototypes_and_a_run_resumes(tmp_path: Path, monk
     [
         ({"head__initial_assignment": "best"}, "one of auto, random, features, aligned"),
         ({"head__initial_samples": 0}, "head.initial_samples is 0; expected at least 1"),
-        ({"head__early_epochs": -1.0}, "head.early_epochs is -1.0; expected a number >= 0"),
+        ({"head__early_epochs": -1.0}, "head.early_epochs is -1.0; expected at least 0"),
         ({"head__early_renewals_per_epoch": float("nan")}, "head.early_renewals_per_epoch"),
     ],
 )
