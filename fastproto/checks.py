@@ -95,7 +95,7 @@ def check_positive(name: str, value: Any, example: str) -> float:
     """
     number = real(name, value)
     if not 0 < number < math.inf:
-        raise ValueError(f"{name} is {number}; expected a number > 0, such as {example}: it must be finite")
+        raise ValueError(f"{name} is {number}; expected a number > 0, such as {example}")
     return number
 
 
@@ -119,8 +119,11 @@ def check_floats(name: str, tensor: Any) -> None:
 
 
 def check_sharpness(t: Any) -> float:
-    """t of the Gaussian potential."""
-    return check_positive("t", t, "2.0")
+    """t of the Gaussian potential, finite and above zero."""
+    number = real("t", t)
+    if not 0 < number < math.inf:
+        raise ValueError(f"t is {number}; expected a sharpness > 0, such as 2.0")
+    return number
 
 
 def check_matrix(name: str, tensor: Tensor, *, min_rows: int = 1, min_dim: int = 2) -> None:

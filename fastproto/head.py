@@ -100,6 +100,7 @@ class PrototypeHead(GuardedState):
         self.momentum, self.loss, self.means, self.reduction = momentum, loss, means, reduction
         self.sync_class_means = sync_class_means
         self._arriving: Gathering | None = None  # samples of all ranks that the means have yet to count
+        self._inverse: tuple[Tensor, Tensor] | None = None  # an assignment and its inverse, of the last prediction
         generator = torch.Generator(device="cpu").manual_seed(seed)
         permutation = torch.randperm(num_classes, generator=generator, device="cpu")
         if means == "official":
@@ -256,6 +257,9 @@ class PrototypeHead(GuardedState):
         if self.flag.device.type != "meta":
             raise_bits(take(self.flag) & ~(NOT_FINITE if self.nan_policy == "skip" else 0))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_inverse": None}
+
     def _checked(self, compute: Callable[[], Found]) -> Callable[[], Found]:
         def checked() -> Found:
             self.check_batches()
@@ -291,6 +295,8 @@ class PrototypeHead(GuardedState):
         if torch.compiler.is_compiling() or recording():
             return torch.argsort(self.assignment)
         count, device = self.num_classes, self.assignment.device
+        if device.type == "cpu" and self._inverse is not None and torch.equal(self._inverse[0], self.assignment):
+            return self._inverse[1]
         label_of_row = torch.full_like(self.assignment, -1)
         within = self.assignment.clamp(0, count - 1)
         label_of_row.scatter_(0, within, torch.arange(count, device=device))
@@ -298,6 +304,7 @@ class PrototypeHead(GuardedState):
         if device.type == "cpu":
             if bool(bad):
                 check_permutation("assignment", self.assignment, count)
+            self._inverse = self.assignment.clone(), label_of_row
             return label_of_row
         self.flag |= BAD_ASSIGNMENT * bad
         return label_of_row.clamp_min_(0)

@@ -30,3 +30,5 @@ def root() -> Path:
 def pytest_configure(config: pytest.Config) -> None:
     # kernels: the interpreter of Triton up to 3.6 does so
     config.addinivalue_line("filterwarnings", "ignore:Conversion of an array with ndim > 0:DeprecationWarning")
+    # pictures: older matplotlib calls names that pyparsing has since renamed
+    config.addinivalue_line("filterwarnings", "ignore:'[a-zA-Z]+' (argument is )?deprecated[, ]:DeprecationWarning")
