@@ -123,8 +123,7 @@ LIGHT = [
 
 def test_imports_stay_light() -> None:
     code = "import sys\n" + "".join(
-        f"{statement}\nfound = [m for m in {absent} if m in sys.modules]\n"
-        f"assert not found, ({statement!r}, found)\n"
+        f"{statement}\nfound = [m for m in {absent} if m in sys.modules]\nassert not found, ({statement!r}, found)\n"
         for statement, absent in LIGHT
     )
     code += "fastproto.assign(torch.eye(8), torch.eye(8), method='column_generation')\nassert 'numba' in sys.modules\n"
