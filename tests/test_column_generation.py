@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import hypothesis.strategies as st
@@ -185,12 +183,3 @@ def test_cut_short(stop: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_progress_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assign(*instance(200, 16, 0, "clustered"), method="column_generation", progress=True)
     assert "Sinkhorn step" in capsys.readouterr().err
-
-
-def test_numba_is_loaded_by_the_first_need_only() -> None:
-    code = (
-        "import sys, torch, fastproto\n"
-        "q = torch.eye(8)\nfastproto.assign(q, q)\nassert 'numba' not in sys.modules\n"
-        "fastproto.assign(q, q, method='column_generation')\nassert 'numba' in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

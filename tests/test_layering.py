@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 # A module may import from the layers above its own line in this list, and from its own layer.
 LAYERS = [
     ["fastproto_kernels"],
@@ -107,30 +105,27 @@ def test_imports_run_downwards(root: Path) -> None:
     assert seen > 20
 
 
-@pytest.mark.parametrize(
-    ("statement", "absent"),
-    [
-        ("import fastproto", ["torch", "lightning", "torchvision", "matplotlib", "fastproto_kernels"]),
-        ("from fastproto import PrototypeHead, assign", ["lightning", "torchvision", "matplotlib", "sklearn"]),
-        ("from fastproto.training import TrainConfig", ["torch", "lightning"]),
-        ("import fastproto.data, fastproto.models", ["lightning", "torchvision", "matplotlib", "sklearn"]),
-        (
-            "import torch, fastproto as f; f.uniformity_loss(torch.eye(3)); f.gaussian_potential(torch.eye(3))",
-            ["torch._dynamo"],
-        ),
-        ("import fastproto.cli", ["torch", "lightning", "yaml"]),
-    ],
-)
-def test_imports_stay_light(statement: str, absent: list[str]) -> None:
-    code = f"{statement}\nimport sys\nprint(*[m for m in {absent} if m in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == ""
+# One after the other in one process: what is absent after a later line was absent after those before.
+LIGHT = [
+    ("import fastproto", ["torch", "lightning", "torchvision", "matplotlib", "fastproto_kernels"]),
+    ("from fastproto.training import TrainConfig", ["torch", "lightning"]),
+    ("import fastproto.cli", ["torch", "lightning", "yaml"]),
+    ("try: fastproto.cli.train(['--help'])\nexcept SystemExit: pass", ["torch", "lightning"]),
+    ("import fastproto.data, fastproto.models", ["lightning", "torchvision", "matplotlib", "sklearn", "PIL"]),
+    ("from fastproto import PrototypeHead, assign", ["lightning", "torchvision", "matplotlib", "sklearn"]),
+    (
+        "import torch; fastproto.uniformity_loss(torch.eye(3)); fastproto.gaussian_potential(torch.eye(3))",
+        ["torch._dynamo"],
+    ),
+    ("fastproto.assign(torch.eye(8), torch.eye(8))", ["numba", "lightning", "torchvision", "matplotlib", "sklearn"]),
+]
 
 
-def test_help_imports_neither_torch_nor_lightning() -> None:
-    code = (
-        "import sys\nfrom fastproto.cli import train\n"
-        "try:\n    train(['--help'])\nexcept SystemExit:\n    pass\n"
-        "assert not {'torch', 'lightning'} & set(sys.modules)"
+def test_imports_stay_light() -> None:
+    code = "import sys\n" + "".join(
+        f"{statement}\nfound = [m for m in {absent} if m in sys.modules]\nassert not found, ({statement!r}, found)\n"
+        for statement, absent in LIGHT
     )
-    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    code += "fastproto.assign(torch.eye(8), torch.eye(8), method='column_generation')\nassert 'numba' in sys.modules\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -20,7 +20,7 @@ from torch.utils.data import Subset
 
 from fastproto.cli import train
 from fastproto.data import load_data
-from fastproto.training import TrainConfig, fit, run
+from fastproto.training import RunResult, TrainConfig, fit, run
 from fastproto.training.callbacks import MetricsFile, WriteCheckpoints
 from fastproto.training.checkpoints import KEY, load_classifier, read_checkpoint
 from fastproto.training.config import HeadConfig
@@ -53,8 +53,14 @@ def column(folder: Path, name: str) -> list[float]:
     return [float(row[name]) for row in rows(folder) if name in row]
 
 
-def test_a_run_and_its_folder(tmp_path: Path) -> None:
-    result = fit(quick(tmp_path / "run"))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """A run that several tests look at; none writes into its folder."""
+    return fit(quick(tmp_path_factory.mktemp("finished") / "run"))
+
+
+def test_a_run_and_its_folder(finished: RunResult) -> None:
+    result = finished
     assert result.test_accuracy > 0.7  # two epochs; chance is 0.1
     for name in PLAIN:
         assert (result.folder / name).stat().st_size > 0
@@ -64,9 +70,9 @@ def test_a_run_and_its_folder(tmp_path: Path) -> None:
     assert column(result.folder, "train/loss")[-1] < column(result.folder, "train/loss")[0]
     assert column(result.folder, "assignment/certified") == [1.0]
     resolved = TrainConfig.from_dict(yaml.safe_load((result.folder / "config.yaml").read_text()))
-    assert resolved == quick(tmp_path / "run")
+    assert resolved == quick(result.folder)
     with pytest.raises(ValueError, match="already holds a run"):
-        fit(quick(tmp_path / "run"))
+        fit(quick(result.folder))
 
 
 def test_the_saved_assignment_is_the_validated_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,8 +122,8 @@ def test_resumed_equals_uninterrupted(model: str, tmp_path: Path, monkeypatch: p
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_resume_into_another_folder(tmp_path: Path) -> None:
-    first = fit(quick(tmp_path / "a"))
+def test_resume_into_another_folder(finished: RunResult, tmp_path: Path) -> None:
+    first = finished
     last = str(first.folder / "checkpoints" / "last.ckpt")
     # Nothing is left to train: the best checkpoint so far must have come along.
     again = fit(quick(tmp_path / "b", resume=last))
@@ -315,9 +321,8 @@ def test_checkpoints_are_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
-def test_checkpoints_that_are_refused(tmp_path: Path) -> None:
-    folder = fit(quick(tmp_path / "run")).folder
-    last = folder / "checkpoints" / "last.ckpt"
+def test_checkpoints_that_are_refused(finished: RunResult, tmp_path: Path) -> None:
+    last = finished.folder / "checkpoints" / "last.ckpt"
     cut = tmp_path / "cut.ckpt"
     cut.write_bytes(last.read_bytes()[:5000])
     torch.save({"weights": torch.eye(2)}, tmp_path / "other.ckpt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from torch import Tensor
 
 T = TypeVar("T")
-EXAMPLES = 10_000  # where one takes at most QUICK seconds
+EXAMPLES = int(os.environ.get("FASTPROTO_EXAMPLES", "10000"))  # where one takes at most QUICK seconds
 QUICK = 5e-3
 SECONDS = 120.0  # else
 ROUND = 500  # examples of one seed: hypothesis cannot be told to stop after a time
