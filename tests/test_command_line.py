@@ -159,6 +159,7 @@ def test_wrong_files(content: bytes, message: str, tmp_path: Path, capsys: pytes
     [
         ({"head.dim": 10.0}, "head.dim is 10.0; expected a whole number"),
         ({"head.dim": True}, "head.dim is True; expected a whole number"),
+        ({"out": "a\0b"}, r"out is 'a\\x00b'; expected a text"),
         ({"optim.lr": "fast"}, "optim.lr is 'fast'; expected a number"),
         ({"optim.milestones": 0.5}, "optim.milestones is 0.5; expected numbers"),
         ({"model.name": None}, "model.name is None; expected a text"),
