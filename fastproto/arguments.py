@@ -21,6 +21,10 @@ class Parser(argparse.ArgumentParser):
             raise ValueError(
                 f"{option} has no value; expected {option} VALUE, or {option}=VALUE where the value begins with -"
             )
+        wrong = re.fullmatch(r"argument (\S+): invalid (int|float) value: (.*)", message, re.DOTALL)
+        if wrong:
+            expected = "a whole number" if wrong[2] == "int" else "a number"
+            raise ValueError(f"{wrong[1].partition('/')[0]} is {wrong[3]}; expected {expected}")
         raise ValueError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:

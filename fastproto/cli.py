@@ -37,7 +37,7 @@ def _run(command: Callable[[], None]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         command()
-        sys.stdout.flush()
+        _flush_stdout()
     except BrokenPipeError:
         _give_up_stdout()
     except SystemExit:
@@ -46,9 +46,9 @@ def _run(command: Callable[[], None]) -> int:
         stopping.fail(error)  # ends the process where other ranks wait for it
         code, text = _explain(error)
         with suppress(OSError, ValueError):  # standard error may be closed, or have no room either
-            print(text, file=sys.stderr, flush=True)
+            _say(text)
         try:
-            sys.stdout.flush()
+            _flush_stdout()
         except (OSError, ValueError):
             _give_up_stdout()
         return code
@@ -57,6 +57,7 @@ def _run(command: Callable[[], None]) -> int:
 
 def _run_alone(command: Callable[[], None], args: Sequence[str] | None, signals: Sequence[signal.Signals]) -> int:
     """The same where this process is the command: these signals end it at once, wherever it is, and its other ranks."""
+    stopping.folder = None  # of a command that this process has run before
     if args is None:
         stopping.explain = _explain
         stopping.watch(signals)
@@ -91,6 +92,17 @@ def _sentence(error: BaseException) -> tuple[int, str]:
     if isinstance(error, ValueError | ImportError | OSError) or kind == "MisconfigurationException":
         return 2, message or kind
     return 1, f"unexpected {kind}: {message}; set FASTPROTO_TRACEBACK=1 to see where, and please report it"
+
+
+def _flush_stdout() -> None:
+    if sys.stdout is not None:  # it is None where the process was started with it closed
+        sys.stdout.flush()
+
+
+def _say(text: str) -> None:
+    """A line on standard error; ``print`` would take standard output where that is closed."""
+    if sys.stderr is not None:
+        print(text, file=sys.stderr, flush=True)
 
 
 def _give_up_stdout() -> None:
@@ -176,11 +188,13 @@ def _prototypes_parser() -> Parser:
 def _prototypes(given: dict[str, Any]) -> None:
     _check_used(given)
     t, out = given.get("t", 2.0), given.get("out")
-    picture = _picture(given)
-    _check_outputs(out, picture)
     from fastproto.prototypes import load_prototypes, load_word_vectors
+    from fastproto.prototypes.files import SUFFIXES
     from fastproto.prototypes.words import read_names
 
+    _check_output("--out", out, SUFFIXES)
+    picture = _picture(given)
+    _check_output("--picture", picture, PICTURES)
     if "measure" in given:
         found = load_prototypes(given["measure"], t=t)
     elif "words" in given:
@@ -233,20 +247,17 @@ def _picture(given: dict[str, Any]) -> Path | None:
     return out.with_suffix(".png")
 
 
-def _check_outputs(out: Path | None, picture: Path | None) -> None:
+def _check_output(option: str, path: Path | None, suffixes: Sequence[str]) -> None:
     """Find out before minutes of work that a file cannot be written."""
-    from fastproto.prototypes.files import SUFFIXES
-
-    for option, path, suffixes in (("--out", out, SUFFIXES), ("--picture", picture, PICTURES)):
-        if path is None:
-            continue
-        if path.suffix not in suffixes:
-            raise ValueError(f"{option} is {path}; expected a name that ends in {', '.join(suffixes)}")
-        if path.is_dir():
-            raise ValueError(f"{option} is {path}, a folder; expected the name of a file")
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise ValueError(f"{option} is {path} and nothing can be written in {folder}; expected another folder")
+    if path is None:
+        return
+    if path.suffix not in suffixes:
+        raise ValueError(f"{option} is {path}; expected a name that ends in {', '.join(suffixes)}")
+    if path.is_dir():
+        raise ValueError(f"{option} is {path}, a folder; expected the name of a file")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"{option} is {path} and nothing can be written in {folder}; expected another folder")
 
 
 def _estimated(given: dict[str, Any]) -> Prototypes:
@@ -263,7 +274,7 @@ def _estimated(given: dict[str, Any]) -> Prototypes:
             f"this machine has {_memory() / 2**30:.0f}: expected fewer"
         )
     _check_device(given.get("device", "cpu"))
-    return estimate_prototypes(count, dim, progress=sys.stderr.isatty(), **settings)
+    return estimate_prototypes(count, dim, progress=sys.stderr is not None and sys.stderr.isatty(), **settings)
 
 
 def _memory() -> float:
@@ -279,7 +290,7 @@ def _check_device(device: str) -> None:
 
     try:
         torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as error:  # torch's, for names and for devices that are not there
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch's, for names and for devices not there
         raise ValueError(f"--device is {device}, which is not there; expected cpu, or cuda on a GPU") from error
 
 
@@ -323,19 +334,15 @@ def _predict(options: argparse.Namespace, unread: list[Path]) -> None:
 
     from fastproto.training.checkpoints import load_classifier
 
-    try:
-        torch.empty(0, device=options.device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device is {options.device}, which is not there; expected cpu, or cuda on a GPU") from error
+    _check_device(options.device)
     classifier = load_classifier(options.checkpoint, options.device)
     if not 1 <= options.k <= len(classifier.class_names):
         raise ValueError(f"-k is {options.k}; expected 1..{len(classifier.class_names)}, the number of classes")
-    _print_any_name()
     for path in options.images:
         try:
             image = _read_image(path, classifier)
         except (ValueError, OSError) as error:
-            print("error: " + _message(error), file=sys.stderr)
+            _say("error: " + _message(error))
             unread.append(path)
             continue
         with torch.no_grad():
@@ -356,11 +363,3 @@ def _read_image(path: Path, classifier: Any) -> Any:
         raise ValueError(
             f"{path} is not a readable image ({reason(error.__cause__)}); expected a whole PNG, JPEG or the like"
         ) from error
-
-
-def _print_any_name() -> None:
-    """Escape what the encoding of standard output lacks, as on standard error: file names need not be text."""
-    from io import TextIOWrapper
-
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")

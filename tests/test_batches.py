@@ -49,6 +49,9 @@ def check(name: str, samples: int, batch_size: int, digits: DataSplits, devices:
         ("mlp", 65, 1, 1, "batches of one.*data.batch_size 3"),
         ("mlp", 129, 64, 2, "65 training samples on each of 2 devices make a last batch of one"),
         ("mlp", 3, 8, 3, "1 training samples on each of 3 devices make one batch of one.*more samples or fewer"),
+        ("mlp", 25, 1, 1, "batches of one.*data.batch_size 5"),  # 2, 3 and 4 divide 24
+        ("mlp", 25, 12, 1, "a last batch of one.*data.batch_size 11"),
+        ("mlp", 1, 2**31 - 1, 1, "one batch of one.*more samples or fewer"),
         ("mlp", 3, 2, 1, "a last batch of one.*data.batch_size 3"),
         ("mlp", 3, 2, 4, "3 training samples for 4 devices"),
     ],

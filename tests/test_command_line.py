@@ -13,6 +13,7 @@ import yaml
 
 from fastproto import cli
 from fastproto.cli import parse_train, predict, prototypes, train
+from fastproto.stopping import stopping
 from fastproto.training import TrainConfig
 from fastproto.training.config_files import config_text, read_config, run_of
 from fastproto.training.options import OPTIONS, flatten, unflatten
@@ -158,6 +159,7 @@ def test_wrong_files(content: bytes, message: str, tmp_path: Path, capsys: pytes
     [
         ({"head.dim": 10.0}, "head.dim is 10.0; expected a whole number"),
         ({"head.dim": True}, "head.dim is True; expected a whole number"),
+        ({"out": "a\0b"}, r"out is 'a\\x00b'; expected a text"),
         ({"optim.lr": "fast"}, "optim.lr is 'fast'; expected a number"),
         ({"optim.milestones": 0.5}, "optim.milestones is 0.5; expected numbers"),
         ({"model.name": None}, "model.name is None; expected a text"),
@@ -225,20 +227,44 @@ def test_the_last_line_of_defence(
     assert ("Traceback (most recent call last):" in before) == traceback and bool(before) == traceback
 
 
+def test_the_advice_is_of_this_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    monkeypatch.setattr(stopping, "folder", tmp_path)  # of a run before, in this process
+    assert predict(["/none", "x.png"]) == 2
+    assert "--resume" not in capsys.readouterr().err
+
+
 PROTOTYPES = ["--num-classes", "5", "--dim", "3"]
+
+
+def test_closed_streams(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdout", None)  # as Python starts where they are closed
+    assert prototypes([*PROTOTYPES, "--no-cache"]) == 0
+    assert predict(["/none", "x.png"]) == 2
+    assert "/none" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "stderr", None)
+    assert prototypes([*PROTOTYPES, "--no-cache"]) == 0
+    assert capsys.readouterr().out.startswith("prototypes")
+    assert predict(["/none", "x.png"]) == 2
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--num-classes", "-3", "--dim", "3"], "at least 2"),
-        (["--num-classes", "1e9", "--dim", "3"], "invalid int value: '1e9'"),
-        (["--num-classes", "10.0", "--dim", "3"], "invalid int value: '10.0'"),
+        (["--num-classes", "1e9", "--dim", "3"], "--num-classes is '1e9'; expected a whole number"),
+        (["--num-classes", "10.0", "--dim", "3"], "--num-classes is '10.0'; expected a whole number"),
         (["--num-classes", "9" * 12, "--dim", "3"], "this machine has"),
         (["--num-classes", "5", "--dim", "0"], "at least 2"),
         (["--num-classes"], "--num-classes has no value"),
         (["--num_classes", "5"], "did you mean --num-classes?"),
         ([*PROTOTYPES, "--t", "nan"], "t is nan"),
+        ([*PROTOTYPES, "--t", "two"], "--t is 'two'; expected a number"),
         ([*PROTOTYPES, "--t", "-1e-3"], "t is -0.001"),
         ([*PROTOTYPES, "--time-limit", "nan"], "time_limit is nan"),
         ([*PROTOTYPES, "--max-passes", "0"], "max_passes is 0"),
@@ -246,6 +272,8 @@ PROTOTYPES = ["--num-classes", "5", "--dim", "3"]
         ([*PROTOTYPES, "--device", "xyz"], "--device is xyz"),
         ([*PROTOTYPES, "--device", "meta"], "--device is meta"),
         ([*PROTOTYPES, "--device", "cuda:99"], "--device is cuda:99"),
+        ([*PROTOTYPES, "--device", "privateuseone"], "--device is privateuseone"),
+        ([*PROTOTYPES, "--out", ""], "--out is .; expected a name that ends in"),
         ([*PROTOTYPES, "--lr", "0.1"], "--lr has no meaning without --method sgd"),
         ([*PROTOTYPES, "--names", "x"], "--names has no meaning without --words"),
         ([*PROTOTYPES, "--method", "sgd", "--objective", "max_cosine"], "sgd minimises L_uni"),
@@ -299,9 +327,10 @@ def test_wrong_files_of_prototypes(tmp_path: Path, capsys: pytest.CaptureFixture
     ("arguments", "message"),
     [
         ([], "required: checkpoint, IMAGE"),
-        (["run", "x.png", "-k", "two"], "-k: invalid int value: 'two'"),
+        (["run", "x.png", "-k", "two"], "-k is 'two'; expected a whole number"),
         (["run", "x.png", "--devise", "cpu"], "did you mean --device?"),
         (["run", "x.png", "--device"], "--device has no value"),
+        (["run", "x.png", "--device", "meta"], "--device is meta, which is not there"),
     ],
 )
 def test_wrong_arguments_of_predict(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

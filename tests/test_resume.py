@@ -110,6 +110,15 @@ def test_what_cannot_be_done_is_refused(
     assert tree(run.parent) == before
 
 
+def test_without_best_ckpt_there_must_be_an_epoch_left(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "checkpoints" / "best.ckpt").unlink()
+    before = tree(run.parent)
+    assert resume(run, "--optim.epochs", "2") == 2
+    error = capsys.readouterr().err
+    assert "best.ckpt is not there and no epoch is left to choose one" in error and error.count("\n") == 1
+    assert tree(run.parent) == before
+
+
 def test_what_is_taken_is_used_and_recorded(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = {
         "optim.epochs": 3,

@@ -111,7 +111,8 @@ def _load(image: Image.Image) -> None:
         image.load()
         return
     with suppress(OSError, ValueError):
-        sys.stderr.flush()
+        if sys.stderr is not None:
+            sys.stderr.flush()
     try:
         kept = os.dup(2)
     except OSError:  # it is closed

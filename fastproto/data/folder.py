@@ -60,7 +60,8 @@ def load_folder(root: str | None, num_classes: int | None = None, image_size: in
     training pictures are validation. With none, 15 % are the test set and 10 % of the rest are validation. Parts
     are stratified and the same on every call. ``root/classes.tsv`` (folder<TAB>name a line) gives readable names.
 
-    Parts may have their usual other names, in any case: training; valid, validation, dev; testing, eval, evaluation.
+    Parts may have their usual other names, in any case: training; valid, validation, validate, dev; testing, tests,
+    eval, evaluation; also train_set, trainset and so on.
     Pictures in folders within a class folder belong to the class. Links are followed, each folder and file is read
     once, and a file in two parts or two classes is an error. Hidden entries (``.name``), those of file servers and
     archives (``__MACOSX``, ``@eaDir``, ...) and files with other suffixes are not read; one line on standard error (of

@@ -19,9 +19,9 @@ SYSTEM = frozenset(
     | {"system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 )
 PARTS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
+    "train": ("train", "training", "train_set", "training_set", "trainset"),
+    "val": ("val", "valid", "validation", "validate", "dev", "val_set", "validation_set", "valset"),
+    "test": ("test", "testing", "tests", "eval", "evaluation", "test_set", "testing_set", "testset"),
 }
 """Usual names, in any case, of the folders that hold a part of the data."""
 

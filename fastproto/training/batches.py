@@ -43,7 +43,10 @@ def _smallest(share: int, size: int) -> int:
 
 def _other_size(share: int, size: int) -> int | None:
     """The batch size nearest to this one that leaves no batch of one; the smaller of two."""
-    fits = [other for other in range(2, max(size, 2) + 2) if _smallest(share, other) > 1]
+    size = min(size, share)
+    # Sizes that leave one sample divide share - 1: no 64 neighbours all do.
+    near = range(max(size - 64, 2), min(size + 64, share) + 1)
+    fits = [other for other in near if _smallest(share, other) > 1]
     return min(fits, key=lambda other: (abs(other - size), other)) if fits else None
 
 

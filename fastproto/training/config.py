@@ -273,7 +273,7 @@ def _is_a(value: Any, kind: str) -> bool:
     if kind == "floats":
         return isinstance(value, list | tuple) and all(_is_a(part, "float") for part in value)
     if kind == "str":
-        return isinstance(value, str | os.PathLike) and str(value).strip() != ""
+        return isinstance(value, str | os.PathLike) and str(value).strip() != "" and "\0" not in str(value)
     if kind in ("int", "float"):
         return isinstance(value, Integral if kind == "int" else Real) and not isinstance(value, bool)
     return isinstance(value, bool) if kind == "bool" else False

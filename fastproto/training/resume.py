@@ -137,6 +137,11 @@ def open_run(config: TrainConfig) -> Resumed:
             f"{idle[0]} is {changed[idle[0]][1]} (was {changed[idle[0]][0]}) and no epoch is left to train with it: "
             f"{path} has done {done} of optim.epochs {new.optim.epochs}; expected more --optim.epochs"
         )
+    if new.optim.epochs == done and not (path.parent / "best.ckpt").is_file():
+        raise ValueError(
+            f"{path.parent / 'best.ckpt'} is not there and no epoch is left to choose one: {path} has done {done} of "
+            f"optim.epochs {new.optim.epochs}; expected more --optim.epochs, or best.ckpt restored"
+        )
     _check_folder(new, run)
     found = Resumed(path, run, content, changed, done)
     MetricsFile(run / "metrics.csv", found.step)  # reads it, and raises where it is damaged
