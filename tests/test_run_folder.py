@@ -60,7 +60,8 @@ def test_a_start_that_was_killed_is_begun_again(tmp_path: Path) -> None:
     with RunFolder(config(None, run)) as place:
         assert place.config.resume is None and place.config.out == str(run)
         assert place.claim() == run
-    assert sorted(file.name for file in run.iterdir()) == ["notes.txt", "versions.json"]
+    # killed here, it can be resumed again: its settings and its facts are still there
+    assert sorted(file.name for file in run.iterdir()) == ["config.yaml", "notes.txt", "versions.json"]
     begun(run, *left)
     assert claim(run) == run and not (run / "metrics.csv").exists()
     # killed between its first two checkpoints: the one that is there holds the same

@@ -132,6 +132,8 @@ class RunFolder:
             folder = out or run_of(find_checkpoint(config.resume))
         elif out is None:
             folder, self.lock = _first_free(config.name or config.data.name)
+        elif not str(config.out).strip():
+            raise ValueError("out is empty; expected a folder for the run")
         else:
             folder, self.lock = out, _claim_new(out)
         for place in (folder, *(folder / name for name in FOLDERS)):
@@ -244,13 +246,15 @@ def _facts(folder: Path) -> dict[str, Any] | None:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Remove what an unfinished start has written, the facts last: a process that is killed here changes nothing."""
+    """Remove what an unfinished start has written, but not its facts and settings.
+
+    They are replaced later: a process that is killed in between can be resumed as before.
+    """
     if _facts(folder) is None:
         return
     for name in FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("metrics.csv", "config.yaml"):
-        (folder / name).unlink(missing_ok=True)
+    (folder / "metrics.csv").unlink(missing_ok=True)
 
 
 def _first_free(name: str) -> tuple[Path, Lock]:
