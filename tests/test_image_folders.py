@@ -153,7 +153,6 @@ def test_one_name_in_two_encodings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "held_out",
     ["val", "valid", "Validation", "dev", "VAL", "TEST", "testing", "eval", "Evaluation", "test_set", "validate"],
-    ["val", "valid", "Validation", "dev", "VAL", "TEST", "testing", "eval", "Evaluation", "test_set", "validate"],
 )
 @pytest.mark.parametrize("train", ["train", "Training", "train_set"])
 def test_usual_names_of_parts(train: str, held_out: str, tmp_path: Path) -> None:
