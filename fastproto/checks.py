@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
+from collections.abc import Iterator
 from numbers import Real
 from typing import Any
 
@@ -271,3 +272,17 @@ def recording() -> bool:
 def tracing() -> bool:
     """Whether torch.jit.trace is recording: shapes are then tensors, and comparing them is warned about."""
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
+@contextlib.contextmanager
+def not_traced() -> Iterator[None]:
+    """What runs inside is no part of the graph that torch.jit.trace records, if it records one."""
+    state = torch._C._get_tracing_state()
+    if state is None:
+        yield
+        return
+    torch._C._set_tracing_state(None)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)

@@ -66,7 +66,6 @@ class PrototypeHead(GuardedState):
     """
 
     prototypes: Tensor
-    assignment: Tensor
     class_means: Tensor
     prices: Tensor
     updates: Tensor
@@ -293,7 +292,7 @@ class PrototypeHead(GuardedState):
     def _label_of_row(self) -> Tensor:
         """A⁻¹ [C]: numbers in 0..C-1 whatever the assignment is; on the CPU one that is no permutation is an error."""
         if torch.compiler.is_compiling() or recording():
-            return torch.argsort(self.assignment)
+            return torch.argsort(self._permutation())
         count, device = self.num_classes, self.assignment.device
         if device.type == "cpu" and self._inverse is not None and torch.equal(self._inverse[0], self.assignment):
             return self._inverse[1]
@@ -312,7 +311,7 @@ class PrototypeHead(GuardedState):
     def weight_by_label(self) -> Tensor:
         """W[A] [C, D]: row y is the prototype of label y; the weight of an ``nn.Linear`` without bias, for export."""
         self._sound()
-        return self.prototypes[self.assignment]
+        return self.prototypes[self._permutation()]
 
     @torch.no_grad()
     def reassign(self, *, class_means: Tensor | None = None) -> Assignment:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastproto.checks import check_finite, check_permutation, check_unit_rows
+from fastproto.checks import check_finite, check_permutation, check_unit_rows, not_traced, recording
 from fastproto.exact import NAMES, ExactBuffers, readable
+from fastproto.operators import register
 
 
 class GuardedState(nn.Module):
@@ -22,6 +23,7 @@ class GuardedState(nn.Module):
     """
 
     num_classes: int
+    assignment: Tensor
 
     _exact: ExactBuffers
 
@@ -47,14 +49,18 @@ class GuardedState(nn.Module):
         ``counted_only``: look for the writes that cost nothing to find, and never wait for the device.
         """
         exact = self._exact
-        if torch.compiler.is_compiling() or not exact.source():
+        # export looks at the state before it records: what it finds then is in the graph for good
+        if torch.compiler.is_dynamo_compiling() or not exact.source():
             return
         if counted_only and exact.unwritten(self._buffers):
             return
         buffers = self._exact_buffers()
-        if readable(buffers) and not exact.untouched(self._buffers):
-            with torch.no_grad():
-                self._buffers.update(exact.restore(buffers))
+        if not readable(buffers):
+            return
+        with torch.no_grad(), not_traced():
+            if exact.untouched(self._buffers):
+                return
+            self._buffers.update(exact.restore(buffers))
             updates = self._buffers.get("updates")
             if updates is not None and updates.is_floating_point():  # a mean that was put in its place
                 self._buffers["updates"] = updates.long()
@@ -72,6 +78,17 @@ class GuardedState(nn.Module):
         if readable(buffers):
             check_permutation("assignment", buffers["assignment"], self.num_classes)
             self._exact.keep(buffers)
+
+    def _permutation(self) -> Tensor:
+        """The assignment; in a compiled step, which cannot undo what averaging wrote, at least a permutation.
+
+        Raises:
+            ValueError: in a compiled step on the CPU, one that is none.
+        """
+        if not torch.compiler.is_compiling() or recording():
+            return self.assignment
+        found: Tensor = _checked_permutation(self.assignment)
+        return found
 
     def train(self, mode: bool = True) -> GuardedState:
         self.settle()
@@ -201,3 +218,16 @@ def _check(name: str, key: str, value: Tensor) -> None:
         check_permutation(key, value, len(value))
     elif value.is_floating_point():
         check_finite(key, value)
+
+
+def _as_checked(assignment: Tensor) -> Tensor:
+    """A copy; a GPU would have to be waited for, and is not looked at."""
+    if assignment.device.type == "cpu":
+        try:
+            check_permutation("assignment", assignment, len(assignment))
+        except ValueError as error:
+            raise ValueError(f"{error}; after an average of weights call eval() before the compiled model") from None
+    return assignment.clone()
+
+
+_checked_permutation = register("checked_permutation", _as_checked, torch.empty_like)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import swa_utils
 
 from fastproto import PrototypeHead
 from fastproto.baselines import FixedSoftmaxHead, LinearHead, SoftmaxHead
@@ -75,3 +76,31 @@ def test_a_trace_holds_no_constants_of_the_batch_it_was_made_with() -> None:
     assert torch.equal(traced.predict(x), head.predict(x))
     linear = HEADS["linear"]()
     assert torch.equal(torch.jit.trace_module(linear, {"predict": torch.zeros(2, 5)}).predict(x), linear.predict(x))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_graphs_of_an_average_give_the_newest_labels_or_an_error() -> None:
+    newest = nn.Sequential(PrototypeHead(20, 5, prototypes=unit_rows(20, 5)))
+    average = swa_utils.AveragedModel(newest, use_buffers=True).eval()
+    head, kept = newest[0], average.module[0]
+    x = torch.randn(50, 5)
+    compiled = torch.compile(lambda x: (kept.predict(x), kept.logits(x)), backend="aot_eager", fullgraph=True)
+
+    def renewed() -> Tensor:
+        head.class_means.normal_()
+        head.reassign()
+        average.update_parameters(newest)
+        labels: Tensor = head.predict(x)
+        return labels
+
+    renewed()
+    labels = renewed()
+    with torch.no_grad():
+        with pytest.raises(ValueError, match=r"more than once.*call eval\(\) before the compiled model"):
+            compiled(x)
+        average.eval()
+        assert torch.equal(compiled(x)[0], labels) and torch.equal(compiled(x)[1], head.logits(x))
+        labels = renewed()
+        traced = torch.jit.trace_module(kept, {"predict": torch.zeros(1, 5)})
+        assert torch.equal(traced.predict(x), labels) and torch.equal(kept.assignment, head.assignment)

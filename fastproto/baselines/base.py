@@ -146,7 +146,6 @@ class StaticHead(GuardedState, CosineHead):
     """
 
     prototypes: Tensor
-    assignment: Tensor
 
     def __init__(
         self, prototypes: Tensor, *, assignment: Tensor | None = None, scale: float = 1.0, reduction: str = "mean"
@@ -161,7 +160,7 @@ class StaticHead(GuardedState, CosineHead):
     def weight_by_label(self) -> Tensor:
         """W[A] [C, D]: row y is the prototype of label y."""
         self._sound()
-        return self.prototypes[self.assignment]
+        return self.prototypes[self._permutation()]
 
     def directions(self) -> Tensor:
         """The same: its rows are unit already."""
