@@ -131,7 +131,10 @@ def _train(args: list[str]) -> None:
     config = parse_train(args)
     from fastproto.training import fit
 
-    result = fit(config)
+    try:
+        result = fit(config)
+    except BrokenPipeError as error:  # of standard error, where notes and the progress bar go: the run is not done
+        raise OSError("nobody reads standard error any more; expected a reader until the run ends") from error
     if int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0:
         print(f"validation accuracy {100 * result.validation_accuracy:.2f} % (the checkpoint was chosen on it)")
         print(f"test accuracy       {100 * result.test_accuracy:.2f} %, top-5 {100 * result.test_accuracy_top5:.2f} %")
@@ -342,8 +345,8 @@ def _predict(options: argparse.Namespace, unread: list[Path]) -> None:
         try:
             image = _read_image(path, classifier)
         except (ValueError, OSError) as error:
-            _say("error: " + _message(error))
             unread.append(path)
+            _say("error: " + _message(error))
             continue
         with torch.no_grad():
             features = classifier(image[None].to(options.device))

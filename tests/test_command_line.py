@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from fastproto import cli
 from fastproto.cli import parse_train, predict, prototypes, train
@@ -235,6 +237,27 @@ def test_the_advice_is_of_this_command(
     monkeypatch.setattr(stopping, "folder", tmp_path)  # of a run before, in this process
     assert predict(["/none", "x.png"]) == 2
     assert "--resume" not in capsys.readouterr().err
+
+
+class NoReader(io.StringIO):
+    """A pipe whose other end is closed."""
+
+    def write(self, text: str, /) -> int:
+        raise BrokenPipeError
+
+
+def test_nobody_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(9):
+            Image.new("L", (8, 8), i).save(tmp_path / name / f"{i}.png")
+    (tmp_path / "notes.txt").touch()
+    monkeypatch.setattr(sys, "stderr", NoReader())
+    # its note of what is not used cannot be written: the run has not been done, so it must not end with 0
+    assert train(["--data", "image-folder", "--data.root", str(tmp_path), "--out", str(tmp_path / "run")]) == 2
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(sys, "stdout", NoReader())
+    assert prototypes([*PROTOTYPES, "--no-cache"]) == 0  # as with | head
 
 
 PROTOTYPES = ["--num-classes", "5", "--dim", "3"]
