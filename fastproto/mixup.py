@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +29,11 @@ def check_share(lam: Any, labels: Tensor, flag: Tensor | None) -> tuple[Share, S
         TypeError, ValueError: another type, dtype or shape; where values are looked at also NaN or outside [0, 1].
     """
     if not isinstance(lam, Tensor):
+        if isinstance(lam, (Sequence, np.ndarray)) and not isinstance(lam, str):
+            raise TypeError(
+                f"lam is a {type(lam).__name__}; expected a number or a tensor of shares in [0, 1], one for each "
+                "sample: pass torch.as_tensor(lam)"
+            )
         number = real("lam", lam)
         if not 0 <= number <= 1:
             raise ValueError(f"lam is {number}; expected a share in [0, 1]")

@@ -156,21 +156,20 @@ class GuardedState(nn.Module):
         self._exact.keep(buffers)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Float buffers are read as float32."""
+        """Float buffers are read as float32, parameters as plain tensors."""
         self.settle()
         errors: list[str] = args[-1]
         try:
             # the assignment first: of a mean of several heads' states it tells what is wrong
             for name, own in sorted(self.named_buffers(recurse=False), key=lambda item: item[0] != "assignment"):
                 key = prefix + name
-                if key not in state_dict or state_dict[key].shape != own.shape:
-                    continue  # torch itself reports what is missing and what has another size
-                value = state_dict[key]
+                value = state_dict.get(key)
+                if not isinstance(value, Tensor) or value.shape != own.shape:
+                    continue  # torch itself reports what is missing, no tensor, or of another size
                 _check_kind(key, value, own.dtype)
                 if value.device.type != "meta":
                     _check(name, key, value)
-                if value.dtype != own.dtype:
-                    state_dict[key] = value.to(own.dtype)
+                state_dict[key] = value.detach().to(own.dtype)  # assigned as a parameter it would be no buffer
         except ValueError as error:
             errors.append(str(error))
             return

@@ -315,3 +315,17 @@ def test_empty_memory_is_no_state() -> None:
     state = model()[1].state_dict()
     head.load_state_dict(state)
     assert head.predict(torch.randn(3, 5)).max() < 20
+
+
+def test_a_state_of_parameters_is_assigned_as_buffers() -> None:
+    source, into = PrototypeHead(20, 5, prototypes=unit_rows(20, 5)), PrototypeHead(20, 5, prototypes=unit_rows(20, 5))
+    state = {
+        name: nn.Parameter(value, requires_grad=value.is_floating_point())
+        for name, value in source.state_dict().items()
+    }
+    into.load_state_dict(state, assign=True)
+    assert not list(into.parameters()) and not into.prototypes.requires_grad
+    assert torch.equal(into.assignment, source.assignment)
+    with pytest.raises(RuntimeError, match="prototypes"):
+        into.load_state_dict(source.state_dict() | {"prototypes": source.prototypes.numpy()})
+    assert torch.equal(into.predict(torch.ones(3, 5)), source.predict(torch.ones(3, 5)))

@@ -96,6 +96,9 @@ def test_bad_shares_are_refused_by_name(name: str, training: bool) -> None:
     made = HEADS[name](10, 4).train(training)
     x, a, b = batch()
     before = {key: value.clone() for key, value in made.state_dict().items()}
+    for shares in ([0.5] * 8, torch.rand(8).numpy()):
+        with pytest.raises(TypeError, match=r"^lam is a (list|ndarray); .* pass torch.as_tensor\(lam\)"):
+            made(x, a, labels2=b, lam=shares)
     for lam in BAD_SHARES:
         with pytest.raises((TypeError, ValueError), match=r"^lam "):
             made(x, a, labels2=b, lam=lam)
