@@ -58,7 +58,7 @@ def test_a_signal_ends_with_a_sentence_and_its_code(number: signal.Signals, word
 
 def test_a_signal_after_the_last_word_changes_nothing() -> None:
     code = """
-import os, signal, sys
+import os, signal
 from fastproto.stopping import stopping
 class Late:
     def __del__(self):  # when Python takes itself apart
@@ -66,7 +66,7 @@ class Late:
         os.kill(os.getpid(), signal.SIGTERM)
         os.write(1, b"late")
 stopping.watch()
-sys.late = Late()
+_late = Late()  # names with an underscore go first, when os is still there
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "late", "")
