@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
-import multiprocessing
 import os
 import select
 import shlex
@@ -203,7 +202,8 @@ class Stopping:
                 time.sleep(60)
         if sentence is not None and self._may_speak():
             say(sentence)
-        for worker in multiprocessing.active_children():
+        workers = sys.modules.get("multiprocessing")  # imported where there are any; another thread may be importing
+        for worker in workers.active_children() if workers is not None else []:
             worker.kill()
         self.kill_children()
         remove_own_temporaries()
