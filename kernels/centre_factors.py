@@ -42,7 +42,9 @@ def _places(first, M, C, ROWS: tl.constexpr):
 @triton.jit
 def _load(left_ptr, right_ptr, norms_ptr, o_m, m_m, column, D, BLOCK_D: tl.constexpr):
     """Columns column.. of x or y in float64 [ROWS, BLOCK_D], zeros outside; the columns and which of them exist."""
-    left, right = m_m & (tl.program_id(2) == 0), m_m & (tl.program_id(2) == 1)
+    # compared as a block: the interpreter of Triton 3.9 makes integers of a scalar that a comparison gave
+    side = tl.program_id(2) + tl.zeros_like(o_m)
+    left, right = m_m & (side == 0), m_m & (side == 1)
     o_d = column + tl.arange(0, BLOCK_D)
     at, m_d = o_m[:, None] * D + o_d[None, :], o_d < D
     x = tl.load(left_ptr + at, mask=left[:, None] & m_d[None, :], other=0.0).to(tl.float64)

@@ -96,7 +96,7 @@ def _update_class_means_kernel(
         count = tl.where(head, 0, count) + good.to(tl.int32)
         store_rows(means_ptr, label, column, D, mean, known & tail & began, BLOCK_D)
         # the end of a segment that began in an earlier walk, or what goes on in the next one
-        left = tl.where(tail, began == 0, step == steps - 1) & known
+        left = tl.where(tail, began == 0, position + 1 == (walk + 1) * steps) & known
         slot = 2 * walk + tl.where(tail, 0, 1)
         store_rows(parts_ptr, slot, column, D, mean, left, BLOCK_D)
         tl.store(counts_ptr + slot, count, mask=left)
@@ -128,13 +128,13 @@ def _join_parts_kernel(
     """Program w: the segment that began in an earlier walk and ends in walk w + 1, if there is one."""
     walk = tl.program_id(0).to(tl.int64) + 1
     o_d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
-    m_d = o_d < D
     label = tl.load(sorted_ptr + walk * steps)
     goes_on = (label < C) & (tl.load(sorted_ptr + walk * steps - 1) == label)
     beyond = (walk + 1) * steps
     ends = goes_on & (tl.load(sorted_ptr + beyond, mask=beyond < B, other=-1) != label)
+    m_d = o_d < tl.where(ends, D, 0)
     behind = tl.load(counts_ptr + 2 * walk, mask=ends, other=0)
-    mean = tl.load(parts_ptr + 2 * walk * D + o_d, mask=m_d & ends, other=0.0)
+    mean = tl.load(parts_ptr + 2 * walk * D + o_d, mask=m_d, other=0.0)
     first, more = walk, ends
     while more:
         first -= BLOCK_W
@@ -147,7 +147,7 @@ def _join_parts_kernel(
         behind += tl.sum(count, 0)
         # float32 ends at 2^-149: what lies farther back has no weight
         more = (tl.min(mine.to(tl.int32), 0) == 1) & (behind.to(tl.float32) * log2_momentum > -150)
-    tl.store(means_ptr + label.to(tl.int64) * D + o_d, mean, mask=m_d & ends)
+    tl.store(means_ptr + label.to(tl.int64) * D + o_d, mean, mask=m_d)
 
 
 def update_class_means_(
