@@ -32,3 +32,5 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:Conversion of an array with ndim > 0:DeprecationWarning")
     # pictures: older matplotlib calls names that pyparsing has since renamed
     config.addinivalue_line("filterwarnings", "ignore:'[a-zA-Z]+' (argument is )?deprecated[, ]:DeprecationWarning")
+    # torch.compile: what it says on Python 3.13.0 alone
+    config.addinivalue_line("filterwarnings", "ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
