@@ -228,8 +228,8 @@ def kill_one(number: int, seed: int, seconds: float, whole: Path, tally: Tally) 
             process.kill()
             process.join()
             kinds.append("time" if mark is None else mark[0])
-            if process.exitcode == 0:
-                kinds[-1] = "too late"
+            if process.exitcode == 0:  # too late: draw again
+                return kill_one(number, seed + 1, seconds, whole, tally)
         if "Traceback" in said(folder):
             faults.append(f"a traceback: {said(folder)[-500:]}")
         tally.add(" then ".join(kinds), faults + finish(folder, whole))
@@ -315,9 +315,9 @@ def rank_one(number: int, seed: int, seconds: float, tally: Tally) -> None:
             ended_at(process, time.monotonic() + chance.uniform(0, 0.5 * seconds))
         pids = session(process.pid)
         faults, began = [], time.monotonic()
-        if len(pids) < 2:
-            tally.add("too late", [])
-            return
+        if len(pids) < 2:  # too late: draw again
+            process.wait()
+            return rank_one(number, seed + 1, seconds, tally)
         target = process.pid if rank == 0 else next(pid for pid in pids if pid != process.pid)
         os.kill(target, which)
         while (left := session(process.pid)) and time.monotonic() - began < WITHIN:
