@@ -259,9 +259,14 @@ def refuse_double_backward() -> None:
         )
 
 
+def default_device() -> torch.device:
+    """Where tensors are made; torch's own function raises in torch 2.9 once the default has been set back to None."""
+    return torch.empty(0).device
+
+
 def default_cpu() -> contextlib.AbstractContextManager[object]:
     """Tensors that are made without a device come on the CPU, whatever torch.set_default_device says."""
-    return contextlib.nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
+    return contextlib.nullcontext() if default_device().type == "cpu" else torch.device("cpu")
 
 
 def recording() -> bool:

@@ -12,7 +12,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastproto.assignment import Alignment, Assignment, align, assign, in_background
-from fastproto.checks import check_classes, check_momentum, check_permutation, check_seed, check_width, recording
+from fastproto.checks import (
+    check_classes,
+    check_momentum,
+    check_permutation,
+    check_seed,
+    check_width,
+    default_device,
+    recording,
+)
 from fastproto.flags import BAD_ASSIGNMENT, NOT_FINITE, new_flag, raise_bits, take
 from fastproto.ipm import check_ipm, ipm_per_sample
 from fastproto.means import move_means_
@@ -107,7 +115,7 @@ class PrototypeHead(GuardedState):
             start = nn.functional.normalize(start, dim=1)
         else:
             start = ask_for_large_pages(torch.zeros(num_classes, dim, device="cpu", dtype=torch.float32))
-        device = torch.get_default_device()
+        device = default_device()
         vectors = prepare_prototypes(
             prototypes, num_classes, dim, lambda: estimate_prototypes(num_classes, dim, seed=seed).vectors
         )
@@ -419,7 +427,7 @@ def prepare_prototypes(
 
     On the meta device nothing is made: a checkpoint will bring them.
     """
-    device = torch.get_default_device()
+    device = default_device()
     if given is not None:
         return check_shape(given, num_classes, dim).float().clone().to(device)
     if device.type == "meta":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastproto.checks import check_classes, check_finite, check_matrix
+from fastproto.checks import check_classes, check_finite, check_matrix, default_device
 from fastproto.head import PrototypeHead
 
 
@@ -39,7 +39,7 @@ class TrainedPrototypesHead(PrototypeHead):
         sync_class_means: bool = True,
         seed: int = 0,
     ) -> None:
-        if weights is None and torch.get_default_device().type != "meta":
+        if weights is None and default_device().type != "meta":
             raise ValueError("weights is None; expected the [C, D] weights of a trained softmax classifier")
         num_classes, dim = check_classes(num_classes, dim)
         super().__init__(

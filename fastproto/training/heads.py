@@ -19,6 +19,7 @@ from fastproto.baselines import (
     SoftmaxUniformHead,
     TrainedPrototypesHead,
 )
+from fastproto.checks import default_device
 from fastproto.head import PrototypeHead
 from fastproto.prototypes import check_shape, load_prototypes, load_word_vectors
 from fastproto.training.config import HEADS, HeadConfig
@@ -35,7 +36,7 @@ def build_head(config: HeadConfig, class_names: ClassNames, seed: int) -> Head:
     Raises:
         ValueError, FileNotFoundError: a file or a dimension that does not fit, or a file that is missing.
     """
-    files = _Files() if torch.get_default_device().type == "meta" else _read_files(config, class_names)
+    files = _Files() if default_device().type == "meta" else _read_files(config, class_names)
     count, dim, reduction = len(class_names), config.dim, config.reduction
     ours: dict[str, Any] = {"momentum": config.momentum, "loss": config.loss, "means": config.means}
     ours |= {"reduction": reduction, "sync_class_means": config.sync_class_means, "seed": seed}
