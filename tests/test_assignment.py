@@ -25,7 +25,8 @@ def check(found: Assignment, scores: Tensor) -> None:
     size = len(scores)
     assert sorted(found.permutation.tolist()) == list(range(size))
     span = max(best - float(scores.mean(1).sum()), 1e-12)
-    assert found.objective == pytest.approx(best, abs=1e-9 * span)
+    # where all permutations are equally good the sums of two of them differ by rounding
+    assert found.objective == pytest.approx(best, abs=max(1e-9 * span, found.rounding_floor))
     gap = float(reference.duality_gap(scores, found.permutation, found.prices.double()))
     assert gap == pytest.approx(found.gap, abs=found.rounding_floor)
     assert found.certified and found.gap <= 1e-6 * size * float(scores.std(correction=0)) + found.rounding_floor

@@ -66,6 +66,7 @@ def test_a_run_and_its_folder(finished: RunResult) -> None:
         assert (result.folder / name).stat().st_size > 0
     assert column(result.folder, "test/accuracy_top1") == [pytest.approx(result.test_accuracy)]
     assert "test/accuracy_top1" in rows(result.folder)[-1]
+    assert not torch.are_deterministic_algorithms_enabled()  # as before the run
     assert max(column(result.folder, "val/accuracy_top1")) == pytest.approx(result.validation_accuracy)
     assert column(result.folder, "train/loss")[-1] < column(result.folder, "train/loss")[0]
     assert column(result.folder, "assignment/certified") == [1.0]

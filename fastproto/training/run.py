@@ -109,7 +109,7 @@ def fit(config: TrainConfig) -> RunResult:
     """
     config.check()
     follow_rank_0()
-    with _quiet(), RunFolder(config) as place:
+    with _quiet(), _determinism_kept(), RunFolder(config) as place:
         return _fit_quietly(place)
 
 
@@ -316,3 +316,13 @@ def _quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+@contextmanager
+def _determinism_kept() -> Iterator[None]:
+    """Lightning sets torch's deterministic algorithms for the whole process: what follows a run has them as before."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
