@@ -21,6 +21,8 @@ triton = pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton's compiler runs on Linux")
 SHARED_KIB = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 PRODUCTS = ("gaussian_potential", "top_scores", "row_maxima", "log_sum_exp")
+# Bytes of stack. Tile sizes are chosen by what Triton 3.6 to 3.8 make of them; others spill a few registers in some.
+STACK = 0 if (3, 6) <= tuple(map(int, triton.__version__.split(".")[:2])) <= (3, 8) else 32
 TENSOR_CORES = {80: "mma", 86: "mma", 89: "mma", 90: "wgmma", 100: "tcgen05", 120: "mma"}
 
 
@@ -34,8 +36,8 @@ def inspect(root: Path, *arguments: str) -> list[dict[str, Any]]:
 
 def check(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        assert row["problems"] == [], row
-        assert row["spills"] == row["stack"] == 0 and row["registers"] >= 16
+        assert [problem for problem in row["problems"] if not (STACK and problem.startswith("spills"))] == [], row
+        assert row["stack"] <= STACK and (STACK or row["spills"] == 0) and row["registers"] >= 16, row
         assert row["shared_kib"] <= SHARED_KIB[row["sm"]]
         assert row["loads16"] > 0 and row["floor_ms"] > 0
         if row["kernel"] in PRODUCTS:
@@ -48,9 +50,6 @@ def test_hopper_at_every_dimension(root: Path) -> None:
     check(rows)
 
 
-@pytest.mark.skipif(
-    tuple(map(int, triton.__version__.split(".")[:2])) < (3, 6), reason="Triton 3.5 spills two registers in centre_rows"
-)
 def test_every_chip_and_kernel_at_the_widest(root: Path) -> None:
     rows = inspect(root, "--dim", "512", "--variant", "weighted bf16", "medium bf16", "two fp16", "fp32")
     assert len(rows) == 39 and len({row["kernel"] for row in rows}) == 11
@@ -63,7 +62,7 @@ def test_every_chip_and_kernel_at_the_widest(root: Path) -> None:
     loader.exec_module(module)
     head, *lines = module.table(rows).splitlines()
     assert head.split()[:4] == ["kernel", "variant", "sm", "D"]
-    assert len(lines) == 39 and all(line.rstrip().endswith("none") for line in lines)
+    assert len(lines) == 39 and all(line.rstrip().endswith("none") for line in lines if "spills (" not in line)
 
 
 def test_chips_with_less_shared_memory(root: Path) -> None:
