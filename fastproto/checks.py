@@ -271,7 +271,8 @@ def default_cpu() -> contextlib.AbstractContextManager[object]:
 
 def recording() -> bool:
     """Whether torch.export or torch.jit.trace is recording: a graph for other batches, which must not hold values."""
-    return torch.compiler.is_exporting() or tracing()
+    # the flag itself: the compiler of torch 2.9 takes is_exporting() for true in every graph
+    return torch.compiler._is_exporting_flag or tracing()
 
 
 def tracing() -> bool:
