@@ -31,7 +31,7 @@ KERNELS = {  # op that runs on Triton -> (its module, its function)
     "assign": ("fastproto_kernels.top_scores", "top_scores"),  # the lists and the proof; what belongs to it:
     "centre_factors": ("fastproto_kernels.centre_factors", "centre_factors"),
     "best_listed": ("fastproto_kernels.best_listed", "best_listed"),
-    "sinkhorn_sweep": ("fastproto_kernels.sinkhorn", "sinkhorn_sweep"),
+    "sinkhorn_sweep": ("fastproto_kernels.log_sum_exp", "sinkhorn_sweep"),
 }
 # ops with row loops for the processor
 COMPILED = ("ipm_loss", "update_class_means_", "head_step_", "nearest_prototypes", "assign")
@@ -195,4 +195,4 @@ def _interpreted() -> bool:
     """Whether the kernels run (or, not yet imported, will run) under Triton's interpreter."""
     if os.environ.get("TRITON_INTERPRET") != "1":
         return False
-    return type(importlib.import_module("fastproto_kernels.common").load_tile).__name__ == "InterpretedFunction"
+    return type(importlib.import_module("fastproto_kernels.lib.common").load_tile).__name__ == "InterpretedFunction"

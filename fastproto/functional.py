@@ -4,12 +4,12 @@ Opaque steps are registered operators (``torch.ops.fastproto.*``), worn by thin 
 the gradient in the forward pass.
 """
 
-from fastproto.flags import check_batches
-from fastproto.ipm import ipm_loss
-from fastproto.means import update_class_means, update_class_means_
-from fastproto.nearest import nearest_prototypes
-from fastproto.potential import gaussian_potential
-from fastproto.uniformity import uniformity_loss
+from fastproto.ops.gaussian_potential import gaussian_potential
+from fastproto.ops.ipm_loss import ipm_loss
+from fastproto.ops.nearest_prototypes import nearest_prototypes
+from fastproto.ops.uniformity_loss import uniformity_loss
+from fastproto.ops.update_class_means import update_class_means, update_class_means_
+from fastproto.support.error_flags import check_batches
 
 __all__ = [
     "check_batches",

@@ -12,7 +12,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastproto.assignment import Alignment, Assignment, align, assign, in_background
-from fastproto.checks import (
+from fastproto.cpu.huge_pages import ask_for_large_pages
+from fastproto.ops.head_step import head_step_
+from fastproto.ops.ipm_loss import check_ipm, ipm_per_sample
+from fastproto.ops.mixup import check_share, check_two_labels, larger, mixed
+from fastproto.ops.nearest_prototypes import nearest
+from fastproto.ops.update_class_means import move_means_
+from fastproto.prototypes import Prototypes, check_shape, estimate_prototypes
+from fastproto.support.checks import (
     check_classes,
     check_momentum,
     check_permutation,
@@ -21,17 +28,10 @@ from fastproto.checks import (
     default_device,
     recording,
 )
-from fastproto.flags import BAD_ASSIGNMENT, NOT_FINITE, new_flag, raise_bits, take
-from fastproto.ipm import check_ipm, ipm_per_sample
-from fastproto.means import move_means_
-from fastproto.mixup import check_share, check_two_labels, larger, mixed
-from fastproto.nearest import nearest
-from fastproto.normalise import normalise, unit
-from fastproto.pages import ask_for_large_pages
-from fastproto.prototypes import Prototypes, check_shape, estimate_prototypes
-from fastproto.ranks import Gathering, all_counts, from_rank_0, in_process_group, rank_0_says
-from fastproto.state import GuardedState
-from fastproto.step import head_step_
+from fastproto.support.distributed import Gathering, all_counts, from_rank_0, in_process_group, rank_0_says
+from fastproto.support.error_flags import BAD_ASSIGNMENT, NOT_FINITE, new_flag, raise_bits, take
+from fastproto.support.guarded_module import GuardedState
+from fastproto.support.row_norms import normalise, unit
 
 OFFICIAL_MOMENTUM = 0.95  # the authors' q ← 1.9 q + 0.1 z, then normalised: the direction of 0.95 q + 0.05 z
 Found = Assignment | Alignment
@@ -78,7 +78,7 @@ class PrototypeHead(GuardedState):
     prices: Tensor
     updates: Tensor
     skipped: Tensor
-    flag: Tensor  # int32 [1], bits of fastproto.flags
+    flag: Tensor  # int32 [1], bits of fastproto.support.error_flags
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .common import next_power_of_2
+from .lib.common import next_power_of_2
 
 WIDEST = 512  # numbers of a row at a time
 

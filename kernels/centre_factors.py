@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .common import next_power_of_2
+from .lib.common import next_power_of_2
 
 ROWS, BLOCK_D = 16, 128  # of a block: 16 float64 numbers a thread, whole lines of memory
 MAX_PARTS = 128  # of the rows of a mean

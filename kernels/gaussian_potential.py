@@ -27,10 +27,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .common import ROW_PAD, load_tile, next_power_of_2, part_of_sweep
-from .operands import prepare_operand
-from .rounding import LARGEST_T, correct_pull_, error_of_points
-from .tiles import FLOAT16_SHIFT, Tile, chip_family, operands_for, parts_of_sweep, promised_at, tile_for, width_of
+from .lib.common import ROW_PAD, load_tile, next_power_of_2, part_of_sweep
+from .lib.operands import prepare_operand
+from .lib.rounding import LARGEST_T, correct_pull_, error_of_points
+from .lib.tile_sizes import (
+    FLOAT16_SHIFT,
+    Tile,
+    chip_family,
+    operands_for,
+    parts_of_sweep,
+    promised_at,
+    tile_for,
+    width_of,
+)
 
 LOG2_E = 1.4426950408889634
 _PAD = tl.constexpr(ROW_PAD)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .ipm_loss import LOSS_FACTOR, ipm_loss
-from .rows import WIDEST
+from .lib.row_blocks import WIDEST
 from .update_class_means import update_class_means_, walk_batch
 
 

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .rows import count_skipped, inverse_norm, load_rows, raise_flag, row_block, store_rows
+from .lib.row_blocks import count_skipped, inverse_norm, load_rows, raise_flag, row_block, store_rows
 
 
 @triton.jit

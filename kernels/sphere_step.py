@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .common import next_power_of_2
+from .lib.common import next_power_of_2
 
 
 @triton.jit

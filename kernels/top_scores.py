@@ -17,9 +17,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .common import next_power_of_2, part_of_sweep
-from .scores import as_float32, load_points, score_tile, sweep
-from .tiles import Tile
+from .lib.common import next_power_of_2, part_of_sweep
+from .lib.score_tiles import as_float32, load_points, score_tile, sweep
+from .lib.tile_sizes import Tile
 
 MAX_K = 32  # 64-bit keys of more would take the registers of the tile of scores
 MAX_PARTS = 256  # parts_of_sweep gives at most 132 here; 8192 keys of a row are 64 registers of each of 256 threads
@@ -130,8 +130,7 @@ def top_scores(
 
     float32, bfloat16 or float16 rows of length up to 1; prices [C], finite. Among equal scores the lowest index comes
     first; a row with NaN has scores -inf. With ``floor`` [M], places of scores below it hold -inf and index -1: most
-    rows of a sweep for proof then keep one score or two, and it costs what row_maxima does. ``tile`` and ``parts``
-    replace the sizes that ship.
+    rows of a sweep for proof then keep one score or two. ``tile`` and ``parts`` replace the sizes that ship.
     """
     m, c = points.shape[0], others.shape[0]
     if not 1 <= k <= min(c, MAX_K):

@@ -25,9 +25,9 @@ import triton.language as tl
 from torch import Tensor
 
 from .batch_order import batch_order
-from .common import next_power_of_2
 from .ipm_loss import loss_and_slope, prototype_of
-from .rows import count_skipped, inverse_norm, load_rows, raise_flag, row_block, store_rows
+from .lib.common import next_power_of_2
+from .lib.row_blocks import count_skipped, inverse_norm, load_rows, raise_flag, row_block, store_rows
 
 
 def walk_steps(batch: int) -> int:

@@ -342,7 +342,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=50, help="SIGKILLs; the other sets are smaller in proportion")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    FORKS.set_forkserver_preload(["fastproto.training.run", "fastproto.pictures", "matplotlib.figure"])
+    FORKS.set_forkserver_preload(["fastproto.training.run", "fastproto.plots", "matplotlib.figure"])
     began = time.monotonic()
     tallies = [Tally("SIGKILL, then resumed"), Tally("SIGTERM and SIGINT"), Tally("one of two ranks")]
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(2) as pool:

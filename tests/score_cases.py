@@ -9,7 +9,7 @@ from torch import Tensor
 from .kernel_device import DEVICE
 
 # isort: split
-from fastproto_kernels import tiles
+from fastproto_kernels.lib import tile_sizes as tiles
 
 from .helpers import unit_rows
 

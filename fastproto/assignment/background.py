@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from fastproto.cancellation import STOP
+from fastproto.support.cancellation import STOP
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ def in_background(compute: Callable[[], T], device: torch.device) -> Future[T]:
     It runs on the backend that :func:`fastproto.backend.use_backend` names here. On a GPU the thread has a stream of
     its own, which begins after what is queued now: copies made before are ready. A process that exits asks the thread
     to stop and waits until it has ended: a search for an assignment ends within a block of scores or a step of its
-    solver, another ``compute`` when it calls :func:`fastproto.cancellation.check_stop` or is done.
+    solver, another ``compute`` when it calls :func:`fastproto.support.cancellation.check_stop` or is done.
     """
     future: Future[T] = Future()
     stop, context = threading.Event(), copy_context()

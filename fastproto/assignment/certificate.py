@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastproto.checks import TINY_NORM
+from fastproto.support.checks import TINY_NORM
 
 INTERRUPTED = "interrupted: the best so far"
 BLOCK_ELEMENTS = 1 << 22  # scores in float64 at once: 32 MiB

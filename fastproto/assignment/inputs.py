@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastproto.assignment.certificate import Assignment
-from fastproto.checks import check_finite, check_label_range, check_matrix, check_permutation, shape_of
+from fastproto.support.checks import check_finite, check_label_range, check_matrix, check_permutation, shape_of
 
 Array = np.ndarray[Any, Any]
 LARGEST_LENGTH = 1e15  # of a prototype: squares that float32 can add

@@ -12,8 +12,8 @@ import numpy as np
 from fastproto.assignment.certificate import Certificate
 from fastproto.assignment.column_generation import STILL_OPTIMAL, Search
 from fastproto.assignment.dense import improve_prices, match_dense, match_scipy
-from fastproto.assignment.passes import MatrixScores
-from fastproto.assignment.reduced import NO_PLACE, Reduced, reduce
+from fastproto.assignment.reduced_costs import NO_PLACE, Reduced, reduce
+from fastproto.assignment.scores_cpu import MatrixScores
 
 Array = np.ndarray[Any, Any]
 TIE = 2e-10  # in units of the scale: how much better a previous column is than its equal

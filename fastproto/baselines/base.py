@@ -7,7 +7,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastproto.checks import (
+from fastproto.functional import ipm_loss, nearest_prototypes
+from fastproto.ops.mixup import check_share, check_two_labels, mixed
+from fastproto.support.checks import (
     check_classes,
     check_label_range,
     check_labels,
@@ -16,12 +18,10 @@ from fastproto.checks import (
     check_width,
     recording,
 )
-from fastproto.flags import flag_of
-from fastproto.functional import ipm_loss, nearest_prototypes
-from fastproto.mixup import check_share, check_two_labels, mixed
-from fastproto.normalise import compute_dtype, not_finite, unit
-from fastproto.ranks import in_process_group
-from fastproto.state import GuardedState
+from fastproto.support.distributed import in_process_group
+from fastproto.support.error_flags import flag_of
+from fastproto.support.guarded_module import GuardedState
+from fastproto.support.row_norms import compute_dtype, not_finite, unit
 
 
 class CosineHead(nn.Module):

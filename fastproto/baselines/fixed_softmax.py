@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from fastproto.baselines.base import StaticHead
-from fastproto.checks import check_classes, check_seed
 from fastproto.head import prepare_prototypes
 from fastproto.prototypes import Prototypes, estimate_prototypes
+from fastproto.support.checks import check_classes, check_seed
 
 
 class FixedSoftmaxHead(StaticHead):

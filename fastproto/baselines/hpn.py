@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastproto.baselines.base import StaticHead
-from fastproto.checks import check_classes, check_finite, check_matrix, check_positive, check_seed, whole
 from fastproto.head import prepare_prototypes
 from fastproto.prototypes import Prototypes, estimate_prototypes
+from fastproto.support.checks import check_classes, check_finite, check_matrix, check_positive, check_seed, whole
 
 
 class HPNHead(StaticHead):

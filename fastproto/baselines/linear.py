@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastproto.baselines.base import CosineHead, at_least_float32
-from fastproto.checks import check_finite, check_k, check_width, recording, tracing
-from fastproto.normalise import unit
+from fastproto.support.checks import check_finite, check_k, check_width, recording, tracing
+from fastproto.support.row_norms import unit
 
 
 class LinearHead(CosineHead):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastproto.baselines.base import CosineHead
-from fastproto.normalise import unit
+from fastproto.support.row_norms import unit
 
 
 class SoftmaxHead(CosineHead):

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from fastproto.baselines.base import at_least_float32
 from fastproto.baselines.softmax import SoftmaxHead
-from fastproto.checks import check_positive, real
 from fastproto.functional import uniformity_loss
+from fastproto.support.checks import check_positive, real
 
 
 class SoftmaxUniformHead(SoftmaxHead):

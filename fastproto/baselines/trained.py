@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastproto.checks import check_classes, check_finite, check_matrix, default_device
 from fastproto.head import PrototypeHead
+from fastproto.support.checks import check_classes, check_finite, check_matrix, default_device
 
 
 class TrainedPrototypesHead(PrototypeHead):

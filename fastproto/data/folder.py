@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastproto.text_files import text_lines
+from fastproto.support.text_files import text_lines
 
 from .augment import AffineJitter
 from .decode import ends_well, picture_size, with_picture

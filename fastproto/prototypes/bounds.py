@@ -18,7 +18,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fastproto.checks import check_classes, check_sharpness
+from fastproto.support.checks import check_classes, check_sharpness
 
 Array = NDArray[np.float64]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastproto.files import write_whole
 from fastproto.prototypes.files import Prototypes, as_safetensors, make
+from fastproto.support.atomic_files import write_whole
 
 
 def cache_folder() -> Path:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fastproto.checks import check_classes, check_sharpness, default_cpu
+from fastproto.support.checks import check_classes, check_sharpness, default_cpu
 
 Array = NDArray[np.float64]
 

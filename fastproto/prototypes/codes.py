@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastproto.checks import check_classes, default_cpu, whole
+from fastproto.support.checks import check_classes, default_cpu, whole
 
 # A primitive polynomial of each degree, its bits the coefficients.
 PRIMITIVE = {1: 0b11, 2: 0b111, 3: 0b1011, 4: 0b10011, 5: 0b100101, 6: 0b1000011, 7: 0b10001001, 8: 0b100011101}

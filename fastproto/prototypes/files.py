@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastproto.array_files import check_torch_archive, read_npy, read_npz
-from fastproto.checks import check_matrix, check_sharpness, check_unit_rows, shape_of
-from fastproto.files import write_whole
 from fastproto.prototypes.quality import Quality, measure_prototypes, unit_rows
+from fastproto.support.array_files import check_torch_archive, read_npy, read_npz
+from fastproto.support.atomic_files import write_whole
+from fastproto.support.checks import check_matrix, check_sharpness, check_unit_rows, shape_of
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".npy")
 LONGEST_METHOD = 100  # characters
@@ -96,7 +96,7 @@ def load_prototypes(
     """Read ``.safetensors`` or ``.npz`` of ours, the authors' ``.pth`` (``{'w': [D, C]}``) or HPN's ``.npy`` ([C, D]).
 
     The rows of foreign files are normalised. Nothing in a file is ever executed (no pickled code), and no memory is
-    taken for what only a header claims (:mod:`fastproto.array_files`).
+    taken for what only a header claims (:mod:`fastproto.support.array_files`).
 
     Raises:
         FileNotFoundError: no such file.

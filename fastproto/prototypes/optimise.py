@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from fastproto.backend import resolve
-from fastproto.nearest import BLOCK
-from fastproto.potential import largest_cosine, potential_and_pull
+from fastproto.ops.gaussian_potential import largest_cosine, potential_and_pull
+from fastproto.ops.nearest_prototypes import BLOCK
 
 Energy = Callable[[Tensor], tuple[float, Tensor]]  # unit rows [C, D] -> L_uni and C times its tangent gradient
 
@@ -95,7 +95,7 @@ def tangent(points: Tensor, vectors: Tensor) -> Tensor:
 def energy(t: float, precision: str = "highest") -> Energy:
     """L_uni at sharpness t and C times its tangent gradient, one pass.
 
-    ``precision`` as in :func:`fastproto.potential.potential_and_pull`; the points are not looked at.
+    ``precision`` as in :func:`fastproto.ops.gaussian_potential.potential_and_pull`; the points are not looked at.
     """
 
     def evaluate(points: Tensor) -> tuple[float, Tensor]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastproto.checks import TINY_NORM, check_finite, check_matrix, check_sharpness, default_cpu
 from fastproto.prototypes.bounds import max_cosine_bound, uniformity_bound
+from fastproto.support.checks import TINY_NORM, check_finite, check_matrix, check_sharpness, default_cpu
 
 BLOCK = 512  # 512² float64 are 2 MiB: they stay in the processor's cache through the sums and maxima
 CUDA_BLOCK = 2048  # 32 MiB: work enough for each of some ten launches

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fastproto.backend import resolve
-from fastproto.nearest import BLOCK
-from fastproto.potential import potential_and_pull
+from fastproto.ops.gaussian_potential import potential_and_pull
+from fastproto.ops.nearest_prototypes import BLOCK
 from fastproto.prototypes.bounds import max_cosine_bound, uniformity_bound
 from fastproto.prototypes.codes import binary_code, code_capacity, code_cosine
 from fastproto.prototypes.optimise import PLAIN_SHARPNESS, Effort, minimise

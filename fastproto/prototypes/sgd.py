@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from fastproto.backend import kernel, resolve
-from fastproto.checks import real, whole
-from fastproto.potential import potential_and_pull
+from fastproto.ops.gaussian_potential import potential_and_pull
+from fastproto.ops.uniformity_loss import FLOAT32_SHARPNESS
 from fastproto.prototypes.optimise import Effort, tangent
-from fastproto.uniformity import FLOAT32_SHARPNESS
+from fastproto.support.checks import real, whole
 
 FORMS = ("eq5", "within_batch")
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastproto.array_files import read_npz
-from fastproto.checks import check_sharpness
 from fastproto.prototypes.files import Prototypes, make
 from fastproto.prototypes.quality import unit_rows
-from fastproto.text_files import is_decoded, text_lines
+from fastproto.support.array_files import read_npz
+from fastproto.support.checks import check_sharpness
+from fastproto.support.text_files import is_decoded, text_lines
 
 Vector = NDArray[np.float64]
 BLANKS = re.compile(r"[ \t]+")
@@ -81,7 +81,7 @@ def read_names(path: str | os.PathLike[str]) -> list[str]:
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: no name, or a file that is not text (:func:`fastproto.text_files.text_lines`).
+        ValueError: no name, or a file that is not text (:func:`fastproto.support.text_files.text_lines`).
     """
     names = [line for _, line in text_lines(path)]
     if not names:

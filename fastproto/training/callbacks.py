@@ -14,10 +14,10 @@ import lightning as L
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from fastproto.files import naming, write_whole
-from fastproto.stopping import stopping
-from fastproto.training.checkpoints import KEY, describe
-from fastproto.training.module import Classifier
+from fastproto.support.atomic_files import naming, write_whole
+from fastproto.support.stopping import stopping
+from fastproto.training.checkpoint_files import KEY, describe
+from fastproto.training.classifier import Classifier
 
 
 class WriteCheckpoints(L.Callback):

@@ -19,9 +19,9 @@ from fastproto.baselines import (
     SoftmaxUniformHead,
     TrainedPrototypesHead,
 )
-from fastproto.checks import default_device
 from fastproto.head import PrototypeHead
 from fastproto.prototypes import check_shape, load_prototypes, load_word_vectors
+from fastproto.support.checks import default_device
 from fastproto.training.config import HEADS, HeadConfig
 
 Head = PrototypeHead | CosineHead
@@ -94,7 +94,7 @@ def _read_files(config: HeadConfig, class_names: ClassNames) -> _Files:
 
 
 def _trained_weights(path: str, class_names: ClassNames, dim: int) -> Tensor:
-    from fastproto.training.checkpoints import load_classifier  # which builds heads itself
+    from fastproto.training.checkpoint_files import load_classifier  # which builds heads itself
 
     classifier = load_classifier(path)
     head = classifier.head

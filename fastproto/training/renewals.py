@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from fastproto.array_files import read_npz
 from fastproto.assignment import Alignment, Assignment
 from fastproto.data import DataSplits, collate
-from fastproto.files import write_whole
 from fastproto.head import PrototypeHead
+from fastproto.support.array_files import read_npz
+from fastproto.support.atomic_files import write_whole
+from fastproto.training.classifier import Classifier
 from fastproto.training.config import HeadConfig
-from fastproto.training.module import Classifier
 
 Found = Assignment | Alignment
 ALIGNED_FROM = 100  # classes

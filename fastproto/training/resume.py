@@ -17,10 +17,10 @@ from torch import Tensor
 
 from fastproto.data import DataSplits
 from fastproto.training.callbacks import MetricsFile
-from fastproto.training.checkpoints import KEY, find_checkpoint, read_checkpoint
+from fastproto.training.checkpoint_files import KEY, find_checkpoint, read_checkpoint
+from fastproto.training.classifier import Classifier
 from fastproto.training.config import TrainConfig
 from fastproto.training.config_files import run_of
-from fastproto.training.module import Classifier
 from fastproto.training.options import flatten
 
 

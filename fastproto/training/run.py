@@ -23,22 +23,22 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 import fastproto
 from fastproto.data import DataSplits, collate, load_data
 from fastproto.data.optional import require
-from fastproto.files import write_whole
 from fastproto.head import PrototypeHead
 from fastproto.models import build_backbone
-from fastproto.stopping import stopping
-from fastproto.training.batches import check_batches
+from fastproto.support.atomic_files import write_whole
+from fastproto.support.stopping import stopping
+from fastproto.training.batch_checks import check_batches
 from fastproto.training.callbacks import EndOtherRanks, MetricsFile, WriteCheckpoints
-from fastproto.training.checkpoints import (
+from fastproto.training.checkpoint_files import (
     WholeFileIO,
     load_classifier,
     read_checkpoint,
 )
+from fastproto.training.classifier import Classifier
 from fastproto.training.config import RENEWED_HEADS, TrainConfig
 from fastproto.training.config_files import config_text
 from fastproto.training.heads import check_head
-from fastproto.training.launch import follow_rank_0, interruptible, start_ranks
-from fastproto.training.module import Classifier
+from fastproto.training.rank_processes import follow_rank_0, interruptible, start_ranks
 from fastproto.training.renewals import InitialAssignment, RenewAssignment
 from fastproto.training.resume import Resumed, check_data, data_facts, open_run
 from fastproto.training.run_folder import FACTS, RunFolder
@@ -267,23 +267,23 @@ def _write_facts(folder: Path, config: TrainConfig, trainer: L.Trainer, resumed:
 
 
 def _draw(folder: Path, data: DataSplits, config: TrainConfig) -> None:
-    from fastproto import pictures
+    from fastproto import plots
 
     classifier = load_classifier(folder / "checkpoints" / "best.ckpt")
     head, names = classifier.head, data.class_names
     metrics = folder / "metrics.csv"
-    pictures.draw_curves(metrics, folder / "curves.png")
-    pictures.draw_changed(metrics, folder / "changed.png")
+    plots.draw_curves(metrics, folder / "curves.png")
+    plots.draw_changed(metrics, folder / "changed.png")
     if isinstance(head, PrototypeHead):
         vectors = head.class_means
         title = "Cosines between class means"
     else:
         vectors = head.weight_by_label().detach()
         title = "Cosines between class weights"
-    pictures.draw_cosines(vectors.numpy(), names, folder / "cosines.png", title=title)
+    plots.draw_cosines(vectors.numpy(), names, folder / "cosines.png", title=title)
     if isinstance(head, PrototypeHead) and head.dim == 3:
         features, labels = _some_features(classifier, data.validation)
-        pictures.draw_sphere(
+        plots.draw_sphere(
             head.weight_by_label().numpy(),
             names,
             features.numpy(),

@@ -14,9 +14,9 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from fastproto.files import remove_abandoned
-from fastproto.stopping import has_checkpoint, stopping
-from fastproto.training.checkpoints import find_checkpoint
+from fastproto.support.atomic_files import remove_abandoned
+from fastproto.support.stopping import has_checkpoint, stopping
+from fastproto.training.checkpoint_files import find_checkpoint
 from fastproto.training.config import TrainConfig
 from fastproto.training.config_files import run_of
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastproto.training.checkpoints import read_checkpoint
+from fastproto.training.checkpoint_files import read_checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -330,8 +330,8 @@ def checkpoints(folder: Path) -> Iterator[Path]:
 
     from fastproto.data import load_data
     from fastproto.training import TrainConfig
-    from fastproto.training.checkpoints import KEY, describe
-    from fastproto.training.module import Classifier
+    from fastproto.training.checkpoint_files import KEY, describe
+    from fastproto.training.classifier import Classifier
 
     config = TrainConfig()
     config.model.name, config.head.dim = "mlp", 4
@@ -344,7 +344,7 @@ def checkpoints(folder: Path) -> Iterator[Path]:
 
 
 def read_checkpoint(path: Path) -> None:
-    from fastproto.training.checkpoints import load_classifier
+    from fastproto.training.checkpoint_files import load_classifier
 
     assert load_classifier(path).head.num_classes > 0
 

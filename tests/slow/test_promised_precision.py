@@ -8,14 +8,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fastproto.cpu.gaussian_potential import quick_bfloat16
 from fastproto.functional import gaussian_potential
-from fastproto.sweep import quick_bfloat16
 
 from ..kernel_device import DEVICE  # first: it skips the file where the kernels cannot run
 
 # isort: split
 from fastproto_kernels import gaussian_potential as op
-from fastproto_kernels import rounding, tiles
+from fastproto_kernels.lib import rounding
+from fastproto_kernels.lib import tile_sizes as tiles
 
 from ..rounded_pass import exact_pull, random_rows, random_weights, rounded_pull, tangent_error
 

@@ -1,0 +1,95 @@
+"""numba's ``njit`` with a cache on disk that can only cost time.
+
+A cache file that is missing, damaged, of another version or another processor is compiled anew and replaced; where no
+file can be written, each process compiles for itself. A digest protects the machine code: damaged code that is loaded
+would end the process.
+"""
+# some releases of numba have types, of a part of what is used here, and some have none
+# mypy: disable-error-code="no-untyped-call,misc"
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import numba
+from numba.core import sigutils
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.serialize import dumps
+
+from fastproto.support.cancellation import check_stop
+
+
+class _DamagedError(Exception):
+    """A cache file does not hold what was written."""
+
+
+class _SealedResults(CompileResultCacheImpl):
+    """Compiled code as bytes with their digest, and with what they were compiled from and for."""
+
+    def reduce(self, data: Any) -> Any:
+        content = dumps(super().reduce(data))
+        return self._origin(data.codegen), hashlib.sha256(content).digest(), content
+
+    def rebuild(self, target_context: Any, reduced_data: Any) -> Any:
+        origin, digest, content = reduced_data
+        if origin != self._origin(target_context.codegen()) or digest != hashlib.sha256(content).digest():
+            raise _DamagedError
+        return super().rebuild(target_context, pickle.loads(content))
+
+    def _origin(self, codegen: Any) -> Any:
+        """Of the code: numba's version, the processor, the function and its source."""
+        return numba.__version__, codegen.magic_tuple(), self.filename_base, self.locator.get_source_stamp()
+
+
+class _HarmlessCache(FunctionCache):
+    """numba's cache of a function; whatever goes wrong with its files, the function is compiled."""
+
+    _impl_class = _SealedResults
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        check_stop()  # what follows if nothing is found, a compilation, takes up to seconds
+        try:
+            found = super().load_overload(sig, target_context)
+        except Exception:  # the bytes of a damaged file can raise anything when they are unpickled
+            return None
+        # two processes that compile at once may write two signatures to one file
+        if found is not None and tuple(found.signature.args) != tuple(sigutils.normalize_signature(sig)[0]):
+            return None
+        return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError:
+            return  # no room, no right to write, or a folder in the file's place
+        except Exception:  # a damaged index, as above: begin a new one
+            self._save_anew(sig, data)
+
+    def _save_anew(self, sig: Any, data: Any) -> None:
+        try:
+            self.flush()
+            super().save_overload(sig, data)
+        except OSError:
+            return
+
+
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator: ``numba.njit(nogil=True, **options)``, kept on disk where numba finds a folder that it may write to.
+
+    Decorating compiles nothing; the first call does. A function with ``inline="always"`` is part of its callers and has
+    no file of its own.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher: Any = numba.njit(function, nogil=True, **options)
+        own_file = options.get("inline") != "always" and dispatcher is not function  # it is with NUMBA_DISABLE_JIT
+        if own_file:
+            with suppress(RuntimeError, OSError):  # no folder, or no source file
+                dispatcher._cache = _HarmlessCache(function)
+        return dispatcher
+
+    return decorate

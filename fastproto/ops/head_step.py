@@ -1,0 +1,43 @@
+"""A training step of the head: loss, gradient and class means, on the GPU from one read of the features."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor
+
+from fastproto.backend import kernel, resolve
+from fastproto.ops.ipm_loss import loss_and_gradient, scaled, shapes, with_gradient
+from fastproto.ops.update_class_means import apart, move_means_, written
+from fastproto.support.registration import register
+
+
+def _head_step_(
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    assignment: Tensor,
+    weight: Tensor | None,
+    factor: float,
+    skip: bool,
+    flag: Tensor,
+    skipped: Tensor | None,
+    means: Tensor,
+    momentum: float,
+) -> tuple[Tensor, Tensor]:
+    """:func:`fastproto.ops.ipm_loss.loss_and_gradient`, and ``means`` [C, D] move as by ``update_class_means_``."""
+    choice = resolve("head_step_", features, labels, prototypes, assignment, means)
+    if choice.backend == "triton" and means.is_contiguous():
+        features, labels, prototypes = (apart(x, means) for x in (features, labels, prototypes))
+        loss, gradient = kernel("head_step_")(
+            means, features, labels, prototypes, assignment, momentum=momentum, flag=flag, skipped=skipped
+        )
+        written(means)
+        return scaled(loss, gradient, weight, factor)
+    found = loss_and_gradient(features, labels, prototypes, assignment, weight, factor, skip, flag, skipped)
+    move_means_(means, features, labels, momentum, skip, flag)  # a bad batch has been refused by now
+    return found
+
+
+# (features, ..., means, momentum) -> the loss [B], differentiable
+head_step_ = partial(with_gradient, register("head_step_", _head_step_, shapes, mutates=["flag", "skipped", "means"]))

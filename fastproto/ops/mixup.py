@@ -1,0 +1,79 @@
+"""The shares of two labels in a mixed sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastproto.support.checks import check_label_range, check_labels, real, shape_of
+from fastproto.support.error_flags import BAD_SHARE
+
+Share = float | Tensor
+
+
+def check_share(lam: Any, labels: Tensor, flag: Tensor | None) -> tuple[Share, Share]:
+    """λ and 1-λ, numbers or [B], for the loss ``λ·L(labels) + (1-λ)·L(labels2)``.
+
+    On a GPU looking at a tensor would wait for the device: there bad shares count as zero and set a bit of ``flag``.
+
+    Args:
+        lam: a number, a tensor of one number, or a tensor [B] or [B, 1], of any float dtype; integers are 0 or 1.
+        labels: int64 [B].
+        flag: int32 [1], or None.
+
+    Raises:
+        TypeError, ValueError: another type, dtype or shape; where values are looked at also NaN or outside [0, 1].
+    """
+    if not isinstance(lam, Tensor):
+        if isinstance(lam, (Sequence, np.ndarray)) and not isinstance(lam, str):
+            raise TypeError(
+                f"lam is a {type(lam).__name__}; expected a number or a tensor of shares in [0, 1], one for each "
+                "sample: pass torch.as_tensor(lam)"
+            )
+        number = real("lam", lam)
+        if not 0 <= number <= 1:
+            raise ValueError(f"lam is {number}; expected a share in [0, 1]")
+        return number, 1 - number
+    if lam.is_complex() or lam.dtype == torch.bool or lam.layout != torch.strided:
+        raise TypeError(f"lam is a {lam.dtype} tensor; expected shares in [0, 1], floating-point")
+    count = len(labels)
+    if lam.shape not in ((), (1,), (count,), (count, 1)):
+        raise ValueError(f"lam has shape {shape_of(lam)}; expected a number or [{count}], one for each sample")
+    share = lam.reshape(count) if lam.numel() == count else lam.reshape(())
+    dtype = torch.float64 if lam.dtype == torch.float64 else torch.float32
+    share = share.to(labels.device, dtype)
+    good = (share >= 0) & (share <= 1)  # not of NaN
+    if share.device.type == "cpu" and not torch.compiler.is_compiling():
+        if not bool(good.all()):
+            at = int((~good).nonzero()[0]) if share.ndim else 0
+            value = float(share[at] if share.ndim else share)
+            raise ValueError(f"lam is {value} (first in row {at}); expected shares in [0, 1]")
+        return share, 1 - share
+    if flag is not None:
+        flag |= BAD_SHARE * ~good.all()
+    return torch.where(good, share, 0), torch.where(good, 1 - share, 0)
+
+
+def check_two_labels(labels: Tensor, labels2: Tensor, num_classes: int) -> None:
+    """Both int64 [B]; on the CPU in 0..C-1."""
+    for name, given in (("labels", labels), ("labels2", labels2)):
+        check_labels(name, given, len(labels))
+        if given.device.type == "cpu" and not torch.compiler.is_compiling():
+            check_label_range(name, given, num_classes)
+
+
+def mixed(first: Tensor, second: Tensor, shares: tuple[Share, Share]) -> Tensor:
+    """The loss [B] of both labels, in the dtype of each."""
+    one, two = (x.to(first.dtype) if isinstance(x, Tensor) else x for x in shares)
+    return one * first + two * second
+
+
+def larger(labels: Tensor, labels2: Tensor, share: Share) -> Tensor:
+    """The label of the larger share of each sample, the first of equals."""
+    if isinstance(share, Tensor):
+        return torch.where(share >= 0.5, labels, labels2)
+    return labels if share >= 0.5 else labels2

@@ -1,0 +1,144 @@
+"""The nearest prototypes of each sample, streamed: no B×C matrix."""
+
+from __future__ import annotations
+
+import importlib
+
+import torch
+from torch import Tensor
+
+from fastproto.backend import kernel, resolve
+from fastproto.support.checks import check_k, check_matrix, check_unit_rows, recording, shape_of, tracing
+from fastproto.support.error_flags import NOT_FINITE, flag_of
+from fastproto.support.registration import register
+from fastproto.support.row_norms import compute_dtype, normalise
+
+BLOCK = 2048  # rows of one block of a B×C matrix that is never stored whole: 2048² float32 are 16 MiB
+KERNEL_MAX_K = 32  # of top_scores
+SELECT_MAX = 16  # above this k a stable sort beats k passes of max
+SCAN_ROWS = 512  # times BLOCK float32 are 4 MiB: they stay in the cache between the product and the scan
+SCAN_MAX = 64  # above this k insertion into a list costs more than a sort
+
+
+def _top(cosines: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row, the lowest index first among equals (torch.topk does not promise an order)."""
+    if k > SELECT_MAX:
+        values, indices = cosines.sort(dim=1, descending=True, stable=True)
+        return values[:, :k], indices[:, :k]
+    found = []
+    for _ in range(k):
+        value, index = cosines.max(dim=1, keepdim=True)
+        found.append((value, index))
+        cosines.scatter_(1, index, -torch.inf)
+    return torch.cat([v for v, _ in found], 1), torch.cat([i for _, i in found], 1)
+
+
+def nearest_prototypes(features: Tensor, prototypes: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+    """The k prototypes of largest cosine for each sample, without a B×C matrix.
+
+    ``(F.normalize(features) @ prototypes.T).topk(k)``; the lowest index first among equals.
+
+    CUDA tensors of the kernels' dtypes run on Triton for k <= 32 (products of float16 halves, cosines within 1e-6) and
+    never wait for the device. Values are then not looked at: a row with NaN has cosines NaN, and
+    :func:`fastproto.functional.check_batches` raises it later.
+
+    Args:
+        features: [B, D], any float dtype.
+        prototypes: unit rows [C, D].
+        k: how many, 1..C.
+
+    Returns:
+        cosines [B, k] float32 (float64 for float64 features), falling, and rows of ``prototypes`` [B, k] int64.
+
+    Raises:
+        TypeError, ValueError: shapes, dtypes, k outside 1..C, NaN or inf in the features, prototypes that are not unit.
+    """
+    return nearest(features, prototypes, k, None)
+
+
+@torch.no_grad()
+def nearest(features: Tensor, prototypes: Tensor, k: int, flag: Tensor | None) -> tuple[Tensor, Tensor]:
+    """:func:`nearest_prototypes`; ``flag`` as in the loss (None: the device's own)."""
+    if not tracing():  # where shapes are recorded too, and cannot be compared
+        k = _check(features, prototypes, k)
+    if recording():
+        return _in_a_graph(features, prototypes, k)
+    if torch.compiler.is_compiling():
+        found: tuple[Tensor, Tensor] = _operator(features, prototypes, k, flag)
+        return found
+    return _nearest(features, prototypes, k, flag)
+
+
+def _check(features: Tensor, prototypes: Tensor, k: int) -> int:
+    check_matrix("features", features, min_rows=0)
+    check_matrix("prototypes", prototypes)
+    if prototypes.shape[1] != features.shape[1]:
+        raise ValueError(
+            f"features are {shape_of(features)} and prototypes {shape_of(prototypes)}; expected the same D"
+        )
+    return check_k(k, len(prototypes))
+
+
+def _nearest(features: Tensor, prototypes: Tensor, k: int, flag: Tensor | None) -> tuple[Tensor, Tensor]:
+    with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+        # the kernel keeps the candidates of a row in registers; a longer list is sorted by torch
+        if k <= KERNEL_MAX_K and resolve("nearest_prototypes", features, prototypes).backend == "triton":
+            z, inverse = normalise(features, skip=True)
+            spoiled = inverse.isnan()
+            flag = flag_of(features.device) if flag is None else flag
+            if flag is not None:
+                flag |= NOT_FINITE * spoiled.any()
+            cosines, indices = kernel("nearest_prototypes")(z, prototypes, k)
+            return cosines.masked_fill_(spoiled, torch.nan), indices
+        check_unit_rows("prototypes", prototypes)
+        z = normalise(features)[0]
+        if k <= SCAN_MAX and resolve("nearest_prototypes", z, prototypes).backend == "numba":
+            return _with_numba(z, prototypes.float(), k)
+        return _streaming_top(z, prototypes, k)
+
+
+def _nearest_shapes(features: Tensor, prototypes: Tensor, k: int, flag: Tensor | None) -> tuple[Tensor, Tensor]:
+    rows = features.shape[0]
+    return features.new_empty(rows, k, dtype=compute_dtype(features)), features.new_empty(rows, k, dtype=torch.int64)
+
+
+_operator = register("nearest_prototypes", _nearest, _nearest_shapes, mutates=["flag"])
+
+
+def _in_a_graph(features: Tensor, prototypes: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The same for any batch size in torch's own operators, which exported and traced graphs are made of."""
+    with torch.autocast(features.device.type, enabled=False):
+        z, inverse = normalise(features, skip=True)
+        cosines, indices = _top(z @ prototypes.to(z.dtype).T, k)
+        return torch.where(inverse.isnan(), torch.nan, cosines), indices
+
+
+def _with_numba(z: Tensor, w: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    keep_top = importlib.import_module("fastproto.cpu.score_blocks").keep_top
+    cosines = torch.full((len(z), k), -torch.inf, dtype=torch.float32, device="cpu")  # whatever the defaults are
+    indices = torch.full((len(z), k), -1, dtype=torch.int64, device="cpu")
+    room = torch.empty(min(SCAN_ROWS, len(z)) * min(BLOCK, len(w)), dtype=torch.float32, device="cpu")
+    for start in range(0, len(z), SCAN_ROWS):
+        rows = slice(start, start + SCAN_ROWS)
+        for column in range(0, len(w), BLOCK):
+            left, right = z[rows], w[column : column + BLOCK]
+            block = torch.mm(left, right.T, out=room[: len(left) * len(right)].view(len(left), len(right)))
+            keep_top(block.numpy(), column, cosines[rows].numpy(), indices[rows].numpy())
+    return cosines, indices
+
+
+def _streaming_top(z: Tensor, w: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    w = w.to(z.dtype)
+    cosines, indices = z.new_empty(len(z), k), torch.empty(len(z), k, dtype=torch.int64, device=z.device)
+    for start in range(0, len(z), BLOCK):
+        rows = slice(start, start + BLOCK)
+        best = z.new_empty(len(z[rows]), 0)
+        at = torch.empty_like(best, dtype=torch.int64)
+        for column in range(0, len(w), BLOCK):
+            block = z[rows] @ w[column : column + BLOCK].T
+            value, index = _top(block, min(k, block.shape[1]))
+            best, at = torch.cat([best, value], 1), torch.cat([at, index + column], 1)
+            best, order = _top(best, min(k, best.shape[1]))
+            at = at.gather(1, order)
+        cosines[rows], indices[rows] = best, at
+    return cosines, indices

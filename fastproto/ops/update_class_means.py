@@ -1,0 +1,159 @@
+"""Class means: the exponential moving average of the normalised features of each class, exact and in batch order."""
+
+from __future__ import annotations
+
+import importlib
+
+import torch
+from torch import Tensor
+
+from fastproto.backend import kernel, resolve
+from fastproto.support.checks import check_label_range, check_labels, check_matrix, check_momentum, shape_of
+from fastproto.support.error_flags import flag_of
+from fastproto.support.registration import register
+from fastproto.support.row_norms import normalise, not_finite
+
+
+def update_class_means_(
+    means: Tensor, features: Tensor, labels: Tensor, momentum: float, *, nan_policy: str = "raise"
+) -> None:
+    """Exponential moving average of the normalised features per class, in place, touching only the classes present.
+
+    ``for z, y in zip(F.normalize(features), labels): means[y] = momentum * means[y] + (1 - momentum) * z``, so that
+    several samples of one class in a batch all count, in batch order.
+
+    CUDA tensors of the kernels' dtypes run on Triton (float32 contiguous means) and never wait for the device: bad rows
+    do not count, and :func:`fastproto.functional.check_batches` raises them later.
+
+    Args:
+        means: [C, D] float32 (or float64), changed in place; it may share memory with features and labels, not within
+            itself.
+        features: [B, D], any float dtype; no gradient flows.
+        labels: int64 [B] in 0..C-1.
+        momentum: α in [0, 1).
+        nan_policy: ``raise``, or ``skip``: rows with NaN or inf do not count.
+
+    Raises:
+        TypeError, ValueError: shapes, dtypes, means that require grad or share memory among their numbers, labels out
+            of range, NaN or inf in the features; the means then stay.
+
+    Source: Algorithm 1 of Saadabadi et al., CVPR 2024.
+    """
+    check_matrix("means", means)
+    check_matrix("features", features, min_rows=0)
+    check_labels("labels", labels, len(features))
+    if means.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"means are {means.dtype}; expected float32 or float64: small updates vanish in less")
+    if means.shape[1] != features.shape[1]:
+        raise ValueError(f"means are {shape_of(means)} and features {shape_of(features)}; expected the same D")
+    momentum = check_momentum(momentum)
+    if nan_policy not in ("raise", "skip"):
+        raise ValueError(f"nan_policy is {nan_policy!r}; expected 'raise' or 'skip'")
+    _check_own_memory(means)
+    if len(labels):
+        move_means_(means, features.detach(), labels, momentum, nan_policy == "skip", None)
+
+
+def _check_own_memory(means: Tensor) -> None:
+    """Means that can be written to: each number has a place of its own, outside autograd."""
+    if means.requires_grad:
+        raise ValueError("means require grad; expected a tensor without: pass means.detach()")
+    if torch.compiler.is_compiling():
+        return
+    if means.is_inference() and not torch.is_inference_mode_enabled():
+        raise ValueError("means were made in inference mode; expected a tensor that can be changed: pass means.clone()")
+    least = 1
+    shared = False
+    for stride, size in sorted((stride, size) for stride, size in zip(means.stride(), means.shape, strict=True)):
+        shared |= size > 1 and stride < least
+        least = max(least, stride * size)
+    if shared:
+        raise ValueError(
+            f"means have strides {means.stride()}, so that several numbers share a place in memory; expected rows of "
+            "their own: pass means.clone()"
+        )
+
+
+def apart(tensor: Tensor, means: Tensor) -> Tensor:
+    """The tensor, or a copy where it lies in the memory of the means, which change while it is read."""
+    same = tensor.untyped_storage().data_ptr() == means.untyped_storage().data_ptr()
+    return tensor.clone() if same else tensor
+
+
+def written(means: Tensor) -> None:
+    """Tell autograd of a write that torch has not seen: what saved the means for backward must raise, not be wrong."""
+    if not means.is_inference():
+        torch.autograd.graph.increment_version(means)
+
+
+def update_class_means(
+    means: Tensor, features: Tensor, labels: Tensor, momentum: float, *, nan_policy: str = "raise"
+) -> Tensor:
+    """A new tensor with the update of :func:`update_class_means_` applied; ``means`` stays as it is."""
+    updated = means.clone()
+    update_class_means_(updated, features, labels, momentum, nan_policy=nan_policy)
+    return updated
+
+
+def _update_class_means_(
+    means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool, flag: Tensor | None
+) -> None:
+    """:func:`update_class_means_` without checks of shapes and dtypes; ``flag`` as in the loss (None: the device's)."""
+    if len(labels) == 0:
+        return
+    features, labels = apart(features, means), apart(labels, means)
+    backend = resolve("update_class_means_", means, features, labels).backend
+    if not means.is_contiguous():  # the loops and the kernels walk over rows without strides
+        backend = "torch"
+    if backend == "triton":
+        flag = flag_of(means.device, skip) if flag is None else flag
+        kernel("update_class_means_")(means, features, labels, momentum, flag=flag)
+        written(means)
+        return
+    if backend == "numba":
+        _with_numba(means, features, labels, momentum, skip)
+        written(means)
+        return
+    check_label_range("labels", labels, len(means))
+    z, inverse = normalise(features, skip)
+    if skip:
+        counted = ~inverse.isnan().squeeze(1)
+        z, labels = z[counted], labels[counted]
+    if len(labels) == 0:
+        return
+    order = torch.argsort(labels, stable=True)
+    classes, counts = torch.unique_consecutive(labels[order], return_counts=True)
+    # q ← αⁿ q + (1-α) Σ_r α^{n-1-r} z_r, r the sample's rank within its class: the recurrence written as one sum
+    after = torch.cumsum(counts, 0).repeat_interleave(counts) - 1 - torch.arange(len(order), device=order.device)
+    share = (1 - momentum) * torch.pow(torch.tensor(momentum, dtype=torch.float64), after.double())
+    z = z.to(means.dtype)[order] * share.to(means.dtype)[:, None]
+    added = torch.segment_reduce(z, "sum", lengths=counts, axis=0)
+    kept = torch.pow(torch.tensor(momentum, dtype=torch.float64), counts.double()).to(means.dtype)[:, None]
+    means.index_copy_(0, classes, kept * means[classes] + added)
+
+
+def _update_class_means_shapes(
+    means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool, flag: Tensor | None
+) -> None:
+    return None
+
+
+move_means_ = register(
+    "update_class_means_", _update_class_means_, _update_class_means_shapes, mutates=["means", "flag"]
+)
+
+
+def _with_numba(means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool) -> None:
+    rows = importlib.import_module("fastproto.cpu.ipm_loss")
+    wrong, row, _ = rows.class_mean_rows(
+        means.detach().numpy(),
+        features.float().contiguous().numpy(),
+        labels.contiguous().numpy(),
+        rows.np.float32(momentum),
+        skip,
+        torch.empty(len(labels), dtype=torch.float32, device="cpu").numpy(),
+    )
+    if wrong == rows.BAD_LABEL:
+        check_label_range("labels", labels, len(means))
+    elif wrong == rows.NOT_FINITE:
+        raise not_finite(row)

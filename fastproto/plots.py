@@ -1,0 +1,251 @@
+"""Pictures of a run and of prototypes, drawn by matplotlib without a display.
+
+A file is written under another name, then renamed: whole or absent; its suffix is its format (none: PNG). The first
+picture imports matplotlib, whose objects are Any here. Accuracies and shares in metrics.csv are fractions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastproto.support.atomic_files import write_whole
+
+Array = NDArray[Any]
+Table = dict[str, dict[int, float]]  # column -> row of the file -> the finite number there
+DPI, LABELLED, PIXELS = 150, 40, 1000  # dots an inch; most classes drawn with names; side of the largest heat map
+BLUE, ORANGE, SKY, VERMILLION, GREY = "#0072B2", "#E69F00", "#56B4E9", "#D55E00", "#777777"  # Okabe and Ito's
+STYLES = [(hue, shape) for shape in "o^sDvPX" for hue in (VERMILLION, BLUE, ORANGE, "#009E73", "#CC79A7", SKY)]
+
+
+def draw_curves(metrics_csv: Path, out: Path) -> None:
+    """Draw loss and accuracy by epoch, of an epoch logged twice (a resumed run) the last; test is a horizontal mark."""
+    table = _read(metrics_csv)
+    axis = next(name for name in ("epoch", "step", "row") if name in table)
+    with _picture(out, 11, 5) as figure:
+        loss, accuracy = figure.subplots(1, 2)
+        for panel, column, name, colour, line in (
+            (loss, "train/loss", "training", ORANGE, "-s"),
+            (loss, "val/loss", "validation", BLUE, "-o"),
+            (accuracy, "train/accuracy_top1", "training top-1", ORANGE, "-s"),
+            (accuracy, "val/accuracy_top1", "validation top-1", BLUE, "-o"),
+            (accuracy, "val/accuracy_top5", "validation top-5", BLUE, "--o"),
+        ):
+            at, values = _series(table, axis, column, 1 if panel is loss else 100)
+            if at:
+                panel.plot(at, values, line if len(at) <= 40 else line[:-1], color=colour, markersize=4, label=name)
+                if panel is loss and max(values) > 20 * min(values) > 0:
+                    loss.set_yscale("log")
+        for k, dashes in ((1, "-."), (5, ":")):
+            for value in _series(table, "row", f"test/accuracy_top{k}", 100)[1][-1:]:
+                accuracy.axhline(value, color=VERMILLION, linestyle=dashes, label=f"test top-{k}: {value:.1f} %")
+        for panel, what, unit in ((loss, "Loss", f"{loss.get_yscale()} scale"), (accuracy, "Accuracy", "% of samples")):
+            panel.set(xlabel=axis, ylabel=f"{what} ({unit})", title=f"{what} by {axis}" + ": none" * (not panel.lines))
+            panel.locator_params(axis="x", integer=True, min_n_ticks=1)
+            panel.grid(alpha=0.3)
+            panel.legend(handles=panel.lines, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
+
+
+def draw_changed(metrics_csv: Path, out: Path) -> bool:
+    """Draw the share of labels that changed prototype at each renewal (the paper's Figure 4b); False: no renewal."""
+    table, column = _read(metrics_csv), "assignment/changed"
+    if column not in table:
+        return False
+    unit, scale = ("% of labels", 100) if max(table[column].values()) <= 1 else ("number of labels", 1)
+    whole = (axis for axis in ("epoch", "step", "row") if len(_series(table, axis, column)[0]) == len(table[column]))
+    at, changed = _series(table, axis := next(whole), column, scale)  # by step if an epoch has several
+    with _picture(out, 8, 4.5) as figure:
+        axes = figure.add_subplot(xlabel=axis, ylabel=f"changed ({unit})", ylim=(0, 1.06 * max(*changed, 1)))
+        axes.plot(at, changed, "-o" if len(at) <= 40 else "-", color=BLUE, markersize=4, clip_on=False)
+        axes.set_title("Labels whose prototype changed at each renewal of the assignment")
+        axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+        axes.grid(alpha=0.3)
+    return True
+
+
+def draw_cosines(vectors: ArrayLike, names: Sequence[str], out: Path, *, title: str) -> None:
+    """Draw the cosines of vectors [C, D] as a heat map with similar classes side by side, colours from -1 to 1.
+
+    A row without a direction (zero or not finite) has cosine 0 with all; the title counts such rows. Names show up to
+    40 classes; above 1000 a pixel is the mean of a square of pairs; above 5000 evenly spaced classes are drawn.
+    """
+    unit, note = _unit(vectors, "vectors", names=names)
+    side = 7.5 if len(unit) > LABELLED else 4.5 + 0.1 * len(unit)
+    with _picture(out, side + 1, side + 0.1, title + note) as figure:
+        order = _heat(axes := figure.add_subplot(), unit, "classes", 5000, 1.0)
+        if len(unit) <= LABELLED:
+            labels = [_text(names[i], 24) for i in order]
+            axes.set_xticks(range(len(order)), labels, rotation=90, fontsize=8, parse_math=False)
+            axes.set_yticks(range(len(order)), labels, fontsize=8, parse_math=False)
+
+
+def draw_sphere(
+    prototypes: ArrayLike, names: Sequence[str] | None, features: ArrayLike | None,
+    labels_of_features: ArrayLike | None, out: Path, *, title: str,
+) -> None:  # fmt: skip
+    """Draw prototypes [C, 3] and the directions of features [N, 3] on the sphere, seen from two opposite sides.
+
+    names: one for each prototype row (None: its number), shown up to 40. labels_of_features [N]: the prototype row that
+    a feature belongs to, for its colour and shape (None: grey). Rows without a direction are left out and counted.
+    """
+    unit, note = _unit(prototypes, "prototypes", 3, names)
+    points, lost = _unit(np.empty((0, 3)) if features is None else features, "features", 3)
+    own, kind = np.zeros(len(unit), int), np.full(len(points), -1)  # the STYLES of prototypes and of features
+    if labels_of_features is not None:
+        labels, own = np.asarray(labels_of_features), np.arange(len(unit)) % len(STYLES)
+        if labels.shape != kind.shape or not np.isin(labels, np.arange(len(unit))).all():
+            raise ValueError(f"labels {labels.shape} must give each of {len(kind)} features one of {len(unit)} rows")
+        kind = own[labels]
+    turn, dot = np.linspace(-np.pi, np.pi, 181), 4 + 4000 / (400 + len(points))
+    rings = [(turn, b) for b in np.radians(range(-60, 90, 30))] + [(a, turn) for a in np.radians(range(0, 180, 30))]
+    ball = np.array([[np.cos(a) * np.cos(b), np.sin(a) * np.cos(b), np.sin(b) + 0 * turn] for a, b in rings])
+    ahead, right = np.array([0.7595, 0.5318, 0.3746]), np.array([-0.5736, 0.8192, 0.0])  # 35 degrees east, 22 north
+    with _picture(out, 12, 5, title + note + lost) as figure:
+        called = names if names is not None else [str(row) for row in range(len(unit))]
+        texts = [_text(name, 18) for name in called] if len(unit) <= LABELLED else []
+        reach, size = 1.25 + 0.05 * max(map(len, texts), default=-2), 70 * min(1, 40 / len(unit)) ** 0.5
+        figure.set_figheight(0.9 + 7.1 / reach)
+        for panel, sign, side in zip(figure.subplots(1, 2), (1, -1), ("one", "the opposite"), strict=True):
+            view = np.stack([sign * right, np.cross(ahead, right), sign * ahead])  # what points right, up, at us
+            x, y, depth = np.moveaxis(view @ ball, 1, 0)
+            panel.fill(np.cos(turn), np.sin(turn), facecolor="#f4f4f4", edgecolor="#b0b0b0")
+            panel.plot(np.where(depth >= 0, x, np.nan).T, y.T, color="#c4c4c4", linewidth=0.6)
+            dots, marks = points @ view.T, unit @ view.T
+            near, front = (dots[:, 2] >= 0) & points.any(1), (marks[:, 2] >= 0) & unit.any(1)
+            panel.scatter(*marks[~front & unit.any(1), :2].T, size / 2, "none", edgecolors="#999999")
+            for k in np.unique(np.r_[own, kind]):
+                hue, shape = STYLES[k] if k >= 0 else (GREY, "o")
+                panel.scatter(*dots[near & (kind == k), :2].T, dot, hue, marker=shape, alpha=0.6, lw=0, zorder=3)
+                panel.scatter(*marks[front & (own == k), :2].T, size, hue, marker=shape, edgecolors="black", zorder=4)
+            panel.set(xlim=(-reach, reach), ylim=(-1.2, 1.2), title=f"Seen from {side} side (hollow: behind)", aspect=1)
+            panel.set_axis_off()
+            shown = np.flatnonzero(front)[: len(texts)]
+            for edge, half in zip((-1, 1), np.array_split(shown[np.argsort(marks[shown, 0])], 2), strict=True):
+                half, steps = half[np.argsort(marks[half, 1])], 0.11 * np.arange(len(half))
+                slots = np.maximum.accumulate(marks[half, 1] - steps) + steps  # beside the point, or above the last
+                for i, slot in zip(half, np.minimum(slots, 1.1 - steps[::-1]), strict=True):
+                    panel.plot([marks[i, 0], 1.1 * edge], [marks[i, 1], slot], color=GREY, linewidth=0.6)
+                    style = {"ha": "right" if edge < 0 else "left", "va": "center", "fontsize": 8}
+                    panel.text(1.13 * edge, slot, texts[i], parse_math=False, **style)
+
+
+def draw_prototypes(vectors: ArrayLike, out: Path, *, title: str, bound: float | None) -> None:
+    """Draw the histogram of all pairwise cosines of vectors [C, D], beside their matrix with similar rows together.
+
+    bound: a lower bound on the largest cosine of C vectors in D dimensions. The matrix has at most 1000 evenly spaced
+    rows, in colours up to the largest |cosine| off its diagonal. For D = 3 a second file, `<stem>-sphere`, is drawn.
+    """
+    unit, note = _unit(vectors, "vectors")
+    with _picture(out, 12, 5.6, title + note) as figure:
+        cells, block, largest = 200_000, max(1, 4_000_000 // len(unit)), -1.0
+        counts = np.zeros(cells + 1, np.int64)
+        for start in range(0, len(unit), block):
+            tile = unit[start : start + block] @ unit[start:].T  # its pairs i < j: a triangle and a rectangle
+            for part in (tile[np.triu_indices(len(tile), 1)], tile[:, len(tile) :].ravel()):
+                largest = max(largest, float(part.max(initial=-1)))
+                counts += np.bincount(np.clip((part + 1) * (cells / 2), 0, cells).astype(np.intp), minlength=cells + 1)
+        pairs, used = int(counts.sum()), np.flatnonzero(counts)
+        left, right = figure.subplots(1, 2)
+        _heat(right, unit, "prototypes", PIXELS, None)
+        left.set(title=f"Cosines of all {pairs:,} pairs", xlabel="cosine of a pair", ylabel="pairs (log scale)")
+        if pairs:
+            width = max(100, (used[-1] - used[0]) // min(99, 1 + int(pairs**0.5)))  # of a bar, in cells
+            edges = np.clip(np.arange(used[0] - width // 2, used[-1] + width + 1, width), 0, cells) * (2 / cells) - 1
+            left.hist(used * (2 / cells) - 1, edges, weights=counts[used], log=True, color=SKY)
+            left.axvline(largest, color=VERMILLION, label=f"largest cosine: {largest:.4f}")
+            if bound is not None:
+                left.axvline(bound, color="black", linestyle="--", label=f"lower bound on it: {bound:.4f}")
+            left.set_ylim(0.5)  # a single pair is seen
+            left.locator_params(axis="x", nbins=6)
+            left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)
+    if unit.shape[1] == 3:
+        draw_sphere(unit, None, None, None, out.with_stem(f"{out.stem}-sphere"), title=title)
+
+
+def _heat(axes: Any, unit: Array, what: str, most: int, limit: float | None) -> Array:
+    """Draw the cosines of at most `most` rows in an order of similarity, returned; limit None: the largest |cosine|."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    step = -(-min(len(unit), most) // PIXELS)
+    count = min(len(unit), most) // step * step  # whole pixels
+    some = unit[np.linspace(0, len(unit) - 1, count).astype(int)]
+    cosines, order = np.clip(some @ some.T, -1, 1), np.arange(count)
+    if count > 2:
+        order = leaves_list(linkage(squareform(1 - cosines, checks=False), "average", optimal_ordering=count <= 400))
+    scale = limit or float(np.abs(cosines[~np.eye(count, dtype=bool)]).max(initial=0)) or 1.0
+    image = cosines[np.ix_(order, order)].reshape(count // step, step, count // step, step).mean((1, 3))
+    shown = axes.imshow(image, cmap="RdBu_r", vmin=-scale, vmax=scale, extent=(-0.5, count - 0.5, count - 0.5, -0.5))
+    label = "cosine" if step == 1 else f"cosine, mean of {step} x {step} pairs"
+    axes.figure.colorbar(shown, ax=axes, shrink=0.8, label=label, extend="max" if scale < 1 else "neither")
+    number = f"{len(unit):,}" if count == len(unit) else f"{count:,} of {len(unit):,}"
+    axes.set(title=f"Cosines of {number} {what}", xlabel=f"{what}, similar ones side by side", ylabel=what)
+    return np.asarray(order)
+
+
+def _read(path: Path) -> Table:
+    table: Table = {"row": {}}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row, cells in enumerate(csv.DictReader(file)):
+                table["row"][row] = row
+                for column, cell in cells.items():
+                    with contextlib.suppress(TypeError, ValueError):  # empty, or a row that is still being written
+                        if np.isfinite(float(cell)):
+                            table.setdefault(column, {})[row] = float(cell)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no table of metrics ({error}); expected the metrics.csv of a run") from error
+    return table
+
+
+def _series(table: Table, axis: str, column: str, scale: float = 1) -> tuple[list[float], list[float]]:
+    """Return where along `axis` and what was logged, in order, at one place the last."""
+    places, values = table.get(axis, {}), table.get(column, {})
+    last = {places[row]: scale * value for row, value in values.items() if row in places}
+    return sorted(last), [last[place] for place in sorted(last)]
+
+
+@contextlib.contextmanager
+def _picture(out: Path, width: float, height: float, title: str = "") -> Iterator[Any]:
+    """Give an empty figure in inches, and when it was filled without an error, put it where `out` says."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ImportError("pictures need matplotlib, which is not installed: pip install 'fastproto[train]'") from error
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    figure.suptitle(textwrap.fill(_text(title, 400), int(9.5 * width)), parse_math=False)
+    yield figure
+    drawn = io.BytesIO()  # Pillow's own way to a file has no error number where there is no room
+    figure.savefig(drawn, format=out.suffix[1:] or "png", dpi=DPI)
+    write_whole(out, lambda file: file.write_bytes(drawn.getbuffer()))
+
+
+def _text(name: str, most: int) -> str:
+    """Return the name in one line, at most so long; a character without a glyph is dropped or shown as its U+XXXX."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    font, name = get_font(findfont(FontProperties())), " ".join(str(name).split())
+    spelt = "" if "U+" in name else " U+{:04X} "
+    name = " ".join("".join(c if font.get_char_index(ord(c)) else spelt.format(ord(c)) for c in name).split())
+    return name if len(name) <= most else name[: most - 1].rstrip() + "…"
+
+
+def _unit(given: ArrayLike, what: str, width: int = 0, names: Sequence[str] | None = None) -> tuple[Array, str]:
+    """Return the rows divided by their norms, rows without a direction as zeros, and a remark that counts these."""
+    rows = np.asarray(given, float)
+    if rows.ndim != 2 or (width and rows.shape[1] != width) or (not len(rows) and what != "features"):
+        raise ValueError(f"{what} of shape {rows.shape} were given: expected [rows, {width or 'D'}], at least one row")
+    if names is not None and len(names) != len(rows):
+        raise ValueError(f"{len(names)} names were given for {len(rows)} {what}: give one for each row")
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    fine = np.isfinite(norms) & (norms > 1e-12)
+    unit = (np.where(fine, rows, 0) / np.where(fine, norms, 1)).astype(np.float32)
+    return unit, "" if fine.all() else f" ({np.sum(~fine):,} {what} without a direction)"

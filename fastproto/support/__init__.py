@@ -1,0 +1,1 @@
+"""What the other rooms share and that is no mathematics: checks, files, processes, ranks."""

@@ -1,0 +1,70 @@
+"""What the kernels found wrong in a batch: bits of a flag on the device, looked at later so that no step waits for it.
+
+On the GPU looking at labels or features would make every step wait. The kernels leave a bad row out (loss, gradient and
+share of the class means zero) and set its bit; :func:`check_batches` raises what the bits say.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BAD_LABEL, NOT_FINITE, BAD_ASSIGNMENT = 1, 2, 4  # as in fastproto_kernels.lib.row_blocks
+BAD_SHARE = 8
+
+_SENTENCES = {
+    BAD_LABEL: "labels outside 0..C-1 (check the number of classes or leave out the unlabelled samples)",
+    NOT_FINITE: "features with NaN or inf (lower the learning rate or look for the layer that overflows)",
+    BAD_ASSIGNMENT: "an assignment that names rows outside 0..C-1 (pass the result of assign, or torch.randperm)",
+    BAD_SHARE: "lam with NaN or outside [0, 1] (draw it from a Beta distribution)",
+}
+_flags: dict[tuple[torch.device, bool], Tensor] = {}  # of the functions; a head has one of its own
+
+
+def new_flag(device: torch.device) -> Tensor:
+    return torch.zeros(1, dtype=torch.int32, device=device)
+
+
+def flag_of(device: torch.device, skip: bool = False) -> Tensor | None:
+    """The flag of the functions on this device, int32 [1]; ``skip``: of calls that may meet NaN.
+
+    None in a CUDA graph that is captured before any call outside: the flag would lie in the graph's own memory.
+    """
+    key = (device, skip)
+    if key not in _flags:
+        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            return None
+        _flags[key] = new_flag(device)
+    return _flags[key]
+
+
+def check_batches() -> None:
+    """Raise what the functions on Triton found wrong in the batches since the last call; it waits for the device.
+
+    For :func:`fastproto.ipm_loss`, :func:`fastproto.update_class_means_` and :func:`fastproto.nearest_prototypes` on
+    CUDA tensors, which leave bad rows out and never wait. Elsewhere they raise at once and there is nothing to find.
+    :class:`fastproto.PrototypeHead` has a flag and a ``check_batches`` of its own.
+
+    Raises:
+        ValueError: labels out of range, NaN or inf in the features, a bad assignment; said once.
+    """
+    bits = 0
+    for (_, skip), flag in _flags.items():
+        bits |= take(flag) & ~(NOT_FINITE if skip else 0)
+    raise_bits(bits)
+
+
+def take(flag: Tensor) -> int:
+    """The bits, which are then zero."""
+    bits = int(flag)
+    flag.zero_()
+    return bits
+
+
+def raise_bits(bits: int) -> None:
+    found = [sentence for bit, sentence in _SENTENCES.items() if bits & bit]
+    if found:
+        raise ValueError(
+            f"rows of earlier batches were left out on the device: {'; '.join(found)}; expected none, and the loss and "
+            "the class means are those of the other rows"
+        )

@@ -1,0 +1,232 @@
+"""A module whose state keeps its dtype and is replaced only by sound state."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastproto.support.checks import check_finite, check_permutation, check_unit_rows, not_traced, recording
+from fastproto.support.exact_buffers import NAMES, ExactBuffers, readable
+from fastproto.support.registration import register
+
+
+class GuardedState(nn.Module):
+    """Buffers stay float32 and int64 whatever ``.half()`` does; a state that is no head's is refused before any change.
+
+    ``prototypes`` [C, D] must be unit rows, ``assignment`` [C] a permutation, every other float buffer finite. Means
+    that are written into ``prototypes``, ``assignment`` and ``prices`` of a deep copy, or from there back, give way to
+    the newest values of the module that was copied: see :mod:`fastproto.support.exact_buffers`.
+    """
+
+    num_classes: int
+    assignment: Tensor
+
+    _exact: ExactBuffers
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._exact = ExactBuffers()
+
+    def settle(self) -> None:
+        """Finish what has begun to change the state: called before it is saved, replaced, moved or evaluated."""
+
+    def _exact_buffers(self) -> dict[str, Tensor]:
+        return {name: tensor for name in NAMES if (tensor := self._buffers.get(name)) is not None}
+
+    def _keep(self, *, decided: bool = False) -> None:
+        """What this module has set itself is what counts; ``decided``: it no longer follows the one it is a copy of."""
+        buffers = self._exact_buffers()
+        if readable(buffers):
+            self._exact.keep(buffers, decided=decided)
+
+    def _heal(self, *, counted_only: bool = False) -> None:
+        """Undo what averaging has written into the exact buffers, see :mod:`fastproto.support.exact_buffers`.
+
+        ``counted_only``: look for the writes that cost nothing to find, and never wait for the device.
+        """
+        exact = self._exact
+        # export looks at the state before it records: what it finds then is in the graph for good
+        if torch.compiler.is_dynamo_compiling() or not exact.source():
+            return
+        if counted_only and exact.unwritten(self._buffers):
+            return
+        buffers = self._exact_buffers()
+        if not readable(buffers):
+            return
+        with torch.no_grad(), not_traced():
+            if exact.untouched(self._buffers):
+                return
+            self._buffers.update(exact.restore(buffers))
+            updates = self._buffers.get("updates")
+            if updates is not None and updates.is_floating_point():  # a mean that was put in its place
+                self._buffers["updates"] = updates.long()
+
+    def _sound(self) -> None:
+        """:meth:`_heal`, and an assignment that is no permutation is an error.
+
+        Raises:
+            ValueError: the assignment was written to from outside and is none.
+        """
+        self._heal()
+        if torch.compiler.is_compiling() or self._exact.unwritten(self._buffers):
+            return
+        buffers = self._exact_buffers()
+        if readable(buffers):
+            check_permutation("assignment", buffers["assignment"], self.num_classes)
+            self._exact.keep(buffers)
+
+    def _permutation(self) -> Tensor:
+        """The assignment; in a compiled step, which cannot undo what averaging wrote, at least a permutation.
+
+        Raises:
+            ValueError: in a compiled step on the CPU, one that is none.
+        """
+        if not torch.compiler.is_compiling() or recording():
+            return self.assignment
+        found: Tensor = _checked_permutation(self.assignment)
+        return found
+
+    def train(self, mode: bool = True) -> GuardedState:
+        self.settle()
+        self._heal()
+        super().train(mode)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.settle()
+        self._heal()
+        return {name: value for name, value in self.__dict__.items() if name != "_exact"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._exact = ExactBuffers()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GuardedState:
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        buffers = self._exact_buffers()
+        if readable(buffers):
+            copied._exact = self._exact.for_a_copy(buffers)
+            copied._keep()
+        return copied
+
+    def _replicate_for_data_parallel(self) -> GuardedState:
+        replica: GuardedState = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+        replica._exact = ExactBuffers()
+        return replica
+
+    def _save_to_state_dict(self, *args: Any) -> None:
+        self.settle()
+        self._heal()
+        super()._save_to_state_dict(*args)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GuardedState:
+        """Moves between devices happen; changes of the dtype do not."""
+
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        self.settle()
+        self._heal()
+        super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]  # torch's own has no types
+        self._after_a_move()
+        return self
+
+    def _after_a_move(self) -> None:
+        """The values are the same elsewhere; or there are none yet, as after ``to_empty``."""
+        buffers = self._exact_buffers()
+        if readable(buffers) and self._exact.moved(buffers):
+            self._exact.keep(buffers)
+            return
+        self._exact.stamps = {}
+        if self._exact.source():
+            self._heal()
+        if self._exact.stamps or not readable(buffers):
+            return
+        try:
+            check_permutation("assignment", buffers["assignment"], self.num_classes)
+        except ValueError:
+            return  # an error when it is used, if nothing is loaded until then
+        self._exact.keep(buffers)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Float buffers are read as float32, parameters as plain tensors."""
+        self.settle()
+        errors: list[str] = args[-1]
+        try:
+            # the assignment first: of a mean of several heads' states it tells what is wrong
+            for name, own in sorted(self.named_buffers(recurse=False), key=lambda item: item[0] != "assignment"):
+                key = prefix + name
+                value = state_dict.get(key)
+                if not isinstance(value, Tensor) or value.shape != own.shape:
+                    continue  # torch itself reports what is missing, no tensor, or of another size
+                _check_kind(key, value, own.dtype)
+                if value.device.type != "meta":
+                    _check(name, key, value)
+                state_dict[key] = value.detach().to(own.dtype)  # assigned as a parameter it would be no buffer
+        except ValueError as error:
+            errors.append(str(error))
+            return
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._clear_what_no_state_holds()
+        self._part_memory()
+        self._keep()
+
+    def _part_memory(self) -> None:
+        """Each buffer in memory of its own: a state that is assigned may hold one tensor twice, or expanded ones."""
+        seen: set[int] = set()
+        for name, tensor in self._buffers.items():
+            if tensor is None or tensor.device.type == "meta":
+                continue
+            place = tensor.untyped_storage().data_ptr()
+            if place in seen or not tensor.is_contiguous():
+                self._buffers[name] = tensor.clone(memory_format=torch.contiguous_format)
+            seen.add(place)
+
+    def _clear_what_no_state_holds(self) -> None:
+        """Buffers beside the state begin at zero, where the state now is: it may have come to a meta module."""
+        device = next(
+            x.device for n, x in self.named_buffers(recurse=False) if n not in self._non_persistent_buffers_set
+        )
+        for name in self._non_persistent_buffers_set:
+            buffer = self.get_buffer(name)
+            if buffer.device == device:
+                buffer.zero_()
+            else:
+                setattr(self, name, torch.zeros_like(buffer, device=device))
+
+
+def _check_kind(key: str, value: Tensor, dtype: torch.dtype) -> None:
+    """Floats for floats and integers for integers: the mean of several heads' assignments is none."""
+    if value.is_complex() or value.dtype == torch.bool or value.is_floating_point() != dtype.is_floating_point:
+        raise ValueError(
+            f"{key} is {value.dtype}; expected {dtype}: load the state of one head, since means of assignments are none"
+        )
+
+
+def _check(name: str, key: str, value: Tensor) -> None:
+    if name == "prototypes":
+        check_unit_rows(key, value)
+    elif name == "assignment":
+        check_permutation(key, value, len(value))
+    elif value.is_floating_point():
+        check_finite(key, value)
+
+
+def _as_checked(assignment: Tensor) -> Tensor:
+    """A copy; a GPU would have to be waited for, and is not looked at."""
+    if assignment.device.type == "cpu":
+        try:
+            check_permutation("assignment", assignment, len(assignment))
+        except ValueError as error:
+            raise ValueError(f"{error}; after an average of weights call eval() before the compiled model") from None
+    return assignment.clone()
+
+
+_checked_permutation = register("checked_permutation", _as_checked, torch.empty_like)

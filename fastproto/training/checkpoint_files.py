@@ -1,0 +1,147 @@
+"""Checkpoints: written whole or not at all, read without executing anything, complete enough to predict from."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import CheckpointIO
+
+import fastproto
+from fastproto.data import Preprocessing
+from fastproto.support.array_files import check_torch_archive
+from fastproto.support.atomic_files import write_whole
+from fastproto.training.classifier import Classifier
+from fastproto.training.config import TrainConfig
+
+KEY = "fastproto"  # what a checkpoint holds beside Lightning's own entries
+
+
+class WholeFileIO(CheckpointIO):
+    """Lightning's way to files, but through a temporary name, and with ``weights_only=True`` on the way back."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_whole(path, lambda file: save(checkpoint, file))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(path, map_location or "cpu")
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def save(content: Any, path: Path) -> None:
+    """``torch.save`` through a Python file, whose errors say why there is no room; torch's own file only that."""
+    with _Remembering(path) as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError:
+            if file.error is not None:
+                raise file.error from None
+            raise
+
+
+class _Remembering(io.FileIO):
+    """A file that remembers what the system said: torch answers a failed write with an error of its own."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "wb")
+        self.error: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        """Write all of it."""
+        view, done = memoryview(data).cast("B"), 0
+        try:
+            while done < len(view):
+                done += super().write(view[done:])
+        except OSError as error:
+            self.error = error
+            raise
+        return done
+
+
+def describe(module: Classifier) -> dict[str, Any]:
+    """What a checkpoint carries so that prediction needs nothing else."""
+    return {
+        "version": fastproto.__version__,
+        "config": module.config.to_dict(),
+        "class_names": list(module.class_names),
+        "preprocessing": module.preprocessing.to_dict(),
+        "data": module.data_facts,
+    }
+
+
+def read_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, Any]:
+    """The content of a checkpoint of ours.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: truncated, damaged, or not made by fastproto-train.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"no checkpoint {path}; expected a .ckpt file of a run folder, such as checkpoints/best.ckpt"
+        )
+    try:
+        check_torch_archive(path)
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # a damaged zip archive, pickle or tensor, each with an error of its own
+        raise ValueError(
+            f"{path} is truncated, damaged or not a checkpoint; expected a file written by fastproto-train: "
+            "take another checkpoint of the run, or train again"
+        ) from error
+    if not isinstance(content, dict) or KEY not in content:
+        raise ValueError(f"{path} was not written by fastproto-train; expected one of its checkpoints")
+    return content
+
+
+def find_checkpoint(path: str | os.PathLike[str], name: str = "last") -> Path:
+    """The checkpoint a user means by a run folder or a file."""
+    path = Path(path)
+    if path.is_dir():
+        file = path / "checkpoints" / f"{name}.ckpt"
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{path} holds no checkpoints/{name}.ckpt; expected a run folder of fastproto-train"
+            )
+        return file
+    if not path.is_file():
+        raise FileNotFoundError(f"no run folder or checkpoint {path}; expected one that fastproto-train has written")
+    return path
+
+
+def load_classifier(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Classifier:
+    """The trained classifier of a checkpoint (or of a run folder: its best), in evaluation mode.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_checkpoint`; weights that do not fit the configuration.
+    """
+    path = find_checkpoint(path, "best")
+    content = read_checkpoint(path)
+    try:
+        module = _rebuild(content[KEY])
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
+        raise ValueError(
+            f"{path} describes its classifier in a way this version cannot follow ({type(error).__name__}: {error}); "
+            "expected a checkpoint of fastproto-train: take another one, or train again"
+        ) from error
+    try:
+        module.load_state_dict(content["state_dict"], assign=True)
+    except (RuntimeError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} holds weights that do not fit its own configuration; train again") from error
+    return module.to(device).eval()
+
+
+def _rebuild(facts: dict[str, Any]) -> Classifier:
+    """The classifier that :func:`describe` described, on the meta device."""
+    module = Classifier(
+        TrainConfig.from_dict(facts["config"]),
+        tuple(facts["class_names"]),
+        Preprocessing.from_dict(facts["preprocessing"]),
+    )
+    with torch.device("meta"):
+        module.configure_model()
+    return module

@@ -1,0 +1,1 @@
+"""Device code and plans that several kernels share."""

@@ -1,0 +1,103 @@
+"""Log-sum-exp of scaled scores over all others, and with it a sweep of Sinkhorn's algorithm over rows and columns.
+
+    lse_i = log Σ_j exp(scale s_ij + bias_j),  s = P Wᵀ
+
+One pass, no M×C matrix. Base-2 exponentials around a running maximum, so that no scale overflows; the parts of a sweep
+have their own maxima and are joined in order. The sum over columns is the same kernel with the roles swapped: the bias
+of a row is then the logarithm that the first sweep has found.
+"""
+# jit functions have no Python types
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .gaussian_potential import LOG2_E
+from .lib.common import part_of_sweep
+from .lib.score_tiles import as_float32, load_points, score_tile, sweep
+from .lib.tile_sizes import Tile
+
+_LOG2_E = tl.constexpr(LOG2_E)
+_LN_2 = tl.constexpr(1 / LOG2_E)
+_LOWEST = tl.constexpr(-3e38)  # finite, so that a tile of biases -inf leaves no inf - inf
+
+
+@triton.jit
+def _log_sum_exp_kernel(
+    points_ptr,
+    others_ptr,
+    bias_ptr,
+    lse_ptr,
+    M,
+    C,
+    scale,
+    PIECES: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    row = tl.program_id(0) * BLOCK_M
+    o_m = row + tl.arange(0, BLOCK_M)
+    p, p_low = load_points(points_ptr, row, 0, M, PIECES, WIDTH, BLOCK_M, BLOCK_K)
+    peak, total = tl.full([BLOCK_M], _LOWEST, tl.float32), tl.zeros([BLOCK_M], tl.float32)
+    begin, end = part_of_sweep(C, BLOCK_N)
+    for start in tl.range(begin, end, BLOCK_N):
+        s = score_tile(
+            p, p_low, points_ptr, others_ptr, row, start, M, C, PIECES, WIDTH, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION
+        )
+        o_n = start + tl.arange(0, BLOCK_N)
+        s *= scale
+        if bias_ptr is not None:
+            s += (tl.load(bias_ptr + o_n, mask=o_n < C, other=0.0) * _LOG2_E)[None, :]
+        if start + BLOCK_N > C:
+            s = tl.where((o_n < C)[None, :], s, float("-inf"))
+        higher = tl.maximum(peak, tl.max(s, 1))
+        total = total * tl.exp2(peak - higher) + tl.sum(tl.exp2(s - higher[:, None]), 1)
+        peak = higher
+    some = total > 0
+    lse = tl.where(some, (peak + tl.log2(tl.where(some, total, 1.0))) * _LN_2, float("-inf"))
+    tl.store(lse_ptr + tl.program_id(1).to(tl.int64) * M + o_m, lse, mask=o_m < M)
+
+
+def log_sum_exp(
+    points: Tensor,
+    others: Tensor,
+    *,
+    scale: float,
+    bias: Tensor | None = None,
+    precision: str = "high",
+    tile: Tile | None = None,
+    parts: int | None = None,
+) -> Tensor:
+    """lse [M] float32 of points [M, D] over others [C, D], with the logarithm ``bias`` [C] of a weight for each other.
+
+    float32, bfloat16 or float16 rows of length up to 1; a bias of -inf leaves an other out. An error of a score is
+    ``scale`` times that error in the exponent. ``tile`` and ``parts`` replace the sizes that ship.
+    """
+    m = points.shape[0]
+    if m == 0:
+        return torch.empty(0, dtype=torch.float32, device=points.device)
+    with torch.cuda.device_of(points):
+        work = sweep(points, others, precision, tile, parts)
+        lse = torch.empty((work.grid[1], m), dtype=torch.float32, device=points.device)
+        _log_sum_exp_kernel[work.grid](bias_ptr=as_float32(bias), lse_ptr=lse, scale=scale * LOG2_E, **work.arguments)
+    return lse[0] if len(lse) == 1 else lse.logsumexp(0)
+
+
+def sinkhorn_sweep(
+    class_means: Tensor, prototypes: Tensor, prices: Tensor, *, epsilon: float, precision: str = "high"
+) -> tuple[Tensor, Tensor]:
+    """log Σ_j exp((s_ij - p_j)/ε) [rows] and, the rows so normalised, log Σ_i exp((s_ij - p_j)/ε - row_i) [C].
+
+    class_means [M, D] and prototypes [C, D]: unit or zero rows; prices [C]. At balance of a square problem the second
+    is zero everywhere; p + ε · the second is the next price.
+    """
+    rows = log_sum_exp(class_means, prototypes, scale=1 / epsilon, bias=prices / -epsilon, precision=precision)
+    columns = log_sum_exp(prototypes, class_means, scale=1 / epsilon, bias=-rows, precision=precision)
+    return rows, columns - prices / epsilon
