@@ -56,7 +56,8 @@ class Prototypes:
         elif path.suffix == ".npz":
             facts_ = {"method": np.array(self.method), "passes": np.array(self.passes)}
             arrays = {"vectors": vectors.numpy(), "seconds": np.array(self.seconds), **facts_}
-            write_whole(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+            np.savez(content, **arrays)  # type: ignore[arg-type]  # NumPy's stubs read the names as its own options
+            write_whole(path, lambda file: file.write_bytes(content.getbuffer()))
         elif path.suffix == ".pth":
             torch.save({"w": vectors.T.contiguous()}, content)
             write_whole(path, lambda file: file.write_bytes(content.getbuffer()))

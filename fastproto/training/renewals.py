@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -225,13 +226,11 @@ SAVED = {"class_means": ("float32", 2), "prototypes": ("float32", 2), "assignmen
 def save_class_means(folder: Path, step: int, head: PrototypeHead) -> None:
     """``folder/STEP.npz``: class means, prototypes and assignment as a renewal finds them."""
     folder.mkdir(exist_ok=True)
-    arrays = {name: getattr(head, name).cpu().numpy() for name in SAVED}
-
-    def write(path: Path) -> None:
-        with path.open("wb") as file:
-            np.savez(file, **arrays)
-
-    write_whole(folder / f"{step:08d}.npz", write)
+    content = (
+        io.BytesIO()
+    )  # an archive that finds no room is never closed by NumPy, which Python then reports at its end
+    np.savez(content, **{name: getattr(head, name).cpu().numpy() for name in SAVED})
+    write_whole(folder / f"{step:08d}.npz", lambda file: file.write_bytes(content.getbuffer()))
 
 
 def read_class_means(run: Path) -> dict[str, np.ndarray[Any, Any]]:
