@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastproto.support.atomic_files import write_whole
+from fastproto.support.atomic_files import write_memory
 
 Array = NDArray[Any]
 Table = dict[str, dict[int, float]]  # column -> row of the file -> the finite number there
@@ -225,7 +225,7 @@ def _picture(out: Path, width: float, height: float, title: str = "") -> Iterato
     yield figure
     drawn = io.BytesIO()  # Pillow's own way to a file has no error number where there is no room
     figure.savefig(drawn, format=out.suffix[1:] or "png", dpi=DPI)
-    write_whole(out, lambda file: file.write_bytes(drawn.getbuffer()))
+    write_memory(out, drawn)
 
 
 def _text(name: str, most: int) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastproto.prototypes.quality import Quality, measure_prototypes, unit_rows
 from fastproto.support.array_files import check_torch_archive, read_npy, read_npz
-from fastproto.support.atomic_files import write_whole
+from fastproto.support.atomic_files import write_memory, write_whole
 from fastproto.support.checks import check_matrix, check_sharpness, check_unit_rows, shape_of
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".npy")
@@ -57,13 +57,13 @@ class Prototypes:
             facts_ = {"method": np.array(self.method), "passes": np.array(self.passes)}
             arrays = {"vectors": vectors.numpy(), "seconds": np.array(self.seconds), **facts_}
             np.savez(content, **arrays)  # type: ignore[arg-type]  # NumPy's stubs read the names as its own options
-            write_whole(path, lambda file: file.write_bytes(content.getbuffer()))
+            write_memory(path, content)
         elif path.suffix == ".pth":
             torch.save({"w": vectors.T.contiguous()}, content)
-            write_whole(path, lambda file: file.write_bytes(content.getbuffer()))
+            write_memory(path, content)
         elif path.suffix == ".npy":
             np.save(content, vectors.numpy())
-            write_whole(path, lambda file: file.write_bytes(content.getbuffer()))
+            write_memory(path, content)
         else:
             raise ValueError(f"cannot write prototypes to {path}; expected a name that ends in {', '.join(SUFFIXES)}")
 

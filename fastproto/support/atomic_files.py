@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import secrets
@@ -44,6 +45,12 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             _live.discard(temporary)
+
+
+def write_memory(path: str | os.PathLike[str], content: io.BytesIO) -> None:
+    """:func:`write_whole` of what was first written to memory, for writers that hide why there is no room."""
+    with content.getbuffer() as data:  # released in any case: a buffer in use cannot be freed
+        write_whole(path, lambda file: file.write_bytes(data))
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from fastproto.assignment import Alignment, Assignment
 from fastproto.data import DataSplits, collate
 from fastproto.head import PrototypeHead
 from fastproto.support.array_files import read_npz
-from fastproto.support.atomic_files import write_whole
+from fastproto.support.atomic_files import write_memory
 from fastproto.training.classifier import Classifier
 from fastproto.training.config import HeadConfig
 
@@ -230,7 +230,7 @@ def save_class_means(folder: Path, step: int, head: PrototypeHead) -> None:
         io.BytesIO()
     )  # an archive that finds no room is never closed by NumPy, which Python then reports at its end
     np.savez(content, **{name: getattr(head, name).cpu().numpy() for name in SAVED})
-    write_whole(folder / f"{step:08d}.npz", lambda file: file.write_bytes(content.getbuffer()))
+    write_memory(folder / f"{step:08d}.npz", content)
 
 
 def read_class_means(run: Path) -> dict[str, np.ndarray[Any, Any]]:

@@ -10,6 +10,8 @@ import torch
 from fastproto.assignment import in_background
 from fastproto.support.cancellation import check_stop
 
+# Python warns of a fork beside threads, which is what this is about
+PYTHON = [sys.executable, "-W", "ignore::DeprecationWarning", "-c"]
 HEAD = """
 import copy, os, pickle, sys, torch
 from torch.nn.functional import normalize
@@ -49,10 +51,7 @@ raise ZeroDivisionError
 
 
 def test_exit_codes_with_pending_and_ended_renewals() -> None:
-    running = [
-        subprocess.Popen([sys.executable, "-c", HEAD + code], stdout=-1, stderr=-1, text=True)
-        for code in (PENDING, ENDED)
-    ]
+    running = [subprocess.Popen([*PYTHON, HEAD + code], stdout=-1, stderr=-1, text=True) for code in (PENDING, ENDED)]
     pending, ended = ((process.communicate(timeout=120), process.returncode) for process in running)
     assert pending == (("renewal pending: True\n", ""), 5)
     assert ended[1] == 1 and ended[0][1].strip().endswith("\nZeroDivisionError"), ended
