@@ -191,7 +191,9 @@ def gpu(found: dict[str, Any]) -> str:
         times = [milliseconds(cell["cold_s"]), milliseconds(cell["unchanged_s"])]
         gap = f"{cell['relative_gap']:.0e}, {'certified' if cell['certified'] else 'not certified'}"
         dense = scipy if isinstance(scipy, str) else milliseconds(scipy)
-        solved.append([name.replace(" ", ", ").replace("=", " = "), *times, gap, f"{cell['extra_mib']:,.0f} MiB", dense])
+        solved.append(
+            [name.replace(" ", ", ").replace("=", " = "), *times, gap, f"{cell['extra_mib']:,.0f} MiB", dense]
+        )
     head, training, made, much = (steps[name] for name in ("head", "training", "prototypes", "million"))
     step = head["many classes bf16: both"]
     checks = [f"tests: {steps['tests']['summary'].split(' in ')[0]}"]

@@ -1,0 +1,1 @@
+"""Code of the scripts; the files beside this folder only start it."""
