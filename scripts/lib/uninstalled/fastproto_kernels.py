@@ -1,4 +1,4 @@
-"""Makes ``kernels/`` importable as ``fastproto_kernels`` where the package is not installed (see ``lib.repository``)."""
+"""Stands for the installed ``fastproto_kernels``: its modules are those of ``kernels/`` (``lib.repository``)."""
 
 from pathlib import Path
 
