@@ -18,14 +18,15 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, exponent, exponent_error, extra_peak, interleaved, machine, summary
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from common import RESULTS, exponent, exponent_error, extra_peak, interleaved, machine, summary
 from fastproto.assignment import Assignment, assign
 
 SLOW = bool(os.environ.get("FASTPROTO_BENCH_SLOW"))
@@ -100,12 +101,12 @@ def cold(kind: str, c: int, seconds: float) -> dict[str, Any]:
     found = assign(means, prototypes)
     columns = with_lapjv(means, prototypes) if importlib.util.find_spec("lapjv") else with_scipy(means, prototypes)
     best = float((means.double() * prototypes.double()[torch.as_tensor(columns, dtype=torch.int64)]).sum())
-    providers: dict[str, Callable[[], Any]] = {
+    providers: dict[str, Callable[[], object]] = {
         "ours": lambda: assign(means, prototypes),
         "ours_unchanged": lambda: assign(means, prototypes, previous=found),
     }
     for name, solve in peers(c).items():
-        providers[name] = lambda solve=solve: solve(means, prototypes)
+        providers[name] = partial(solve, means, prototypes)
     times = interleaved(providers, seconds)
     ours = statistics.median(times["ours"])
     return {

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 import torch
-from common import RESULTS, exponent, extra_peak, interleaved, machine, summary
 from torch import Tensor
 
+from common import RESULTS, exponent, extra_peak, interleaved, machine, summary
 from fastproto.cpu.gaussian_potential import quick_bfloat16
 from fastproto.functional import gaussian_potential
 from fastproto.ops.gaussian_potential import PRECISIONS
@@ -90,7 +90,7 @@ def measure(c: int, d: int, seconds: float, informational: bool) -> dict[str, An
     w = rows(c, d)
     square = torch.randn(2048, 2048)
     leaf = w.clone().requires_grad_()
-    providers: dict[str, Callable[[], Any]] = {"symmetric_loop": partial(symmetric_loop, w)}
+    providers: dict[str, Callable[[], object]] = {"symmetric_loop": partial(symmetric_loop, w)}
     # where bfloat16 is not quick all three precisions are the same float32 code: timed once
     for name in PRECISIONS if quick_bfloat16(w.device) else PRECISIONS[:1]:
         providers[name] = partial(gaussian_potential, w, precision=name)

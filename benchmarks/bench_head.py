@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from common import RESULTS, exponent, extra_peak, interleaved, machine, summary
 from torch import Tensor
 from torch.nn import functional as F
 
+from common import RESULTS, exponent, extra_peak, interleaved, machine, summary
 from fastproto import PrototypeHead, nearest_prototypes
 
 BATCH, DIM = 1024, 512
@@ -70,12 +70,12 @@ def measure(c: int, seconds: float) -> dict[str, Any]:
     prototypes, batch = unit_rows(c, DIM), batches(c)
     head = PrototypeHead(c, DIM, prototypes=prototypes)
     authors = Authors(prototypes, head.assignment)
-    providers: dict[str, Callable[[], Any]] = {
+    providers: dict[str, Callable[[], object]] = {
         "ours": lambda: our_step(head, *batch()),
         "authors": lambda: authors.step(*batch()),
     }
     weight = prototypes.clone().requires_grad_()
-    softmax: dict[str, Callable[[], Any]] = {"softmax": lambda: softmax_step(weight, *batch())}
+    softmax: dict[str, Callable[[], object]] = {"softmax": lambda: softmax_step(weight, *batch())}
     if c < 100_000:
         times = interleaved(providers | softmax, seconds, {"ours": 20})
     else:  # seconds a step: three of them, by themselves, or the others would have no more rounds
@@ -90,7 +90,9 @@ def measure(c: int, seconds: float) -> dict[str, Any]:
 def series() -> list[dict[str, Any]]:
     """Our step alone against C, the sizes in turn."""
     heads = {c: PrototypeHead(c, DIM, prototypes=unit_rows(c, DIM)) for c in SERIES}
-    providers = {str(c): partial(lambda head, batch: our_step(head, *batch()), heads[c], batches(c)) for c in SERIES}
+    providers: dict[str, Callable[[], object]] = {
+        str(c): partial(lambda head, batch: our_step(head, *batch()), heads[c], batches(c)) for c in SERIES
+    }
     times = interleaved(providers, 20.0, dict.fromkeys(providers, 20))
     return [{"C": c} | summary(times[str(c)]) for c in SERIES]
 
@@ -109,7 +111,7 @@ def gather(sizes: list[int]) -> dict[str, float]:
 def prediction(c: int, b: int, d: int, k: int) -> dict[str, Any]:
     """Top k of b features against c prototypes, and the same with all logits at once; also in two threads."""
     prototypes, features = unit_rows(c, d), torch.randn(b, d)
-    providers: dict[str, Callable[[], Any]] = {
+    providers: dict[str, Callable[[], object]] = {
         "ours": lambda: nearest_prototypes(features, prototypes, k),
         "matmul_topk": lambda: (F.normalize(features, dim=1) @ prototypes.T).topk(k),
     }

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from common import machine
 
+from common import machine
 from fastproto.prototypes import estimate_prototypes, load_prototypes
 from fastproto.prototypes.optimise import Effort, minimise
 from fastproto.prototypes.search import random_start

@@ -22,7 +22,7 @@ RESULTS = HERE / "results"
 
 
 def interleaved(
-    providers: dict[str, Callable[[], Any]], seconds: float, repeats: dict[str, int] | None = None
+    providers: dict[str, Callable[[], object]], seconds: float, repeats: dict[str, int] | None = None
 ) -> dict[str, list[float]]:
     """Seconds of each call, the providers in turn, at least three rounds; ``repeats`` calls are timed as one."""
     times: dict[str, list[float]] = {name: [] for name in providers}

@@ -1,15 +1,4 @@
-#!/usr/bin/env python3
-"""Runs the tests on the oldest and on the newest dependencies, and from a built wheel; figures come last.
-
-usage: scripts/oldest_newest [oldest] [newest] [wheel] [-- ARGUMENT ...]
-
-- oldest: Python 3.10 with the lowest version of each dependency that pyproject.toml claims (torch 2.9.0, ...)
-- newest: Python 3.13 with the newest release of each
-- wheel: sdist and wheel are built; the wheel is installed into an empty environment and used from an empty folder
-All three unless some are named; what follows -- goes to pytest. Environments are .venv-oldest, .venv-newest and
-.venv-wheel; they are made or brought up to date first (several GB the first time: PyTorch is large). Pythons are found
-on the PATH or among those of pyenv and uv; PYTHON_OLDEST and PYTHON_NEWEST name others. All of it takes 20 minutes.
-"""
+"""Environments with the oldest and the newest dependencies, the suite in them, and the wheel in one of its own."""
 
 from __future__ import annotations
 
@@ -21,34 +10,18 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
-import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from lib.repository import ROOT
+from lib.wheel import CORE, EVERY_MODULE, NO_KERNELS, count_modules, run_isolated
+
 PYTHONS = {"oldest": ("3.10", "lowest-direct"), "newest": ("3.13", "highest")}
 SHOWN = ("torch", "numpy", "scipy", "numba", "lightning")
 
-# Runs in the empty environment, from an empty folder: what the package promises with its core dependencies alone.
-CORE = """
-import importlib.metadata, importlib.resources, importlib.util, sys
-import torch, fastproto, fastproto_kernels
-assert importlib.util.find_spec("kernels") is None, "the wheel installs a top-level package kernels"
-assert importlib.resources.files("fastproto").joinpath("py.typed").is_file(), "py.typed is missing"
-assert "site-packages" in fastproto.__file__, fastproto.__file__
-assert importlib.metadata.version("fastproto") == fastproto.__version__
-for name in fastproto.__all__:
-    getattr(fastproto, name)
-torch.manual_seed(0)
-head = fastproto.PrototypeHead(12, 4, prototypes=torch.nn.functional.normalize(torch.randn(12, 4), dim=1))
-head(torch.randn(36, 4), torch.arange(36) % 12)
-assert head.reassign().certified and sorted(head.assignment.tolist()) == list(range(12))
-assert not {"lightning", "torchvision", "jsonargparse"} & set(sys.modules)
-"""
 
-
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], description: str) -> int:
     if {"-h", "--help"} & set(arguments):
-        print(__doc__)
+        print(description)
         return 0
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     parts, further = arguments[:cut] or [*PYTHONS, "wheel"], arguments[cut + 1 :]
@@ -56,7 +29,10 @@ def main(arguments: list[str]) -> int:
         sys.exit(f"there is no part {sorted(unknown)[0]!r}; expected oldest, newest or wheel, and pytest's after --")
     os.chdir(ROOT)
     uv = find_uv()
-    rows = [check_wheel(uv) if part == "wheel" else check_suite(uv, part, further) for part in parts]
+    try:
+        rows = [check_wheel(uv) if part == "wheel" else check_suite(uv, part, further) for part in parts]
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"ended with exit code {error.returncode}: {' '.join(map(str, error.cmd))}")
     print()
     for _, line in rows:
         print(line)
@@ -101,8 +77,8 @@ def environment(uv: str, part: str, what: list[str], *, resolution: str, again: 
 def check_suite(uv: str, part: str, further: list[str]) -> tuple[bool, str]:
     """Whether the default suite failed, and a line of figures."""
     python = environment(uv, part, ["--editable", ".[test]"], resolution=PYTHONS[part][1])
-    code = "import sys, importlib.metadata as m; print(sys.version.split()[0], *map(m.version, sys.argv[1:]))"
-    done = subprocess.run([python, "-c", code, *SHOWN], capture_output=True, text=True, check=True)
+    show = "import sys, importlib.metadata as m; print(sys.version.split()[0], *map(m.version, sys.argv[1:]))"
+    done = subprocess.run([python, "-c", show, *SHOWN], capture_output=True, text=True, check=True)
     versions = [f"{name} {number}" for name, number in zip(("Python", *SHOWN), done.stdout.split(), strict=True)]
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -120,45 +96,33 @@ def check_suite(uv: str, part: str, further: list[str]) -> tuple[bool, str]:
 
 
 def check_wheel(uv: str) -> tuple[bool, str]:
-    """The same for sdist and wheel, and what is promised of an installation."""
+    """The same for sdist and wheel: whether a promise about the installed package is broken."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        built = Path(folder, "dist")
-        # the wheel is built from the sdist: what the sdist lacks, the wheel lacks
+        built, empty = Path(folder, "dist"), Path(folder, "empty")
+        empty.mkdir()
+        # the wheel is built from the sdist, so that a file which the sdist lacks is missing here too
         subprocess.run([uv, "build", "--quiet", "--out-dir", built, ROOT], check=True)
         (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
-        modules = check_files(wheel)
-        empty = Path(folder, "empty")
-        empty.mkdir()
+        modules = count_modules(wheel)
         python = environment(uv, "wheel", [str(wheel)], resolution="highest", again=True)
-        failed = subprocess.run([python, "-I", "-W", "error", "-c", CORE], cwd=empty).returncode != 0
+        done = [run_isolated(python, NO_KERNELS + CORE, empty, "-W", "error")]
         python = environment(uv, "wheel", [f"{wheel}[train]", "pytest"], resolution="highest")
-        shutil.copy(ROOT / "tests/test_public_api.py", empty)
-        failed |= subprocess.run([python, "-m", "pytest", "-q", "-W", "error"], cwd=empty).returncode != 0
-        scripts = ("fastproto-train", "fastproto-prototypes", "fastproto-predict")
-        for script in scripts:
-            done = subprocess.run([python.with_name(script), "--help"], cwd=empty, capture_output=True, text=True)
-            if done.returncode != 0 or "usage" not in done.stdout.lower():
-                failed = True
-                print(f"{script} --help ended with {done.returncode}: {done.stderr}", file=sys.stderr)
+        done.append(run_isolated(python, EVERY_MODULE, empty))
+        for command in ("fastproto-train", "fastproto-prototypes", "fastproto-predict"):
+            done.append(run(python.with_name(command), "--help", folder=empty))
+        shutil.copy(ROOT / "tests/package/test_public_api.py", empty)
+        done.append(run(python, "-m", "pytest", "-q", "-W", "error", folder=empty))
         sizes = f"sdist {sdist.stat().st_size >> 10} KiB, wheel {wheel.stat().st_size >> 10} KiB, {modules} modules"
-    outcome = "failed" if failed else "installed into an empty environment, public API and console scripts hold"
-    return failed, f"wheel: {outcome} ({sizes}, {time.monotonic() - began:.0f} s)"
+    faults = [each for each in done if each.returncode != 0]
+    for each in faults:
+        print(
+            f"{' '.join(map(str, each.args))} ended with {each.returncode}:\n{each.stdout}{each.stderr}",
+            file=sys.stderr,
+        )
+    outcome = "failed" if faults else "installed into an empty environment, public API and console scripts hold"
+    return bool(faults), f"wheel: {outcome} ({sizes}, {time.monotonic() - began:.0f} s)"
 
 
-def check_files(wheel: Path) -> int:
-    """How many modules the wheel holds; it is an error if these are not all of the repository's."""
-    homes = {"fastproto": "fastproto", "kernels": "fastproto_kernels"}
-    expected = {f"{homes[at]}/{f.relative_to(ROOT / at)}" for at in homes for f in (ROOT / at).rglob("*.py")}
-    names = set(zipfile.ZipFile(wheel).namelist())
-    found = {name for name in names if not name.split("/")[0].endswith(".dist-info")} - {"fastproto/py.typed"}
-    if found != expected or "fastproto/py.typed" not in names:
-        sys.exit(f"the wheel has other files than the repository: {sorted(found ^ expected) or 'py.typed is missing'}")
-    return len(found)
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"ended with exit code {error.returncode}: {' '.join(map(str, error.cmd))}")
+def run(*command: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)

@@ -9,14 +9,17 @@ import argparse
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from fastproto.prototypes import Prototypes, Quality, estimate_prototypes, load_prototypes, measure_prototypes
+from lib.initial_assignment import initial_assignment
+from lib.repository import Record
 
-PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "prototypes"
-Row = dict[str, Any]
+NO_PUBLISHED = "not measured: --published was not given"
+AUTHORS = "authors' published file"
+OBJECTIVES = ("uniform", "max_cosine")
 
 
 # --- Table 7: largest and smallest cosine of the prototypes ----------------------------------------------------------
@@ -30,33 +33,19 @@ TABLE_7: dict[tuple[int, int], tuple[str, str]] = {
 }
 
 
-def table7(published: Path) -> list[Row]:
+def table7(published: Path | None, sizes: dict[tuple[int, int], tuple[str, str]] = TABLE_7) -> list[Record]:
     """For each (C, D): the paper, the paper's descent run here, the authors' file, and fastproto."""
-    rows: list[Row] = []
-
-    def add(what: str, **facts: Any) -> None:
-        row = {"classes": classes, "dim": dim, "what": what, **facts}
-        rows.append(row)
-        cells = [shown(row.get(key)) for key in ("max_cosine", "min_cosine", "uniformity")]
-        spent = f"{row['passes']} ({row['method']})" if "passes" in row else ""
-        print(f"{classes:>6}{dim:>5}  {what:<36}{cells[0]:>14}{cells[1]:>15}{cells[2]:>14}  {spent}", flush=True)
-
-    def measured(what: str, found: Prototypes) -> None:
-        add(what, method=found.method, passes=found.passes, **figures(found.quality))
-
+    rows: list[Record] = []
     print(f"{'C':>6}{'D':>5}  {'what':<36}{'max cosine':>14}{'min cosine':>15}{'L_uni, t = 2':>14}  passes")
-    for (classes, dim), (high, low) in TABLE_7.items():
-        add("paper", max_cosine=high, min_cosine=low)
-        file = published / f"{classes}centers_{dim}dim.pth"
-        if file.is_file():
-            measured("authors' published file", load_prototypes(file))
-        else:
-            add("authors' published file", max_cosine="not available", min_cosine="not available")
+    for size, (high, low) in sizes.items():
+        add(rows, size, "paper", {"max_cosine": high, "min_cosine": low})
+        found, missing = from_file(published, *size)
+        add(rows, size, AUTHORS, found or {"missing": missing})
         for form in ("within_batch", "eq5"):
-            found = estimate_prototypes(classes, dim, method="sgd", form=form)
-            measured(f"SGD, lr 0.1, 1000 steps, {form}", found)
-        for objective in ("uniform", "max_cosine"):
-            measured(f"fastproto, {objective}", estimate_prototypes(classes, dim, objective=objective))
+            descent = estimate_prototypes(*size, method="sgd", form=form)
+            add(rows, size, f"SGD, lr 0.1, 1000 steps, {form}", descent)
+        for objective in OBJECTIVES:
+            add(rows, size, f"fastproto, {objective}", estimate_prototypes(*size, objective=objective))
     print(
         "What differs: (100, 50) and (100, 100) have exact solutions, which fastproto writes down: 0 and -1, -1/99.\n"
         "The paper's descent with its published settings does not reach the paper's own figures."
@@ -64,52 +53,91 @@ def table7(published: Path) -> list[Row]:
     return rows
 
 
+def add(rows: list[Record], size: tuple[int, int], what: str, found: Prototypes | Record) -> None:
+    """Add a row and print it."""
+    if isinstance(found, Prototypes):
+        found = {"method": found.method, "passes": found.passes, **figures(found.quality)}
+    row = {"classes": size[0], "dim": size[1], "what": what, **found}
+    rows.append(row)
+    start = f"{size[0]:>6}{size[1]:>5}  {what:<36}"
+    if "missing" in row:
+        print(start, row["missing"], flush=True)
+        return
+    cells = [shown(row.get(key)) for key in ("max_cosine", "min_cosine", "uniformity")]
+    spent = f"{row['passes']} ({row['method']})" if "passes" in row else ""
+    print(f"{start}{cells[0]:>14}{cells[1]:>15}{cells[2]:>14}  {spent}", flush=True)
+
+
+def from_file(published: Path | None, classes: int, dim: int) -> tuple[Prototypes | None, str]:
+    """The authors' prototypes of this size; without a file, why there are none."""
+    if published is None:
+        return None, NO_PUBLISHED
+    file = published / f"{classes}centers_{dim}dim.pth"
+    return (load_prototypes(file), "") if file.is_file() else (None, f"not measured: there is no {file}")
+
+
 # --- Figure 2: what the average angle hides, and quality over the optimisation ---------------------------------------
 
 
-def figure2(published: Path) -> list[Row]:
+def figure2(published: Path | None, passes: tuple[int, ...] = (1, 3, 10, 30, 100, 300, 1000)) -> list[Record]:
     """Average angle and least cosine distance of 100 points in 3 dimensions; then both over the optimisation."""
-    generator = torch.Generator().manual_seed(0)
-    unit = torch.nn.functional.normalize
-    random = [unit(torch.randn(100, 3, generator=generator), dim=1) for _ in range(100)]
-    poles = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]]).repeat_interleave(50, 0)
-    sets: list[tuple[str, list[torch.Tensor]]] = [
-        ("random (mean of 100)", random),
-        ("random, centred (mean of 100)", [unit(w - w.mean(0), dim=1) for w in random]),
-        ("random opposite pairs (mean of 100)", [torch.cat([w[:50], -w[:50]]) for w in random]),
-        ("50 copies of u and 50 of -u", [poles]),
-    ]
-    file = published / "100centers_3dim.pth"
-    if file.is_file():
-        sets.append(("authors' published file", [load_prototypes(file).vectors]))
-    for objective in ("uniform", "max_cosine"):
-        sets.append((f"fastproto, {objective}", [estimate_prototypes(100, 3, objective=objective).vectors]))
-    rows: list[Row] = []
+    rows: list[Record] = []
     print("100 points in 3 dimensions: the average angle (APAD) cannot tell good from degenerate")
     print(f"{'set':<38}{'APAD, degrees':>14}{'least cosine distance':>23}{'L_uni, t = 2':>14}")
-    for name, members in sets:
-        found = [figures(measure_prototypes(w)) for w in members]
-        mean = {key: sum(f[key] for f in found) / len(found) for key in found[0]}
-        rows.append({"part": "sets", "what": name, **mean})
-        print(f"{name:<38}{mean['mean_angle']:>14.3f}{mean['distance']:>23.5f}{mean['uniformity']:>14.6f}")
-    if not file.is_file():
-        print("authors' published file".ljust(38) + "not available".rjust(14))
+    sets = random_and_degenerate()
+    found, missing = from_file(published, 100, 3)
+    if found is not None:
+        sets[AUTHORS] = [found.vectors]
+    for objective in OBJECTIVES:
+        sets[f"fastproto, {objective}"] = [estimate_prototypes(100, 3, objective=objective).vectors]
+    for name, members in sets.items():
+        rows.append({"part": "sets", "what": name, **averages(members)})
+        print(f"{name:<38}{figure2_cells(rows[-1])}")
+    if found is None:
+        print(f"{AUTHORS:<38}{missing}")
     print("\n100 points in 10 dimensions, over the optimisation")
     print(f"{'passes':>7}  {'what':<30}{'APAD, degrees':>14}{'least cosine distance':>23}{'L_uni, t = 2':>14}")
-    ways: dict[str, dict[str, Any]] = {"fastproto, L-BFGS": {}}
-    ways |= {f"SGD, lr 0.1, {form}": {"method": "sgd", "form": form} for form in ("eq5", "within_batch")}
-    for what, options in ways.items():
-        for passes in (1, 3, 10, 30, 100, 300, 1000):
-            limit = {"iterations": passes} if options else {"max_passes": passes}
-            found = figures(estimate_prototypes(100, 10, cache=False, **options, **limit).quality)
-            rows.append({"part": "passes", "what": what, "passes": passes, **found})
-            values = f"{found['mean_angle']:>14.3f}{found['distance']:>23.5f}{found['uniformity']:>14.6f}"
-            print(f"{passes:>7}  {what:<30}{values}")
+    for form in (None, "eq5", "within_batch"):
+        what = "fastproto, L-BFGS" if form is None else f"SGD, lr 0.1, {form}"
+        for count in passes:
+            quality = after(count, form).quality
+            rows.append({"part": "passes", "what": what, "passes": count, **figures(quality)})
+            print(f"{count:>7}  {what:<30}{figure2_cells(rows[-1])}")
     print("The paper's values for Figure 2: not available.")
     return rows
 
 
-def draw_figure2(rows: list[Row], out: Path) -> None:
+def random_and_degenerate() -> dict[str, list[Tensor]]:
+    """Sets of 100 points in 3 dimensions."""
+    generator = torch.Generator().manual_seed(0)
+    unit = torch.nn.functional.normalize
+    random = [unit(torch.randn(100, 3, generator=generator), dim=1) for _ in range(100)]
+    poles = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]]).repeat_interleave(50, 0)
+    return {
+        "random (mean of 100)": random,
+        "random, centred (mean of 100)": [unit(w - w.mean(0), dim=1) for w in random],
+        "random opposite pairs (mean of 100)": [torch.cat([w[:50], -w[:50]]) for w in random],
+        "50 copies of u and 50 of -u": [poles],
+    }
+
+
+def averages(members: list[Tensor]) -> dict[str, float]:
+    found = [figures(measure_prototypes(w)) for w in members]
+    return {key: sum(f[key] for f in found) / len(found) for key in found[0]}
+
+
+def after(passes: int, form: str | None) -> Prototypes:
+    """Prototypes after so many passes of fastproto, or steps of the paper's descent in this form."""
+    if form is None:
+        return estimate_prototypes(100, 10, cache=False, max_passes=passes)
+    return estimate_prototypes(100, 10, cache=False, method="sgd", form=form, iterations=passes)
+
+
+def figure2_cells(row: Record) -> str:
+    return f"{row['mean_angle']:>14.3f}{row['distance']:>23.5f}{row['uniformity']:>14.6f}"
+
+
+def draw_figure2(rows: list[Record], out: Path) -> None:
     from matplotlib.figure import Figure
 
     picture = Figure(figsize=(11, 4.5), layout="constrained")
@@ -139,30 +167,29 @@ def figures(quality: Quality) -> dict[str, float]:
     }
 
 
-def shown(value: Any) -> str:
+def shown(value: float | str | None) -> str:
     if isinstance(value, float) and math.isfinite(value):
         return f"{value + 0.0:.5f}"
     return "" if value is None else str(value)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="scripts/reproduce", description=__doc__)
+def main(arguments: list[str], description: str) -> int:
+    parser = argparse.ArgumentParser(
+        prog="scripts/reproduce", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("table7", "figure2", "initial_assignment"))
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder for the JSON and the picture")
-    parser.add_argument("--published", type=Path, default=PUBLISHED, help="folder of the authors' prototype files")
-    options = parser.parse_args()
+    parser.add_argument("--published", type=Path, help="folder of the authors' prototype files (100centers_3dim.pth)")
+    options = parser.parse_args(arguments)
+    if options.published is not None and not options.published.is_dir():
+        parser.error(f"--published {options.published} is not a folder")
     if options.what == "initial_assignment":
-        from initial_assignment import initial_assignment
-
         initial_assignment()
-        return
-    rows = (table7 if options.what == "table7" else figure2)(options.published)
+        return 0
+    rows = table7(options.published) if options.what == "table7" else figure2(options.published)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f"{options.what}.json").write_text(json.dumps(rows, indent=1) + "\n")
     if options.what == "figure2":
         draw_figure2(rows, options.out / "figure2.png")
     print(f"written to {options.out}")
-
-
-if __name__ == "__main__":
-    main()
+    return 0
