@@ -1,1 +1,1 @@
-"""Code of the scripts; the files beside this folder only start it."""
+"""What the scripts of the folder above run."""
