@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+LONG: tuple[str, ...] = ()
+
 torch.set_num_threads(1)  # the tests' operations are small: a second thread costs more than it gives
 
 # kernels: without a GPU they run under Triton's interpreter, which must be chosen before they are imported
@@ -25,6 +27,17 @@ def _fixed(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
 def root() -> Path:
     """The repository."""
     return Path(__file__).parents[1]
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as fast the first case of every test, but for those of ``LONG`` and the slow ones."""
+    seen = set()
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        if test not in seen and not test.startswith(LONG) and item.get_closest_marker("slow") is None:
+            item.add_marker(pytest.mark.fast)
+        seen.add(test)
 
 
 def pytest_configure(config: pytest.Config) -> None:
