@@ -19,7 +19,8 @@ sys.path.insert(0, {scripts!r})
 from lib.repository import use_repository
 use_repository(), use_repository()
 import subprocess
-code = "import fastproto as f, fastproto_kernels as k, fastproto_kernels.lib; print(f.__file__, k.lib.__file__, k.__doc__)"
+code = "import fastproto as f, fastproto_kernels as k, fastproto_kernels.lib\\n"
+code += "print(f.__file__, k.lib.__file__, k.__doc__)"
 exec(code)
 print(subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True).stdout.strip())
 """
