@@ -18,14 +18,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from common import RESULTS, exponent, exponent_error, extra_peak, interleaved, machine, summary
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from common import RESULTS, Record, exponent, exponent_error, extra_peak, interleaved, machine, summary
 from fastproto.assignment import Assignment, assign
 
 SLOW = bool(os.environ.get("FASTPROTO_BENCH_SLOW"))
@@ -54,27 +54,27 @@ def instance(kind: str, c: int, d: int, seed: int = 0) -> Pair:
     return normalize(means, dim=1), prototypes
 
 
-def with_lapjv(means: Tensor, prototypes: Tensor) -> Any:
+def with_lapjv(means: Tensor, prototypes: Tensor) -> object:
     from lapjv import lapjv
 
     return lapjv((-(means @ prototypes.T)).numpy())[0]
 
 
-def with_lapx(means: Tensor, prototypes: Tensor) -> Any:
+def with_lapx(means: Tensor, prototypes: Tensor) -> object:
     from lap import lapjv
 
     return lapjv((-(means @ prototypes.T)).numpy())[1]
 
 
-def with_scipy(means: Tensor, prototypes: Tensor) -> Any:
+def with_scipy(means: Tensor, prototypes: Tensor) -> object:
     from scipy.optimize import linear_sum_assignment
 
     return linear_sum_assignment((means @ prototypes.T).numpy(), maximize=True)[1]
 
 
-def peers(c: int) -> dict[str, Callable[[Tensor, Tensor], Any]]:
+def peers(c: int) -> dict[str, Callable[[Tensor, Tensor], object]]:
     """Those installed; SciPy up to 5,000, where it takes ten seconds."""
-    found: dict[str, Callable[[Tensor, Tensor], Any]] = {}
+    found: dict[str, Callable[[Tensor, Tensor], object]] = {}
     if importlib.util.find_spec("lapjv"):
         found["lapjv"] = with_lapjv
     if importlib.util.find_spec("lap"):
@@ -84,7 +84,7 @@ def peers(c: int) -> dict[str, Callable[[Tensor, Tensor], Any]]:
     return found
 
 
-def facts(found: Assignment) -> dict[str, Any]:
+def facts(found: Assignment) -> Record:
     return {
         "method": found.method,
         "reason": found.reason,
@@ -94,18 +94,18 @@ def facts(found: Assignment) -> dict[str, Any]:
     }
 
 
-def cold(kind: str, c: int, seconds: float) -> dict[str, Any]:
+def cold(kind: str, c: int, seconds: float) -> Record:
     """``auto`` and each peer on one instance, and a second look at it with ``previous``."""
     means, prototypes = instance(kind, c, DIM)
     found = assign(means, prototypes)
     columns = with_lapjv(means, prototypes) if importlib.util.find_spec("lapjv") else with_scipy(means, prototypes)
     best = float((means.double() * prototypes.double()[torch.as_tensor(columns, dtype=torch.int64)]).sum())
-    providers: dict[str, Callable[[], Any]] = {
+    providers: dict[str, Callable[[], object]] = {
         "ours": lambda: assign(means, prototypes),
         "ours_unchanged": lambda: assign(means, prototypes, previous=found),
     }
     for name, solve in peers(c).items():
-        providers[name] = lambda solve=solve: solve(means, prototypes)
+        providers[name] = partial(solve, means, prototypes)
     times = interleaved(providers, seconds)
     ours = statistics.median(times["ours"])
     return {
@@ -118,7 +118,7 @@ def cold(kind: str, c: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def alone(c: int) -> dict[str, Any]:
+def alone(c: int) -> Record:
     """``auto`` on one clustered instance, once."""
     means, prototypes = instance("clustered", c, DIM)
     start = time.perf_counter()
@@ -127,7 +127,7 @@ def alone(c: int) -> dict[str, Any]:
     return {"kind": "clustered", "C": c, "D": DIM, **facts(found), "providers": once}
 
 
-def fitted(cells: list[dict[str, Any]], name: str) -> dict[str, Any]:
+def fitted(cells: list[Record], name: str) -> Record:
     """seconds ~ C^exponent over the sizes at which this solver ran."""
     points = [(cell["C"], cell["providers"][name]["median_s"]) for cell in cells if name in cell["providers"]]
     sizes, seconds = [c for c, _ in points], [s for _, s in points]
@@ -153,11 +153,11 @@ def drifting(c: int, d: int, renewals: int, seed: int = 3) -> tuple[Tensor, list
     return prototypes, sequence
 
 
-def with_scipy_or_lapjv(means: Tensor, prototypes: Tensor) -> Any:
+def with_scipy_or_lapjv(means: Tensor, prototypes: Tensor) -> object:
     return (with_lapjv if importlib.util.find_spec("lapjv") else with_scipy)(means, prototypes)
 
 
-def sequence(name: str, prototypes: Tensor, means: list[Tensor]) -> dict[str, Any]:
+def sequence(name: str, prototypes: Tensor, means: list[Tensor]) -> Record:
     """Every renewal warm-started from the last, against a dense solver each time; the two in turn."""
     previous: Assignment | None = None
     ours, theirs, changed, methods = [], [], [], []
@@ -217,7 +217,7 @@ def real_means(classes: int, dim: int, epochs: int, seed: int = 1) -> tuple[Tens
     return torch.as_tensor(saved["prototypes"][0]), [torch.as_tensor(q) for q in saved["class_means"]]
 
 
-def large(c: int, d: int) -> dict[str, Any]:
+def large(c: int, d: int) -> Record:
     means, prototypes = instance("clustered", c, d)
     start = time.perf_counter()
     found = assign(means, prototypes)
@@ -232,7 +232,7 @@ def memory(c: int, d: int) -> float:
     return extra_peak(setup, "assign(*small)", "assign(means, prototypes)")
 
 
-def draw(fits: dict[str, dict[str, Any]]) -> None:
+def draw(fits: dict[str, Record]) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -256,7 +256,7 @@ def test_assignment() -> None:
     cells = [cold("clustered", c, 6.0) for c in COLD] + [cold("easy", c, 2.0) for c in EASY]
     clustered = [cell for cell in cells if cell["kind"] == "clustered"] + [alone(c) for c in ALONE]
     fits = {name: fitted(clustered, name) for name in ("ours", *peers(0))}
-    result: dict[str, Any] = {"machine": machine(), "cells": cells, "exponents": fits}
+    result: Record = {"machine": machine(), "cells": cells, "exponents": fits}
     result["sequences"] = [sequence("drifting", *drifting(5_000, DIM, RENEWALS))]
     if SLOW:
         result["sequences"] += [sequence("glyphs", *real_means(*run)) for run in REAL]

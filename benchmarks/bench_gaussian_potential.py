@@ -12,13 +12,12 @@ import statistics
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from common import RESULTS, exponent, extra_peak, interleaved, machine, summary
 from torch import Tensor
 
+from common import RESULTS, Record, exponent, extra_peak, interleaved, machine, summary
 from fastproto.cpu.gaussian_potential import quick_bfloat16
 from fastproto.functional import gaussian_potential
 from fastproto.ops.gaussian_potential import PRECISIONS
@@ -86,11 +85,11 @@ def gradient_errors(w: Tensor) -> dict[str, float]:
     return {name: float((tangent(pull) - true).norm() / true.norm()) for name, pull in pulls.items()}
 
 
-def measure(c: int, d: int, seconds: float, informational: bool) -> dict[str, Any]:
+def measure(c: int, d: int, seconds: float, informational: bool) -> Record:
     w = rows(c, d)
     square = torch.randn(2048, 2048)
     leaf = w.clone().requires_grad_()
-    providers: dict[str, Callable[[], Any]] = {"symmetric_loop": partial(symmetric_loop, w)}
+    providers: dict[str, Callable[[], object]] = {"symmetric_loop": partial(symmetric_loop, w)}
     # where bfloat16 is not quick all three precisions are the same float32 code: timed once
     for name in PRECISIONS if quick_bfloat16(w.device) else PRECISIONS[:1]:
         providers[name] = partial(gaussian_potential, w, precision=name)
@@ -103,7 +102,7 @@ def measure(c: int, d: int, seconds: float, informational: bool) -> dict[str, An
             providers["compiled_naive"] = partial(with_gradient, torch.compile(naive), leaf)
     times = interleaved(providers, seconds)
     peak = 2 * 2048**3 / min(times["gemm_2048"])
-    cell: dict[str, Any] = {
+    cell: Record = {
         "C": c,
         "D": d,
         "float32_gemm_peak_gflops": peak / 1e9,
@@ -125,11 +124,11 @@ def measure(c: int, d: int, seconds: float, informational: bool) -> dict[str, An
     return cell
 
 
-def exponent_of(cells: list[dict[str, Any]], name: str) -> float:
+def exponent_of(cells: list[Record], name: str) -> float:
     return exponent([cell["C"] for cell in cells], [cell["providers"][name]["median_s"] for cell in cells])
 
 
-def draw(cells: list[dict[str, Any]], path: Path) -> None:
+def draw(cells: list[Record], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -148,7 +147,7 @@ def draw(cells: list[dict[str, Any]], path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile's own imports
 def test_gaussian_potential() -> None:
     torch.set_num_threads(1)
-    result: dict[str, Any] = {"machine": machine(), "sizes": [], "not_measured": []}
+    result: Record = {"machine": machine(), "sizes": [], "not_measured": []}
     result["series"] = [measure(c, 128, 4.0, True) for c in SERIES]
     for c, d in SIZES:
         cell = measure(c, d, SECONDS, d == 128)

@@ -10,14 +10,13 @@ import json
 import statistics
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
-from common import RESULTS, exponent, extra_peak, interleaved, machine, summary
 from torch import Tensor
 from torch.nn import functional as F
 
+from common import RESULTS, Record, exponent, extra_peak, interleaved, machine, summary
 from fastproto import PrototypeHead, nearest_prototypes
 
 BATCH, DIM = 1024, 512
@@ -66,31 +65,33 @@ def batches(c: int) -> Callable[[], tuple[Tensor, Tensor]]:
     return lambda: (features, torch.randint(0, c, (BATCH,), generator=generator))
 
 
-def measure(c: int, seconds: float) -> dict[str, Any]:
+def measure(c: int, seconds: float) -> Record:
     prototypes, batch = unit_rows(c, DIM), batches(c)
     head = PrototypeHead(c, DIM, prototypes=prototypes)
     authors = Authors(prototypes, head.assignment)
-    providers: dict[str, Callable[[], Any]] = {
+    providers: dict[str, Callable[[], object]] = {
         "ours": lambda: our_step(head, *batch()),
         "authors": lambda: authors.step(*batch()),
     }
     weight = prototypes.clone().requires_grad_()
-    softmax: dict[str, Callable[[], Any]] = {"softmax": lambda: softmax_step(weight, *batch())}
+    softmax: dict[str, Callable[[], object]] = {"softmax": lambda: softmax_step(weight, *batch())}
     if c < 100_000:
         times = interleaved(providers | softmax, seconds, {"ours": 20})
     else:  # seconds a step: three of them, by themselves, or the others would have no more rounds
         times = interleaved(providers, seconds, {"ours": 20}) | interleaved(softmax, 0.0)
     ours = statistics.median(times["ours"])
-    cell: dict[str, Any] = {"B": BATCH, "C": c, "D": DIM, "providers": {}}
+    cell: Record = {"B": BATCH, "C": c, "D": DIM, "providers": {}}
     for name, each in times.items():
         cell["providers"][name] = summary(each) | {"over_ours": statistics.median(each) / ours}
     return cell
 
 
-def series() -> list[dict[str, Any]]:
+def series() -> list[Record]:
     """Our step alone against C, the sizes in turn."""
     heads = {c: PrototypeHead(c, DIM, prototypes=unit_rows(c, DIM)) for c in SERIES}
-    providers = {str(c): partial(lambda head, batch: our_step(head, *batch()), heads[c], batches(c)) for c in SERIES}
+    providers: dict[str, Callable[[], object]] = {
+        str(c): partial(lambda head, batch: our_step(head, *batch()), heads[c], batches(c)) for c in SERIES
+    }
     times = interleaved(providers, 20.0, dict.fromkeys(providers, 20))
     return [{"C": c} | summary(times[str(c)]) for c in SERIES]
 
@@ -106,10 +107,10 @@ def gather(sizes: list[int]) -> dict[str, float]:
     return {c: statistics.median(each) for c, each in times.items()}
 
 
-def prediction(c: int, b: int, d: int, k: int) -> dict[str, Any]:
+def prediction(c: int, b: int, d: int, k: int) -> Record:
     """Top k of b features against c prototypes, and the same with all logits at once; also in two threads."""
     prototypes, features = unit_rows(c, d), torch.randn(b, d)
-    providers: dict[str, Callable[[], Any]] = {
+    providers: dict[str, Callable[[], object]] = {
         "ours": lambda: nearest_prototypes(features, prototypes, k),
         "matmul_topk": lambda: (F.normalize(features, dim=1) @ prototypes.T).topk(k),
     }
@@ -141,7 +142,7 @@ def speedup(times: dict[str, list[float]]) -> float:
     return statistics.median(a / o for a, o in zip(times["matmul_topk"], times["ours"], strict=True))
 
 
-def draw(points: list[dict[str, Any]], slope: float) -> None:
+def draw(points: list[Record], slope: float) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -159,7 +160,7 @@ def draw(points: list[dict[str, Any]], slope: float) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_head() -> None:
     torch.set_num_threads(1)
-    result: dict[str, Any] = {"machine": machine(), "cells": [measure(c, 10.0) for c in CLASSES]}
+    result: Record = {"machine": machine(), "cells": [measure(c, 10.0) for c in CLASSES]}
     result["series"] = series()
     result["exponent"] = exponent(SERIES, [p["median_s"] for p in result["series"]])
     by_size = {p["C"]: p["median_s"] for p in result["series"]}

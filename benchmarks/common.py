@@ -19,10 +19,12 @@ from fastproto.cpu.gaussian_potential import quick_bfloat16, quick_integers
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+Record = dict[str, Any]
+"""A JSON object: what it holds is known to those who write and read it."""
 
 
 def interleaved(
-    providers: dict[str, Callable[[], Any]], seconds: float, repeats: dict[str, int] | None = None
+    providers: dict[str, Callable[[], object]], seconds: float, repeats: dict[str, int] | None = None
 ) -> dict[str, list[float]]:
     """Seconds of each call, the providers in turn, at least three rounds; ``repeats`` calls are timed as one."""
     times: dict[str, list[float]] = {name: [] for name in providers}
@@ -39,7 +41,7 @@ def interleaved(
     return times
 
 
-def summary(seconds: list[float]) -> dict[str, Any]:
+def summary(seconds: list[float]) -> Record:
     return {"median_s": statistics.median(seconds), "min_s": min(seconds), "max_s": max(seconds), "runs": len(seconds)}
 
 
@@ -63,7 +65,7 @@ def extra_peak(setup: str, warm: str, call: str) -> float:
     return float(found.stdout.split()[-1])
 
 
-def machine() -> dict[str, Any]:
+def machine() -> Record:
     model = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),

@@ -8,6 +8,49 @@ from pathlib import Path
 import pytest
 import torch
 
+# Not fast: whole training runs, processes of several ranks, compilation, many steps under Triton's interpreter. What is
+# not listed is expected to take less than a second.
+LONG = (
+    "tests/assignment/test_background.py::test_exit_codes_with_pending_and_ended_renewals",
+    "tests/assignment/test_column_generation.py::test_column_generation_is_optimal_and_certified",
+    "tests/assignment/test_column_generation.py::test_dense_is_optimal_and_certified",
+    "tests/assignment/test_scores_gpu.py::test_a_warm_start",
+    "tests/assignment/test_scores_gpu.py::test_align_on_the_kernels",
+    "tests/assignment/test_scores_gpu.py::test_no_tensor_has_the_size_of_the_matrix",
+    "tests/assignment/test_scores_gpu.py::test_recheck_finds_the_gap",
+    "tests/cli/test_commands.py::test_interruption_says_how_to_go_on",
+    "tests/cli/test_commands.py::test_prototypes_command",
+    "tests/cli/test_commands.py::test_train_resume_and_predict",
+    "tests/data/test_models.py::test_import_does_not_load_torchvision",
+    "tests/heads/test_baselines.py::test_ours_on_what_a_softmax_run_has_learned",
+    "tests/heads/test_baselines.py::test_semantic_prototypes_keep_the_order_of_the_words",
+    "tests/heads/test_baselines.py::test_trained_by_name",
+    "tests/heads/test_distributed.py",
+    "tests/heads/test_export.py::test_graphs_predict_the_same_for_other_batches",
+    "tests/heads/test_head.py::test_compiled_training_equals_eager",
+    "tests/heads/test_head_on_kernels.py::test_five_runs_same_bits",
+    "tests/kernels/test_centre_factors.py::test_many_parts_and_rows_with_strides",
+    "tests/kernels/test_centre_factors.py::test_the_same_bits_again",
+    "tests/kernels/test_gaussian_potential.py::test_five_runs_have_the_same_bits",
+    "tests/kernels/test_log_sum_exp.py::test_sweeps_balance_the_columns",
+    "tests/kernels/test_top_scores.py::test_five_runs_have_the_same_bits",
+    "tests/kernels/test_top_scores.py::test_rising_scores_replace_every_key",
+    "tests/kernels/test_update_class_means.py::test_five_runs_have_the_same_bits",
+    "tests/kernels/test_update_class_means.py::test_parts_beyond_one_block_of_walks_and_weights_beyond_float32",
+    "tests/kernels/test_update_class_means.py::test_rows_that_are_not_contiguous",
+    "tests/ops/test_backend.py::test_setting_the_interpreter_too_late_is_refused",
+    "tests/ops/test_flat_in_classes.py::test_a_compiled_step_does_not_grow_with_the_classes",
+    "tests/ops/test_label_multisets.py",
+    "tests/ops/test_mixed_precision.py::test_autocast_does_not_reach_assignment_or_alignment",
+    "tests/package/test_inspect_kernels.py",
+    "tests/package/test_packaging.py::test_every_module_of_the_wheel_is_importable",
+    "tests/prototypes/test_search.py::test_a_population_ends_where_the_best_of_many_descents_does",
+    "tests/scripts/test_launchers.py",
+    "tests/training/test_fit.py",
+    "tests/training/test_interruption.py",
+    "tests/training/test_resume.py",
+)
+
 torch.set_num_threads(1)  # the tests' operations are small: a second thread costs more than it gives
 
 # kernels: without a GPU they run under Triton's interpreter, which must be chosen before they are imported
@@ -25,6 +68,17 @@ def _fixed(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
 def root() -> Path:
     """The repository."""
     return Path(__file__).parents[1]
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as fast the first case of every test, but for those of ``LONG`` and the slow ones."""
+    seen = set()
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        if test not in seen and not test.startswith(LONG) and item.get_closest_marker("slow") is None:
+            item.add_marker(pytest.mark.fast)
+        seen.add(test)
 
 
 def pytest_configure(config: pytest.Config) -> None:

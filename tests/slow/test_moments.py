@@ -68,7 +68,7 @@ def test_another_number_of_ranks_goes_on_with_the_same_state(devices: tuple[int,
 
 
 def test_one_kill_of_each_kind(root: Path) -> None:
-    command = [sys.executable, str(root / "scripts" / "kills.py"), "--runs", "2"]
+    command = [sys.executable, str(root / "scripts" / "kills"), "--runs", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -7,14 +7,12 @@ import json
 import tempfile
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
-NONE = "not measured"
-RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "initial_assignment.json"
-Row = dict[str, Any]
+from lib.repository import NOT_MEASURED, RESULTS, Record
+from lib.tables import markdown
 
 EARLY = {"initial_assignment": "random", "early_epochs": 2.0, "early_renewals_per_epoch": 5.0}
-HEADS: dict[str, dict[str, Any]] = {
+HEADS: dict[str, Record] = {
     "linear": {"name": "linear"},
     "fixed": {"name": "fixed"},
     "prototype": {"initial_assignment": "random"},
@@ -30,7 +28,7 @@ COMPARED = tuple(HEADS)[:5]  # the grid; the other heads were measured in two st
 RATES = (0.01, 0.005, 0.02)
 SEARCHED = ("linear", "prototype")
 # name: (data settings, D, epochs, seeds)
-STUDIES: dict[str, tuple[dict[str, Any], int, int, range]] = {
+STUDIES: dict[str, tuple[Record, int, int, range]] = {
     "digits, D = 2": ({"name": "digits"}, 2, 12, range(5)),
     "digits, D = 3": ({"name": "digits"}, 3, 12, range(5)),
     "digits, D = 5": ({"name": "digits"}, 5, 12, range(5)),
@@ -42,9 +40,9 @@ STUDIES: dict[str, tuple[dict[str, Any], int, int, range]] = {
 Run = tuple[str, str, int, float]  # study, head, seed, learning rate
 
 
-def initial_assignment(out: Path = RESULTS) -> list[Row]:
+def initial_assignment(out: Path = RESULTS / "initial_assignment.json") -> list[Record]:
     """Train what ``out`` does not hold yet and print the table; ``out`` is written after every run."""
-    rows: list[Row] = json.loads(out.read_text()) if out.is_file() else []
+    rows: list[Record] = json.loads(out.read_text()) if out.is_file() else []
     while missing := missing_runs(rows):
         rows.append(train(*missing[0]))
         out.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
@@ -52,7 +50,7 @@ def initial_assignment(out: Path = RESULTS) -> list[Row]:
     return rows
 
 
-def missing_runs(rows: list[Row]) -> list[Run]:
+def missing_runs(rows: list[Record]) -> list[Run]:
     """What can be trained now, in order: the search of a study, and once that is there the study's seeds."""
     done = {(row["study"], row["head"], row["seed"], row["lr"]) for row in rows}
     missing: list[Run] = []
@@ -65,7 +63,7 @@ def missing_runs(rows: list[Row]) -> list[Run]:
     return missing
 
 
-def chosen_rate(rows: list[Row], study: str, head: str) -> float | None:
+def chosen_rate(rows: list[Record], study: str, head: str) -> float | None:
     """Of the rates tried so far, that of the highest validation accuracy at seed 0, the first of equals; None: none."""
     searched = "linear" if head == "linear" else "prototype"
     found = {r["lr"]: r["validation"] for r in rows if (r["study"], r["head"], r["seed"]) == (study, searched, 0)}
@@ -73,7 +71,7 @@ def chosen_rate(rows: list[Row], study: str, head: str) -> float | None:
     return max(tried, key=lambda lr: found[lr], default=None)
 
 
-def train(study: str, head: str, seed: int, lr: float) -> Row:
+def train(study: str, head: str, seed: int, lr: float) -> Record:
     from fastproto.training import TrainConfig, fit  # here, so that a table is made without Lightning
 
     data, dim, epochs, _ = STUDIES[study]
@@ -105,7 +103,7 @@ def train(study: str, head: str, seed: int, lr: float) -> Row:
     return row
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[Record]) -> str:
     """Accuracy of each head in each study, then what a start changes at equal seeds, then the other schedules."""
     heads = list(COMPARED)
     accuracy, gains, others = [], [], []
@@ -113,10 +111,12 @@ def table(rows: list[Row]) -> str:
         found = {head: measured(rows, study, head) for head in HEADS}
         rates = [shown_rate(rows, study, head) for head in SEARCHED]
         cells = [accuracies(found[head], len(seeds)) for head in heads]
-        accuracy.append([study, str(epochs), NONE if set(rates) == {NONE} else " / ".join(rates), *cells])
+        accuracy.append(
+            [study, str(epochs), NOT_MEASURED if set(rates) == {NOT_MEASURED} else " / ".join(rates), *cells]
+        )
         cells = [difference(found[head], found["prototype"]) for head in heads if head != "prototype"]
         moved = [share_moved(found[head]) for head in heads if head.startswith("prototype")]
-        gains.append([study, *cells, NONE if set(moved) == {NONE} else " / ".join(moved)])
+        gains.append([study, *cells, NOT_MEASURED if set(moved) == {NOT_MEASURED} else " / ".join(moved)])
         others += [
             [study, head, accuracies(found[head], len(found[head])), difference(found[head], found["prototype"])]
             for head in HEADS
@@ -135,39 +135,37 @@ def table(rows: list[Row]) -> str:
     return "\n\n".join(parts)
 
 
-def shown_rate(rows: list[Row], study: str, head: str) -> str:
+def shown_rate(rows: list[Record], study: str, head: str) -> str:
     tried = {row["lr"] for row in rows if (row["study"], row["head"], row["seed"]) == (study, head, 0)}
-    return f"{chosen_rate(rows, study, head)}{'' if tried >= set(RATES) else ' (not searched)'}" if tried else NONE
+    return (
+        f"{chosen_rate(rows, study, head)}{'' if tried >= set(RATES) else ' (not searched)'}" if tried else NOT_MEASURED
+    )
 
 
-def measured(rows: list[Row], study: str, head: str) -> list[Row]:
+def measured(rows: list[Record], study: str, head: str) -> list[Record]:
     """The runs of a head at the study's learning rate, which may be fewer than its seeds."""
     lr = chosen_rate(rows, study, head)
     return [row for row in rows if (row["study"], row["head"], row["lr"]) == (study, head, lr)]
 
 
-def accuracies(rows: list[Row], seeds: int) -> str:
+def accuracies(rows: list[Record], seeds: int) -> str:
     if not rows:
-        return NONE
+        return NOT_MEASURED
     text = " / ".join(spread([100 * row[key] for row in rows]) for key in ("validation", "test"))
     return text + ("" if len(rows) == seeds else f" ({len(rows)} of {seeds} seeds)")
 
 
-def difference(rows: list[Row], base: list[Row]) -> str:
+def difference(rows: list[Record], base: list[Record]) -> str:
     """Mean ± standard deviation of the differences in validation accuracy at the seeds that both have."""
     of_base = {row["seed"]: row["validation"] for row in base}
     gains = [100 * (row["validation"] - of_base[row["seed"]]) for row in rows if row["seed"] in of_base]
-    return spread(gains, "+") if gains else NONE
+    return spread(gains, "+") if gains else NOT_MEASURED
 
 
-def share_moved(rows: list[Row]) -> str:
+def share_moved(rows: list[Record]) -> str:
     shares = [100 * share for row in rows for share in row["changed"]]
-    return f"{mean(shares):.0f}" if shares else NONE
+    return f"{mean(shares):.0f}" if shares else NOT_MEASURED
 
 
 def spread(values: list[float], sign: str = "") -> str:
     return f"{mean(values):{sign}.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
-
-
-def markdown(titles: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (titles, ["---"] * len(titles), *rows))

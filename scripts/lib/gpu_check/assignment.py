@@ -1,0 +1,142 @@
+"""The assignment on the device: as good as SciPy, and its times beside SciPy's."""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy
+import torch
+from torch import Tensor
+
+from fastproto import align, assign, reference
+from fastproto.backend import resolve, use_backend
+from lib.gpu_check.measuring import device, unit_rows
+from lib.gpu_check.steps import Entries
+
+SCIPY_LIMIT = 70.0  # in seconds
+SOLVE_WITH_SCIPY = """
+import sys, time, numpy
+from scipy.optimize import linear_sum_assignment
+scores = numpy.load(sys.argv[1])
+begin = time.perf_counter()
+linear_sum_assignment(scores, maximize=True)
+print(time.perf_counter() - begin)
+"""
+
+
+def clustered(count: int, dim: int) -> tuple[Tensor, Tensor]:
+    """Class means as of an untrained network, a large common part and groups of about twenty, and prototypes."""
+    groups = torch.randint(0, count // 20 + 2, (count,), generator=torch.Generator().manual_seed(3)).to(device())
+    means = unit_rows(1, dim, 4) + unit_rows(count // 20 + 2, dim, 5)[groups] + 0.7 * unit_rows(count, dim, 6)
+    return means, unit_rows(count, dim, 7)
+
+
+def assignment(dry: bool) -> Entries:
+    """CUDA tensors: as good as SciPy, on degenerate means too; then times, cold and unchanged."""
+    missing = [name for name in ("numba", "scipy") if importlib.util.find_spec(name) is None]
+    if missing:
+        yield "seconds", f"not measured: the exact solver on the lists needs {' and '.join(missing)}, not installed"
+        return
+    means, prototypes = clustered(*((30, 4) if dry else (1500, 32)))
+    yield "choice", str(resolve("assign", means))
+    for name, q in degenerate(means).items():
+        yield name, beside_scipy(q, prototypes)
+    with use_backend("triton"):
+        turned = align(means, prototypes, starts=2)
+    exact = turned.rotation.double() @ turned.rotation.double().T - torch.eye(means.shape[1], device=device())
+    yield "align", {"seconds": turned.seconds, "rounds": turned.rounds, "turn_error": float(exact.abs().max())}
+    shapes = ((40, 4),) if dry else ((10_000, 128), (10_000, 512), (100_000, 512))
+    for count, dim in shapes:
+        yield f"C={count} D={dim}", assignment_times(*clustered(count, dim), dry)
+    if not dry:
+        yield "where an unchanged one spends it, C=10000 D=512", profiled(*clustered(10_000, 512))
+
+
+def degenerate(means: Tensor) -> dict[str, Tensor]:
+    cases = {"clustered": means, "collapsed": means[:1] + 1e-5 * means, "a third unseen": means.clone()}
+    cases |= {"half the same": means.clone(), "signs": means.sign(), "in pairs": means[torch.arange(len(means)) // 2]}
+    cases["a third unseen"][::3], cases["half the same"][::2] = 0, means[0]
+    return cases
+
+
+def beside_scipy(means: Tensor, prototypes: Tensor) -> dict[str, object]:
+    with use_backend("triton"):
+        found = assign(means, prototypes, method="column_generation")
+    scores = reference.scores(means.double(), prototypes.double()).cpu()
+    best = float(reference.objective(scores, reference.best_assignment(scores)))
+    gap = float(reference.duality_gap(scores, found.permutation.cpu(), found.prices.cpu()))
+    close = abs(found.objective - best) <= 1e-6 * (best - float(scores.mean(1).sum())) + 1e-12
+    honest = found.certified and abs(gap - found.gap) <= found.rounding_floor
+    return {"as good as SciPy": close, "gap": found.gap, "honest": honest, "reason": found.reason}
+
+
+def assignment_times(means: Tensor, prototypes: Tensor, dry: bool) -> dict[str, object]:
+    """Seconds without and with a previous assignment, and the extra memory."""
+    seconds: dict[str, list[float]] = {"cold": [], "unchanged": []}
+    if not dry:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+    with use_backend("triton" if dry else "auto"):
+        first = assign(means, prototypes, method="column_generation")
+        for name, previous, calls in (("cold", None, 3), ("unchanged", first, 15)):
+            for _ in range(1 if dry else calls):
+                begin = time.perf_counter()
+                found = assign(means, prototypes, previous=previous, method="column_generation")
+                seconds[name].append(time.perf_counter() - begin)  # the result is on the host: no wait is left out
+    memory = "not measured" if dry else (torch.cuda.max_memory_allocated() - before) / 2**20
+    times = {f"{name}_s": statistics.median(taken) for name, taken in seconds.items()}
+    facts = {"certified": first.certified, "relative_gap": first.relative_gap, "changed": found.changed}
+    return times | facts | {"passes": first.passes, "reason": first.reason, "extra_mib": memory}
+
+
+def profiled(means: Tensor, prototypes: Tensor) -> dict[str, object]:
+    """An assignment that changes nothing: its waits for the device, its kernel launches, and the longest of these."""
+
+    def unchanged() -> None:
+        assign(means, prototypes, previous=first, method="column_generation")
+
+    first = assign(means, prototypes, method="column_generation")
+    unchanged()
+    with warnings.catch_warnings(record=True) as waits:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        unchanged()
+        torch.cuda.set_sync_debug_mode("default")
+    with torch.profiler.profile() as profile:
+        unchanged()
+    on_device = [event for event in profile.events() if event.device_type.name == "CUDA"]
+    spent = sorted(((event.time_range.elapsed_us(), event.name[:60]) for event in on_device), reverse=True)
+    total = sum(microseconds for microseconds, _ in spent)
+    return {"waits": len(waits), "launches": len(spent), "device_us": total, "longest_us": spent[:8]}
+
+
+def scipy(dry: bool) -> Entries:
+    """SciPy's dense solver on the means of the step ``assignment``, one process for each shape, at the same time."""
+    if importlib.util.find_spec("scipy") is None:
+        yield "seconds", "not measured: SciPy is not installed"
+        return
+    shapes = ((40, 4),) if dry else ((10_000, 128), (10_000, 512))
+    instances = [clustered(count, dim) for count, dim in shapes]
+    with ThreadPoolExecutor() as pool:
+        for (count, dim), seconds in zip(shapes, pool.map(lambda x: scipy_seconds(*x), instances), strict=True):
+            yield f"C={count} D={dim}", seconds
+
+
+def scipy_seconds(means: Tensor, prototypes: Tensor) -> float | str:
+    """Seconds of the solver alone, the matrix given; in a process of its own, which can be stopped."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "scores.npy"
+        numpy.save(file, (means @ prototypes.T).cpu().numpy())
+        command = [sys.executable, "-c", SOLVE_WITH_SCIPY, str(file)]
+        try:
+            return float(subprocess.run(command, check=True, capture_output=True, timeout=SCIPY_LIMIT).stdout)
+        except subprocess.TimeoutExpired:
+            return f"not done in {SCIPY_LIMIT:.0f} s"

@@ -1,0 +1,107 @@
+"""Times of passes over all pairs of points: the Gaussian potential, top-k scores, log-sum-exp."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable
+
+import torch
+from fastproto_kernels.lib.tile_sizes import Tile, operands_for
+from fastproto_kernels.log_sum_exp import log_sum_exp
+from fastproto_kernels.top_scores import top_scores
+from torch import Tensor
+
+from fastproto.functional import gaussian_potential
+from lib.gpu_check.measuring import bfloat16_product, device, milliseconds, passes, unit_rows
+from lib.gpu_check.steps import Entries
+
+
+def speed(dry: bool) -> Entries:
+    """Time of a pass at C = 32768, and its rate (4 C² D counted) over the measured one of a bfloat16 product."""
+    operations, ceiling = bfloat16_product(dry)
+    rate = operations / ceiling["median_ms"] * 1e3
+    yield "bf16_gemm_tflops", rate / 1e12
+    count = 40 if dry else 32768
+    for precision, dim in itertools.product(("medium", "high", "higher"), (16,) if dry else (64, 128, 256, 512)):
+        took = milliseconds(passes(count, dim, precision), dry)
+        yield f"{precision} D={dim}", took | {"share_of_gemm": 4 * count**2 * dim / took["median_ms"] * 1e3 / rate}
+    count = 40 if dry else 10000
+    for precision, dim in itertools.product(("highest", "tf32", "tf32x3"), (16,) if dry else (128, 512)):
+        yield f"kernel {precision} C={count} D={dim}", milliseconds(passes(count, dim, precision), dry)
+    for precision, dim in itertools.product(("highest", "high", "medium"), (16,) if dry else (128, 512)):
+        w = unit_rows(count, dim)
+        took = milliseconds(lambda w=w, p=precision: gaussian_potential(w, precision=p), dry)  # type: ignore[misc]
+        yield f"gaussian_potential {precision} C={count} D={dim}", took
+
+
+def naive(w: Tensor) -> tuple[Tensor, Tensor]:
+    """The straightforward pass in torch, with its C×C matrix."""
+    g = torch.exp(4.0 * (w @ w.T - 1)).fill_diagonal_(0.0)
+    return g.sum(1, dtype=torch.float32), g @ w
+
+
+def peers(dry: bool) -> Entries:
+    """The straightforward torch pass, eager and compiled, beside the kernel at the same shape."""
+    count, dim = (40, 16) if dry else (16384, 256)
+    w = unit_rows(count, dim)
+    for precision in ("medium", "high", "higher", "highest"):
+        yield f"kernel {precision}", milliseconds(passes(count, dim, precision), dry)
+    yield "gaussian_potential highest", milliseconds(lambda: gaussian_potential(w), dry)
+    for form in ("naive",) if dry else ("naive", "torch.compile"):
+        for dtype in (torch.float32, torch.bfloat16):
+            points, call = w.to(dtype), naive if form == "naive" else torch.compile(naive)
+            took = milliseconds(lambda call=call, points=points: call(points), dry)  # type: ignore[misc]
+            yield f"{form} {str(dtype).removeprefix('torch.')}", took
+
+
+def sweeps(dry: bool) -> Entries:
+    """Time of top-k scores and log-sum-exp, and the rate of their products over that of a bfloat16 product."""
+    operations, ceiling = bfloat16_product(dry)
+    rate = operations / ceiling["median_ms"]
+    for m, c, dim in ((40, 50, 16),) if dry else ((10_000, 10_000, 128), (10_000, 100_000, 512), (256, 100_000, 512)):
+        points, others = unit_rows(m, dim), unit_rows(c, dim, 1)
+        prices = 0.01 * torch.rand(c, device=device())
+        for precision in ("medium", "higher"):
+            work = 2 * m * c * dim * operands_for(precision, 0.0, False)[1]
+            for name, call in sweep_calls(points, others, prices, precision).items():
+                took = milliseconds(call, dry, seconds=0.2)
+                yield f"{name} {precision} {m}x{c} D={dim}", took | {"share_of_gemm": work / took["median_ms"] / rate}
+        if m * c <= 10**8:
+            took = milliseconds(lambda p=points, o=others: (p @ o.T).topk(16), dry, seconds=0.2)  # type: ignore[misc]
+            yield f"torch matmul and topk {m}x{c} D={dim}", took
+
+
+def sweep_calls(points: Tensor, others: Tensor, prices: Tensor, precision: str) -> dict[str, Callable[[], object]]:
+    return {
+        "top 16": lambda: top_scores(points, others, 16, prices=prices, precision=precision),
+        "top 1": lambda: top_scores(points, others, 1, precision=precision),
+        "log_sum_exp": lambda: log_sum_exp(points, others, scale=20.0, bias=prices, precision=precision),
+    }
+
+
+def million(dry: bool) -> Entries:
+    """A pass over a million points."""
+    count = 50 if dry else 1_000_000
+    call = passes(count, 64, "medium")
+    if not dry:
+        torch.cuda.reset_peak_memory_stats()
+    yield f"one pass C={count} D=64", milliseconds(call, dry, seconds=0.1)
+    yield "finite", bool(call()[1].isfinite().all())
+    if not dry:
+        yield "peak_gib", torch.cuda.max_memory_allocated() / 2**30
+
+
+def tune(dry: bool) -> Entries:
+    """Block sizes for "medium" and "high", best first; stops when the process is stopped."""
+    count = 40 if dry else 16384
+    sizes = [(m, n, w, s) for m in (64, 128) for n in (32, 64, 128) for w in (4, 8) for s in (2, 3, 4)]
+    for precision, dim in itertools.product(("medium", "high"), (16,) if dry else (512, 256, 128, 64)):
+        found: list[tuple[float, list[int]]] = []
+        for m, n, warps, stages in sizes[:2] if dry else sizes:
+            if dim * (m + n * stages) * 2 > 227 * 1024 or m * dim > 4096 * warps:  # cannot fit or would spill
+                continue
+            with contextlib.suppress(Exception):  # too much shared memory: not a candidate
+                call = passes(count, dim, precision, tile=Tile(m, n, warps, stages))
+                found.append((milliseconds(call, dry, seconds=0.05)["median_ms"], [m, n, warps, stages]))
+                yield f"{precision} D={dim}", [{"ms": ms, "m_n_warps_stages": tile} for ms, tile in sorted(found)[:5]]

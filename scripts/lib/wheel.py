@@ -1,0 +1,57 @@
+"""What is promised of the wheel, and how that is checked where it is installed."""
+
+from __future__ import annotations
+
+import subprocess
+import zipfile
+from pathlib import Path
+
+from lib.repository import ROOT
+
+HOMES = {"fastproto": "fastproto", "kernels": "fastproto_kernels"}
+"""Folders of the repository, and the packages that they are installed as."""
+
+# Both programs run from an empty folder, in an environment that has the wheel and its dependencies.
+CORE = """
+import importlib.metadata, importlib.resources, sys
+import torch, fastproto, fastproto_kernels
+assert importlib.resources.files("fastproto").joinpath("py.typed").is_file(), "py.typed is missing"
+assert importlib.metadata.version("fastproto") == fastproto.__version__
+for name in fastproto.__all__:
+    getattr(fastproto, name)
+torch.manual_seed(0)
+head = fastproto.PrototypeHead(12, 4, prototypes=torch.nn.functional.normalize(torch.randn(12, 4), dim=1))
+head(torch.randn(36, 4), torch.arange(36) % 12)
+assert head.reassign().certified and sorted(head.assignment.tolist()) == list(range(12))
+assert not {"lightning", "torchvision", "jsonargparse"} & set(sys.modules)
+"""
+EVERY_MODULE = """
+import importlib, pathlib, pkgutil, sys
+count = 0
+for name in ("fastproto", "fastproto_kernels"):
+    package = importlib.import_module(name)
+    for found in [name, *(each.name for each in pkgutil.walk_packages(package.__path__, name + "."))]:
+        file = pathlib.Path(importlib.import_module(found).__file__)
+        assert file.is_relative_to(sys.prefix), f"{file} is not in this environment"
+        count += 1
+print(count)
+"""
+NO_KERNELS = """
+import importlib.util
+assert importlib.util.find_spec("kernels") is None, "the wheel installs a top-level package kernels"
+"""
+
+
+def count_modules(wheel: Path) -> int:
+    """How many modules the wheel holds; a ValueError if its files are not those of the repository."""
+    expected = {f"{HOMES[at]}/{f.relative_to(ROOT / at).as_posix()}" for at in HOMES for f in (ROOT / at).rglob("*.py")}
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if not name.split("/")[0].endswith(".dist-info")}
+    if odd := names ^ (expected | {"fastproto/py.typed"}):
+        raise ValueError(f"the wheel has other files than the repository: {sorted(odd)}")
+    return len(expected)
+
+
+def run_isolated(python: Path, code: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a program that sees its environment alone: no PYTHONPATH, no current folder."""
+    return subprocess.run([python, "-I", *options, "-c", code], cwd=folder, capture_output=True, text=True)

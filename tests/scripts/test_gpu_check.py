@@ -1,0 +1,66 @@
+"""The steps of scripts/gpu_check, run dry: tiny shapes under Triton's interpreter."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton runs on Linux")
+
+from lib.gpu_check import checks, command  # noqa: E402
+from lib.gpu_check.steps import HIDDEN, STEPS, load  # noqa: E402
+
+
+def test_every_step_is_where_the_list_says() -> None:
+    for name, step in (STEPS | HIDDEN).items():
+        function = load(name)
+        assert inspect.isgeneratorfunction(function) and list(inspect.signature(function).parameters) == ["dry"], name
+        assert 0 < step.limit <= command.BUDGET
+    timed = [name for name in STEPS if not STEPS[name].side_by_side]
+    assert list(STEPS)[-len(timed) :] == timed, "what has no times in it runs first"
+
+
+def test_the_tests_that_need_a_gpu_are_there(root: Path) -> None:
+    assert all((root / name).exists() for name in checks.TESTS)
+
+
+@pytest.mark.parametrize("name", ["machine", "sanitizer", "scipy", "million", "prototypes"])
+def test_a_step_yields_what_json_can_hold(name: str) -> None:
+    found = dict(load(name)(True))
+    assert found and json.loads(json.dumps(found)) == found
+
+
+def test_results_are_on_disk_after_a_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command.run_step("machine", tmp_path, dry=True)
+    found = json.loads((tmp_path / "machine.json").read_text())
+    assert {"python", "torch", "triton", "commit"} == found.keys()
+    assert capsys.readouterr().out.count("machine: ") == 4
+    assert [file.name for file in tmp_path.iterdir()] == ["machine.json"]
+
+
+def test_a_step_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
+    (tmp_path / "tune.json").write_text('{"an earlier": "run"}')
+    outcome = command.run_child("tune", tmp_path, dry=True, limit=0.01)
+    assert outcome.status == "stopped after 0 s" and outcome.results == {}
+    assert (tmp_path / "tune.log").exists()
+
+
+def test_the_interpreter_is_for_dry_runs_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert "TRITON_INTERPRET" not in command.environment(dry=False)
+    dry = command.environment(dry=True)
+    assert dry["TRITON_INTERPRET"] == "1" and dry["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_findings_of_the_sanitizer() -> None:
+    text = 'D=10: "ran"\n========= Invalid __global__ read\n========= ERROR SUMMARY: 1 error\nD=300: "ran"\n'
+    assert checks.findings(text) == {
+        "summary": ["ERROR SUMMARY: 1 error"],
+        "shapes": 2,
+        "problems": ["Invalid __global__ read"],
+    }
