@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fastproto.assignment.api import assign
 from fastproto.assignment.certificate import Assignment, directions
+from fastproto.assignment.match_means import assign
 from fastproto.support.checks import check_seed, real, whole
 
 MAX_ROUNDS = 50

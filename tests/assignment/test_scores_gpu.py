@@ -218,7 +218,7 @@ def test_tensors_on_two_devices_are_an_error() -> None:
 @pytest.mark.parametrize("unseen", [False, True])
 def test_align_on_the_kernels(unseen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same turn as on the processor; whatever it calls assign for runs on the kernels."""
-    monkeypatch.setattr("fastproto.assignment.api.COLUMN_GENERATION_FROM", 0)
+    monkeypatch.setattr("fastproto.assignment.match_means.COLUMN_GENERATION_FROM", 0)
     means, prototypes = instance(24, 3, 0, "random")
     if unseen:
         means[::5] = 0
