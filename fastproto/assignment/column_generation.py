@@ -222,7 +222,7 @@ class Search:
 
     def list_columns(self, values: Array, indices: Array, floor: Array | None = None) -> Lists:
         """The columns found, and the old one: so there is always a complete assignment on the lists."""
-        from fastproto.assignment.list_solver import start_lists
+        from fastproto.assignment.augmenting_paths import start_lists
 
         ends, counts = start_lists(indices, self.old)
         listed, scores = np.arange(ends.shape[1]) < counts[:, None], np.zeros(ends.shape)
@@ -236,7 +236,7 @@ class Search:
         Prices only rise, so what is not on a list stays below the value at its end; only rows that are left with less
         can be missing a column, and only these are looked at.
         """
-        from fastproto.assignment.list_solver import centre_prices, solve_lists
+        from fastproto.assignment.augmenting_paths import centre_prices, solve_lists
 
         spread, slack = self.scores.spread, ROUNDING * self.scores.magnitude
         for round_ in range(MAX_ROUNDS):
@@ -365,7 +365,7 @@ class Lists:
 
     def add(self, rows: Array, columns: Array, scores: Array) -> bool:
         """Whether any of them is new."""
-        from fastproto.assignment.list_solver import add_arcs
+        from fastproto.assignment.augmenting_paths import add_arcs
 
         before = int(self.counts.sum())
         more = int((self.counts + np.bincount(rows, minlength=len(self.counts))).max()) - self.indices.shape[1]
