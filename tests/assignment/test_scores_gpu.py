@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,18 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastproto import align, assign, reference
+from fastproto import assign, reference
 from fastproto.assignment import Assignment
-from fastproto.assignment import scores_gpu as kernel_passes
-from fastproto.assignment.scores_cpu import FactorScores
-from fastproto.assignment.scores_gpu import KernelScores, factor_scores
+from fastproto.assignment.column_generation import search
+from fastproto.assignment.match_means import factor_scores
+from fastproto.assignment.procrustes import search_rotations
+from fastproto.assignment.scores_cpu import CpuFactorScores
+from fastproto.assignment.scores_gpu import MAX_PLACES, GpuFactorScores
 from fastproto.backend import use_backend
 
 from ..helpers import unit_rows
 from ..kernel_device import DEVICE  # it skips the file where the kernels cannot run
-from .test_column_generation import KINDS, check, instance
+from .instances import KINDS, assert_optimal, instance
 
 # isort: split
 from fastproto_kernels.top_scores import MAX_K
@@ -35,15 +38,21 @@ def matched(means: Tensor, prototypes: Tensor, **options: Any) -> Assignment:
     return replace(found, permutation=found.permutation.cpu(), prices=found.prices.cpu())
 
 
-def both(means: Tensor, prototypes: Tensor) -> tuple[KernelScores, FactorScores]:
+def both(means: Tensor, prototypes: Tensor) -> tuple[GpuFactorScores, CpuFactorScores]:
     norms = torch.linalg.vector_norm(means, dim=1, dtype=torch.float64)
     with use_backend("triton"):
         ours, where = factor_scores(means.to(DEVICE), norms.to(DEVICE), prototypes.to(DEVICE))
-    assert isinstance(ours, KernelScores) and where == "sweeps on triton: asked for"
+    assert isinstance(ours, GpuFactorScores) and where == "sweeps on triton: asked for"
     with use_backend("torch"):
         theirs, where = factor_scores(means, norms, prototypes)
-    assert isinstance(theirs, FactorScores) and where == "sweeps on torch: asked for"
+    assert isinstance(theirs, CpuFactorScores) and where == "sweeps on torch: asked for"
     return ours, theirs
+
+
+def in_blocks(means: Tensor, prototypes: Tensor, block_elements: int) -> GpuFactorScores:
+    """With float64 scores in blocks of so many numbers."""
+    norms = torch.linalg.vector_norm(means, dim=1, dtype=torch.float64)
+    return GpuFactorScores(means.to(DEVICE), norms.to(DEVICE), prototypes.to(DEVICE), block_elements)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +61,7 @@ def both(means: Tensor, prototypes: Tensor) -> tuple[KernelScores, FactorScores]
 def test_optimal_and_certified_as_on_the_processor(kind: str, c: int, d: int) -> None:
     means, prototypes = instance(c, d, 0, kind)
     found = matched(means, prototypes)
-    check(found, reference.scores(means.double(), prototypes.double()))
+    assert_optimal(found, reference.scores(means.double(), prototypes.double()))
     with use_backend("torch"):
         plain = assign(means, prototypes, method="column_generation")
     floors = found.rounding_floor + plain.rounding_floor
@@ -63,7 +72,7 @@ def test_optimal_and_certified_as_on_the_processor(kind: str, c: int, d: int) ->
 @pytest.mark.parametrize("c", [1, 2, 3])
 def test_a_few_classes(c: int) -> None:
     means, prototypes = instance(c, 5, 0, "random")
-    check(matched(means, prototypes), reference.scores(means.double(), prototypes.double()))
+    assert_optimal(matched(means, prototypes), reference.scores(means.double(), prototypes.double()))
 
 
 def test_a_warm_start_and_an_unchanged_one() -> None:
@@ -73,7 +82,7 @@ def test_a_warm_start_and_an_unchanged_one() -> None:
     assert again.method == "previous" and again.changed == 0 and again.passes == 1
     moved = torch.nn.functional.normalize(means, dim=1) + 0.1 * unit_rows(60, 8)
     found = matched(moved, prototypes, previous=first)
-    check(found, reference.scores(moved.double(), prototypes.double()))
+    assert_optimal(found, reference.scores(moved.double(), prototypes.double()))
     assert found.changed == int((found.permutation != first.permutation).sum()) > 0
 
 
@@ -87,7 +96,7 @@ def test_a_warm_start_with_unseen_rows() -> None:
     assert again.objective == pytest.approx(first.objective, rel=1e-12)
     dearer = first.prices.clone()
     dearer[first.permutation[unseen]] += 1.0  # a left-over column has the lowest price: its gap is seen
-    check(
+    assert_optimal(
         matched(means, prototypes, previous=replace(first, prices=dearer)),
         reference.scores(means.double(), prototypes.double()),
     )
@@ -96,7 +105,7 @@ def test_a_warm_start_with_unseen_rows() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_other_dtypes_are_the_numbers_they_are(dtype: torch.dtype) -> None:
     means, prototypes = (x.to(dtype) for x in instance(40, 6, 0, "random"))
-    check(matched(means, prototypes), reference.scores(means.double(), prototypes.double()))
+    assert_optimal(matched(means, prototypes), reference.scores(means.double(), prototypes.double()))
 
 
 @pytest.mark.parametrize("kind", ["random", "collapsed", "scaled"])
@@ -125,11 +134,10 @@ def test_what_the_sweeps_say_is_within_their_margin(kind: str) -> None:
 @pytest.mark.parametrize(
     "some", [slice(None), slice(None, None, 3), np.array([30, 2, 17])], ids=["all", "third", "few"]
 )
-def test_lists_above_a_floor_of_some_rows(k: int, some: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_above_a_floor_of_some_rows(k: int, some: Any) -> None:
     """50 is more than the kernel keeps; 41 columns, or none, or all are above the floor of a row."""
-    monkeypatch.setattr(kernel_passes, "ELEMENTS", 160)  # two rows of a block
     means, prototypes = instance(80, 6, 3, "random")
-    scores, _ = both(means, prototypes)
+    scores = in_blocks(means, prototypes, 160)  # two rows
     truth = reference.scores(means.double(), prototypes.double()).numpy()
     best = np.sort(truth, axis=1)[:, ::-1]
     floor = (best[:, 40] + best[:, 41]) / 2
@@ -149,11 +157,10 @@ def test_lists_above_a_floor_of_some_rows(k: int, some: Any, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("kind", ["clustered", "scaled"])
-def test_recheck_finds_the_gap(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_passes, "ELEMENTS", 1000)  # 200 pairs of a block
+def test_recheck_finds_the_gap(kind: str) -> None:
     means, prototypes = instance(30, 5, 2, kind)
     found = matched(means, prototypes)
-    scores, _ = both(means, prototypes)
+    scores = in_blocks(means, prototypes, 1000)  # 200 pairs
     columns, prices = found.permutation.cpu().numpy(), found.prices.cpu().numpy()
     truth = reference.scores(means.double(), prototypes.double()).numpy()
     for own, more in ((columns, 0.0), (columns, 0.1), (np.roll(columns, 1), 0.1)):
@@ -166,14 +173,13 @@ def test_recheck_finds_the_gap(kind: str, monkeypatch: pytest.MonkeyPatch) -> No
         assert known == pytest.approx((gap, mine.sum()), rel=1e-12, abs=1e-12)
         for places in (1, 4):  # rows with more columns than places are looked at whole
             assert scores.recheck(own, dearer, places) == pytest.approx(known, rel=1e-12, abs=1e-12)
-    monkeypatch.setattr(kernel_passes, "ELEMENTS", 29)  # not even one row
+    scores = in_blocks(means, prototypes, 29)  # not even one row
     assert scores.recheck(columns, prices, 1) is None
 
 
-def test_exact_scores_are_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_passes, "ELEMENTS", 100)  # 5 pairs of a block
+def test_exact_scores_are_float64() -> None:
     means, prototypes = instance(30, 20, 4, "scaled")
-    scores, _ = both(means, prototypes)
+    scores = in_blocks(means, prototypes, 100)  # 5 pairs
     truth = reference.scores(means.double(), prototypes.double()).numpy()
     rows, columns = (np.random.default_rng(i).integers(0, 30, 33).astype(np.int32) for i in range(2))
     close: Any = {"rtol": 1e-14, "atol": 1e-15 * scores.magnitude}
@@ -182,7 +188,7 @@ def test_exact_scores_are_float64(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_constant_is_what_the_kernel_keeps() -> None:
-    assert kernel_passes.MAX_PLACES == MAX_K
+    assert MAX_PLACES == MAX_K
 
 
 class Largest(TorchDispatchMode):
@@ -198,14 +204,14 @@ class Largest(TorchDispatchMode):
         return made
 
 
-def test_no_tensor_has_the_size_of_the_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_passes, "ELEMENTS", 1 << 14)  # the bound on blocks of float64 of crowded rows
-    c, d = 350 if DEVICE.type == "cpu" else 3000, 4  # on a GPU a small sweep has more parts, each with its keys
+def test_no_tensor_has_the_size_of_the_matrix() -> None:
+    c, d = 350 if DEVICE.type == "cpu" else 3000, 4  # on a GPU a small pass has more parts, each with its keys
     means, prototypes = instance(c, d, 0, "clustered")
     with Largest() as seen:  # type: ignore[no-untyped-call]  # torch's own class has no types
-        found = matched(means, prototypes)
-    assert found.certified
-    # the largest are the pairs of the lists, 24 and the old one of each row, with their rows, and the kernel's keys
+        scores = in_blocks(means, prototypes, 1 << 14)  # the bound on the float64 scores of crowded rows
+        found = search(scores, None, None)
+    assert 0 <= found.gap <= 1e-6 * c * scores.spread
+    # the largest are the pairs of the lists (24 and the previous one per row) with their rows, and the kernel's keys
     assert c * d < seen.elements < c * c / 2
 
 
@@ -216,16 +222,16 @@ def test_tensors_on_two_devices_are_an_error() -> None:
 
 
 @pytest.mark.parametrize("unseen", [False, True])
-def test_align_on_the_kernels(unseen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same turn as on the processor; whatever it calls assign for runs on the kernels."""
-    monkeypatch.setattr("fastproto.assignment.match_means.COLUMN_GENERATION_FROM", 0)
+def test_align_on_the_kernels(unseen: bool) -> None:
+    """The same turn as on the CPU; every assignment inside runs on the kernels."""
     means, prototypes = instance(24, 3, 0, "random")
     if unseen:
         means[::5] = 0
+    by_columns = partial(assign, method="column_generation")
     with use_backend("triton"):
-        ours = align(means.to(DEVICE), prototypes.to(DEVICE), starts=2)
+        ours = search_rotations(means.to(DEVICE), prototypes.to(DEVICE), starts=2, assigner=by_columns)
     with use_backend("torch"):
-        plain = align(means, prototypes, starts=2)
+        plain = search_rotations(means, prototypes, starts=2, assigner=by_columns)
     assert ours.rotation.device == means.to(DEVICE).device
     torch.testing.assert_close(ours.rotation.cpu(), plain.rotation, rtol=0, atol=1e-6)
     assert ours.assignment.permutation.tolist() == plain.assignment.permutation.tolist()
