@@ -12,8 +12,8 @@ from fastproto.ops.gaussian_potential import PRECISIONS
 from fastproto.prototypes.cache import CacheFile
 from fastproto.prototypes.closed_forms import closed_form
 from fastproto.prototypes.codes import binary_code
+from fastproto.prototypes.effort import Effort
 from fastproto.prototypes.files import Prototypes, make
-from fastproto.prototypes.optimise import Effort
 from fastproto.prototypes.search import random_start, search_max_cosine, search_uniform
 from fastproto.prototypes.sgd import check_sgd, sgd
 from fastproto.support.checks import check_classes, check_seed, check_sharpness, default_cpu, real, whole
