@@ -16,7 +16,7 @@ from fastproto.cpu.numba_cache import compiled
 def keep_columns(
     indices: Ints32, scores: Floats, counts: Ints, prices: Floats, column_of: Ints, row_of: Ints, slack: float
 ) -> int:
-    """Rows keep their column where it is within ``slack`` of their best, others take their best if nobody has it.
+    """A row keeps its column if that is within ``slack`` of its best; other rows take their best column if it is free.
 
     Returns how many rows are free then.
     """
@@ -74,12 +74,12 @@ def hold_auction(
     highest: float,
     most: int,
 ) -> int:
-    """Free rows outbid one another, the last one first; each ends within ``step`` of its best.
+    """Free rows bid for their best column, the last row first; each row ends within ``step`` of its best.
 
-    A row takes a free column at its price, and raises that of a taken one by what it could lose, at most ``highest``:
-    were it the whole margin, prices on an easy instance would rise until columns that are not listed look attractive.
-    With ``step`` 0 it is the row reduction of Jonker and Volgenant: rows end at their best, but one that is outbid at
-    no gain in price stays free. Stops after ``most`` bids.
+    A bid on a taken column raises its price by the row's margin over its second best, at most ``highest``, plus
+    ``step``. Without that limit, prices on an easy instance would rise until columns that are not listed look
+    attractive. With ``step`` 0 this is the row reduction of Jonker and Volgenant: a row that is outbid without a rise
+    of the price stays free. Stops after ``most`` bids and returns their number.
     """
     waiting = np.empty(len(indices), np.int64)
     count = 0

@@ -21,7 +21,7 @@ LONG_PART = 0.25  # seconds
 
 @compiled(inline="always")
 def _push(keys: Floats, items: Ints, size: int, key: float, item: int) -> int:
-    """Into a heap of four children per node."""
+    """Adds to a heap with four children per node; returns its size."""
     at = size
     while at > 0:
         parent = (at - 1) >> 2
@@ -35,6 +35,7 @@ def _push(keys: Floats, items: Ints, size: int, key: float, item: int) -> int:
 
 @compiled(inline="always")
 def _drop_first(keys: Floats, items: Ints, size: int) -> int:
+    """Removes the least key of the heap; returns its size."""
     size -= 1
     key, item = keys[size], items[size]
     at = 0
@@ -56,7 +57,7 @@ def _drop_first(keys: Floats, items: Ints, size: int) -> int:
 
 @compiled(inline="always")
 def _nearest(keys: Floats, items: Ints, size: int, done: Bools, distance: Floats) -> tuple[int, int]:
-    """(the column of the least distance that is not done, or -1; what is left in the heap)."""
+    """The nearest column that is not done, or -1, and the size of the heap without it."""
     j = -1
     while size > 0 and j < 0:
         if not done[items[0]] and keys[0] <= distance[items[0]]:
@@ -67,7 +68,7 @@ def _nearest(keys: Floats, items: Ints, size: int, done: Bools, distance: Floats
 
 @compiled()
 def profits(indices: Ints32, scores: Floats, counts: Ints, prices: Floats, column_of: Ints) -> Floats:
-    """What a row has: from its column, so that this one is tight to the last bit, or its best where it has none."""
+    """s_iA(i) - p_A(i) of each row, so that its column is tight to the last bit; its best value if it has no column."""
     profit = np.full(len(indices), -np.inf)
     for i in range(len(indices)):
         for a in range(counts[i]):
@@ -82,7 +83,7 @@ def profits(indices: Ints32, scores: Floats, counts: Ints, prices: Floats, colum
 
 @compiled(inline="always")
 def _pay(prices: Floats, profit: Floats, row_of: Ints, settled: Ints, distance: Floats, at: float) -> None:
-    """Columns nearer than the end of the path become dearer by the difference, and their rows have so much less."""
+    """The dual update: prices of columns nearer than the end of the path rise by the difference, profits fall by it."""
     for j in settled:
         prices[j] += at - distance[j]
         if row_of[j] < len(profit):
@@ -101,7 +102,7 @@ def _level(prices: Floats, row_of: Ints, listed: int, lowest: float, end: int) -
 
 @compiled(inline="always")
 def _flip(through: Ints, column_of: Ints, row_of: Ints, start: int, end: int) -> None:
-    """Along the path that ends at a free column each row takes the column after it."""
+    """Along the path, which ends at a free column, each row takes the column after it."""
     j = end
     while True:
         i = through[j]

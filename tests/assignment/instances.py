@@ -1,13 +1,18 @@
-"""Class means and prototypes of many kinds, and the check that an assignment is optimal."""
+"""Class means and prototypes of many kinds, and the checks that an assignment is optimal."""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from fastproto import reference
 from fastproto.assignment import Assignment
+from fastproto.assignment.array_types import Floats
 
 KINDS = [
     "random",
@@ -84,3 +89,25 @@ def assert_optimal(found: Assignment, scores: Tensor, within: float = 1e-6) -> N
     assert gap == pytest.approx(found.gap, abs=found.rounding_floor)
     assert found.certified, found
     assert found.gap <= 1e-6 * size * float(scores.std(correction=0)) + found.rounding_floor
+
+
+def assert_cheapest(found: Assignment, cost: Floats) -> None:
+    """As cheap as SciPy's, and proved by prices that anyone can check; the gap is that of the prices."""
+    rows, columns = linear_sum_assignment(cost)
+    best = math.fsum(cost[rows, columns])
+    n, m = cost.shape
+    permutation, prices = found.permutation.numpy(), found.prices.numpy()
+    mine = np.flatnonzero(permutation >= 0)
+    assert permutation.shape == (n,) and prices.shape == (m,) and permutation.dtype == np.int64
+    assert len(set(permutation[mine])) == len(mine) == min(n, m) and set(permutation[permutation < 0]) <= {-1}
+    assert math.fsum(cost[mine, permutation[mine]]) == pytest.approx(
+        best, rel=1e-12, abs=1e-12 * np.ptp(prices) + 1e-300
+    )
+    assert found.objective == pytest.approx(best, rel=1e-12) and found.certified
+    value = (-cost - prices).max(1)
+    if n > m:
+        value = np.maximum(value, 0)
+    if n < m:
+        assert prices.min() == 0 and np.delete(prices, permutation).max() <= 1e-12 * np.abs(cost).max()
+    gap = value.sum() + prices.sum() + best
+    assert gap == pytest.approx(found.gap, abs=found.rounding_floor + 1e-300)

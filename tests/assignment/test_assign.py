@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fastproto import assign, reference, solve
 from fastproto.assignment import Assignment
+from fastproto.assignment.inputs import Method
 
 from ..helpers import unit_rows
 from .instances import assert_optimal
@@ -102,7 +103,7 @@ def test_solve_takes_numpy() -> None:
 
 
 @pytest.mark.parametrize("method", ["dense", "column_generation"])
-def test_a_time_limit_gives_an_honest_gap(method: str) -> None:
+def test_a_time_limit_gives_an_honest_gap(method: Method) -> None:
     means, prototypes = torch.randn(200, 4), unit_rows(200, 4)
     scores = reference.scores(means.double(), prototypes.double())
     found = assign(means, prototypes, method=method, time_limit=0.0)
@@ -145,7 +146,7 @@ def test_a_previous_that_is_no_permutation(permutation: list[int], message: str)
 @pytest.mark.parametrize(
     "prices", [None, [0.0] * 5, torch.zeros(4), torch.zeros(5, 1), torch.zeros(5, dtype=torch.long)]
 )
-def test_previous_prices_that_are_none(prices: Any, method: str) -> None:
+def test_previous_prices_that_are_none(prices: Any, method: Method) -> None:
     means, prototypes = torch.randn(5, 3), unit_rows(5, 3)
     old = replace(assign(means, prototypes), prices=prices)
     with pytest.raises(ValueError, match=r"previous\.prices are .*; expected floating-point numbers \[5\]"):

@@ -185,7 +185,7 @@ def test_exact_scores_are_float64() -> None:
     rows, columns = (np.random.default_rng(i).integers(0, 30, 33).astype(np.int32) for i in range(2))
     close: Any = {"rtol": 1e-14, "atol": 1e-15 * scores.magnitude}
     assert np.allclose(scores.exact(rows, columns), truth[rows, columns], **close)
-    assert np.allclose(scores.exact_rows(rows), truth[rows], **close)
+    assert np.allclose(scores.exact_rows(rows.astype(np.int64)), truth[rows], **close)
 
 
 def test_the_constant_is_what_the_kernel_keeps() -> None:
