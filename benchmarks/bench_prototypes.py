@@ -22,7 +22,8 @@ import torch
 
 from common import Record, machine
 from fastproto.prototypes import estimate_prototypes, load_prototypes
-from fastproto.prototypes.optimise import Effort, minimise
+from fastproto.prototypes.effort import Effort
+from fastproto.prototypes.optimise import minimise
 from fastproto.prototypes.search import random_start
 
 FULL = bool(os.environ.get("FASTPROTO_BENCH_FULL"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -13,10 +14,11 @@ from scipy.optimize import linear_sum_assignment
 
 from fastproto import assign, reference, solve
 from fastproto.assignment import Assignment
+from fastproto.assignment.inputs import Method
 
 Array = np.ndarray[Any, Any]
 Generator = np.random.Generator
-METHODS = ("auto", "dense", "column_generation")
+METHODS = get_args(Method)
 WRONG = 1e-6  # relative to max(1, |cost|)
 
 
@@ -107,7 +109,7 @@ def infinite(rng: Generator) -> Array:
 
 def mixed_limits(rng: Generator) -> Array:
     cost = big_numbers(rng)
-    cost[some(rng, cost.shape, 0.2)] = np.inf  # type: ignore[arg-type]
+    cost[some(rng, cost.shape, 0.2)] = np.inf
     return cost
 
 
@@ -138,14 +140,6 @@ def ties(rng: Generator) -> Array:
 def scaled(rng: Generator, scales: list[float]) -> Array:
     cost = ordinary(rng, shape_of(rng))
     return cost * rng.choice(scales)
-
-
-def tiny(rng: Generator) -> Array:
-    return scaled(rng, [1e-6, 1e-12, 1e-30, 1e-100, 1e-300, 1e-310, 5e-322])
-
-
-def huge(rng: Generator) -> Array:
-    return scaled(rng, [1e6, 1e15, 1e20, 1e28])
 
 
 def offsets(rng: Generator) -> Array:
@@ -211,8 +205,8 @@ KINDS: dict[str, Callable[[Generator], Any]] = {
     "forbidden: both": mixed_limits,
     "rows and columns apart": lines,
     "ties": ties,
-    "tiny scales": tiny,
-    "huge scales": huge,
+    "tiny scales": partial(scaled, scales=[1e-6, 1e-12, 1e-30, 1e-100, 1e-300, 1e-310, 5e-322]),
+    "huge scales": partial(scaled, scales=[1e6, 1e15, 1e20, 1e28]),
     "offsets": offsets,
     "heavy tails": heavy_tails,
     "whole numbers": integers,

@@ -4,10 +4,9 @@
 prototypes. Useful on its own: nothing here needs the rest of the package.
 """
 
-from fastproto.assignment.api import assign
+from fastproto.assignment.api import assign, solve
 from fastproto.assignment.background import in_background
 from fastproto.assignment.certificate import Assignment
-from fastproto.assignment.costs import solve
 from fastproto.assignment.procrustes import Alignment, align
 
 __all__ = ["Alignment", "Assignment", "align", "assign", "in_background", "solve"]

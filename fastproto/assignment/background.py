@@ -1,4 +1,4 @@
-"""Solve while training goes on."""
+"""Runs a computation in a thread while training goes on, and stops it when the process exits."""
 
 from __future__ import annotations
 

@@ -1,20 +1,24 @@
-"""What is known of an assignment: its objective and the duality gap that proves how far from optimal it can be."""
+"""The certificate of an assignment: its objective, its duality gap, and the tolerance that the gap must meet."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from fastproto.support.checks import TINY_NORM
 
-INTERRUPTED = "interrupted: the best so far"
-BLOCK_ELEMENTS = 1 << 22  # scores in float64 at once: 32 MiB
-ROUNDING = 8 * torch.finfo(torch.float64).eps
-WRONG = 1e-6  # relative to max(1, |objective|): an answer this far from the optimum is never certified by rounding
+TOLERANCE = 1e-6  # of a gap, relative to C · scale and to max(1, |objective|), unless the caller names another
+ROUNDING = 8 * torch.finfo(torch.float64).eps  # of a gap of zero, relative to the sum of the numbers that it is made of
+WRONG = 1e-6  # relative to max(1, |objective|): a larger rounding floor certifies nothing
+BLOCK_ELEMENTS = 1 << 22  # float64 scores at once: 32 MiB
+
+Ending: TypeAlias = Literal["converged", "time limit", "interrupted"]  # how a search ended; interrupted is Ctrl-C
+ScoreRows: TypeAlias = Callable[[int, int], Tensor]  # (start, stop) -> s[start:stop] [rows, m] float64
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,14 @@ class Assignment:
     method: str  # "previous", "column_generation", "lapx", "scipy", "dense" (nothing to choose)
     reason: str  # why this method ran
     seconds: float
-    passes: float  # sweeps over all scores, of a part of the rows in proportion; those of a dense solver not counted
+    passes: float  # over all scores, a part of the rows in proportion; those inside of a dense solver are not counted
     interrupted: bool = False  # Ctrl-C ended the search: this is the best so far
 
 
 @dataclass(frozen=True)
 class Certificate:
+    """The fields of :class:`Assignment` with the same names."""
+
     objective: float
     gap: float
     relative_gap: float
@@ -56,14 +62,14 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What a gap is measured against."""
+    """What a gap is compared with."""
 
     pairs: int  # C, or the shorter side of a rectangle
     scale: float
     tolerance: float
 
     def judge(self, objective: float, gap: float, magnitude: float) -> Certificate:
-        """``magnitude`` is Σ_i(|s_{i,A(i)}| + |p_{A(i)}|), where the terms of a score may take the place of its sum."""
+        """``magnitude`` is Σ_i(|s_{i,A(i)}| + |p_{A(i)}|), or bounds of these scores in place of |s_{i,A(i)}|."""
         floor, gap = ROUNDING * magnitude, max(gap, 0.0)
         span, least = self.pairs * self.scale, max(1.0, abs(objective))
         small = gap + floor <= self.tolerance * min(span, least) or gap <= floor <= WRONG * least
@@ -76,15 +82,12 @@ class Yardstick:
         )
 
 
-ScoreRows = Callable[[int, int], Tensor]  # (start, stop) -> s[start:stop] [rows, m] float64
-
-
 def certify(
     rows: ScoreRows, permutation: Tensor, prices: Tensor, yardstick: Yardstick, sizes: Tensor | None = None
 ) -> Certificate:
-    """One pass over the scores in float64, a block of rows at a time.
+    """The certificate of a permutation and its prices, in one pass over the scores in float64, block by block.
 
-    The gap is a sum of differences >= 0, one a row: large prices and scores do not add their rounding to it. With
+    The gap is a sum of one difference >= 0 per row: large prices and scores do not add their rounding to it. With
     fewer rows than columns the lowest price must be 0. ``sizes`` [m] bounds |s_ij| of a column where a score is itself
     a rounded sum.
     """
@@ -108,7 +111,7 @@ def certify(
 
 
 def directions(class_means: Tensor) -> Tensor:
-    """Normalised rows in float64; a class that was never seen, a zero row, stays zero."""
+    """Normalised rows in float64; the zero row of a class that was never seen stays zero."""
     q = class_means.detach().double()
     norm = torch.linalg.vector_norm(q, dim=1, keepdim=True)
     return torch.where(norm > TINY_NORM, q / norm.clamp_min(TINY_NORM), 0.0)

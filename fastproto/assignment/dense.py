@@ -1,22 +1,21 @@
-"""Exact dense solvers: lapx, or SciPy where lapx is not installed or cannot be trusted.
+"""Exact dense solvers: lapx, or SciPy where lapx is not installed or slower.
 
-Not the package lapjv: it was seen not to return on small instances with near ties, with costs in float64 and also with
-costs rounded to whole numbers.
+The package lapjv is not used: it can loop for ever on small instances with near ties, in float64 and on integer costs.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from fastproto.assignment.array_types import Floats, Ints
+
 EXACT = 1e-14  # of what prices are sums of: a smaller rise is rounding
 WIDE = 2  # with more columns a row than this, SciPy is quicker: lapx makes the matrix square
 
 
-def match_dense(cost: Array) -> tuple[Array, str, str]:
+def match_dense(cost: Floats) -> tuple[Ints, str, str]:
     """(column of each row, solver, reason) of a finite matrix [n, m], n <= m, entries >= 0."""
     rows, columns = cost.shape
     if rows == columns == 1:
@@ -31,8 +30,8 @@ def match_dense(cost: Array) -> tuple[Array, str, str]:
     return found, "lapx", "the fastest dense solver that always ends"
 
 
-def match_scipy(cost: Array) -> Array:
-    """The same; inf forbids a pair.
+def match_scipy(cost: Floats) -> Ints:
+    """The column of each row; inf forbids a pair.
 
     Raises:
         ValueError: no permutation avoids the forbidden pairs.
@@ -42,11 +41,12 @@ def match_scipy(cost: Array) -> Array:
     return np.asarray(linear_sum_assignment(cost)[1], dtype=np.int64)
 
 
-def improve_prices(cost: Array, columns: Array, unit: float, deadline: float | None) -> tuple[Array, float]:
-    """Raise prices from zero until no row prefers another column: p_j >= p_{A(i)} + c_{i,A(i)} - c_ij (Bellman-Ford).
+def improve_prices(cost: Floats, columns: Ints, unit: float, deadline: float | None) -> tuple[Floats, float]:
+    """Dual prices of an optimal matching (Bellman-Ford), and the number of passes over the matrix.
 
-    The solvers give no prices. A sweep looks at the rows whose own price rose in the last one. ``unit`` is of the order
-    of the costs that compete. Returns the number of sweeps, too, those of a part of the rows in proportion.
+    The solvers give no prices. Prices rise from zero until no row prefers another column: p_j >= p_{A(i)} + c_{i,A(i)}
+    - c_ij. A pass looks at the rows whose own price rose in the last one and counts in proportion. ``unit`` is of the
+    order of the costs that compete.
     """
     count = len(columns)
     matched = cost[np.arange(count), columns]
@@ -54,18 +54,18 @@ def improve_prices(cost: Array, columns: Array, unit: float, deadline: float | N
     if not matched.max() < np.inf:  # a forbidden pair: no prices prove this one
         return prices, 0.0
     least = max(unit, float(matched.max()))
-    base, rows, sweeps = matched, np.arange(count), 0.0
+    base, rows, passes = matched, np.arange(count), 0.0
     for _ in range(count):
         raised = prices.copy()
         for start in range(0, len(rows), 512):
             part = rows[start : start + 512]
             block = cost[start : start + 512] if len(rows) == count else cost[part]
             np.maximum(raised, (base[part, None] - block).max(0), out=raised)
-        sweeps += len(rows) / count
+        passes += len(rows) / count
         settled = bool((raised - prices).max() <= EXACT * max(least, float(raised.max())))
         prices, before = raised, base
         if settled or (deadline is not None and time.perf_counter() > deadline):
             break
         base = prices[columns] + matched
         rows = np.flatnonzero(base > before)
-    return prices, sweeps
+    return prices, passes

@@ -7,31 +7,50 @@ import numbers
 import os
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
+from typing import Literal, TypeAlias, TypeGuard, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from fastproto.assignment.array_types import Floats
 from fastproto.assignment.certificate import Assignment
 from fastproto.support.checks import check_finite, check_label_range, check_matrix, check_permutation, shape_of
 
-Array = np.ndarray[Any, Any]
 LARGEST_LENGTH = 1e15  # of a prototype: squares that float32 can add
 LARGEST = 1e300  # of a cost: differences and sums stay within float64
-METHODS = ("auto", "dense", "column_generation")
+LARGEST_IN_PASSES = 1e30  # of a cost: column generation adds them in float32
 NUMBERS = (numbers.Real, Decimal, np.bool_)
 
+Solver: TypeAlias = Literal["dense", "column_generation"]
+Method: TypeAlias = Literal["auto", "dense", "column_generation"]
 
-def choose(method: str, size: int, column_generation_from: int) -> tuple[str, str]:
-    """(method, why)."""
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
+
+def choose(method: Method, size: int, column_generation_from: int) -> tuple[Solver, str]:
+    """The solver and why it was chosen."""
+    if method not in get_args(Method):
+        raise ValueError(f"method is {method!r}; expected one of {', '.join(get_args(Method))}")
     if method != "auto":
         return method, "asked for"
     if size < column_generation_from:
         return "dense", f"fewer than {column_generation_from} classes"
     return "column_generation", f"{column_generation_from} classes or more"
+
+
+def choose_for_costs(cost: Floats, solver: Solver, why: str, *, asked: Method) -> tuple[Solver, str]:
+    """The dense solver where column generation was chosen, not asked for, and its passes cannot add the costs."""
+    if solver != "column_generation":
+        return solver, why
+    largest = float(np.abs(cost).max(where=cost < np.inf, initial=0.0))
+    if largest <= LARGEST_IN_PASSES:
+        return solver, why
+    if asked == "auto":
+        return "dense", f"costs above {LARGEST_IN_PASSES:.0e}"
+    raise ValueError(
+        f"cost holds {largest:.2g}; expected at most {LARGEST_IN_PASSES:.0e}, which float32 can add: "
+        "divide it by its largest, pass inf for a forbidden pair, or method='dense'"
+    )
 
 
 def check_memory(rows: int, columns: int, instead: str) -> None:
@@ -59,13 +78,13 @@ def check_options(previous: object, tolerance: object, time_limit: object) -> No
         raise TypeError(
             f"previous is a {type(previous).__name__}; expected an Assignment, the result of an earlier call"
         )
-    if not _is_number(tolerance) or not 0 <= tolerance < math.inf:  # type: ignore[operator]
+    if not _is_number(tolerance) or not 0 <= tolerance < math.inf:
         raise ValueError(f"tolerance is {tolerance}; expected a number >= 0, such as 1e-6")
-    if time_limit is not None and (not _is_number(time_limit) or not 0 <= time_limit < math.inf):  # type: ignore[operator]
+    if time_limit is not None and (not _is_number(time_limit) or not 0 <= time_limit < math.inf):
         raise ValueError(f"time_limit is {time_limit}; expected seconds >= 0, or None for no limit")
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
@@ -95,8 +114,10 @@ def check_lengths(class_means: Tensor, prototypes: Tensor, lengths: Tensor, widt
         )
 
 
-def fetched(norms: Tensor, widths: Tensor, previous: Assignment | None) -> tuple[Tensor, Tensor, Assignment | None]:
-    """The same on the CPU; one wait for a GPU."""
+def copy_to_host(
+    norms: Tensor, widths: Tensor, previous: Assignment | None
+) -> tuple[Tensor, Tensor, Assignment | None]:
+    """The same on the CPU, in one device-to-host copy."""
     there = [norms, widths]
     old = () if previous is None else (previous.permutation, previous.prices)
     if all(isinstance(x, Tensor) and not x.is_complex() for x in old):  # else the checks say what they are
@@ -111,29 +132,28 @@ def fetched(norms: Tensor, widths: Tensor, previous: Assignment | None) -> tuple
     return lengths, found, previous
 
 
-def checked(previous: Assignment | None, rows: int, columns: int) -> Assignment | None:
-    """On the CPU, its prices float64."""
+def check_previous(previous: Assignment | None, rows: int, columns: int) -> Assignment | None:
+    """A copy on the CPU, its prices float64."""
     if previous is None:
         return None
-    permutation: Any = previous.permutation
+    permutation, prices = previous.permutation, previous.prices
     if isinstance(permutation, Tensor):  # else the check says what it is
-        permutation = permutation.cpu()
+        permutation = permutation.to("cpu", copy=True)
     if rows == columns > 0:
         check_permutation("previous.permutation", permutation, rows)
     else:
         _check_matching(permutation, rows, columns)
-    prices: Any = previous.prices
     if not isinstance(prices, Tensor) or not prices.is_floating_point() or prices.shape != (columns,):
         given = f"{prices.dtype} {shape_of(prices)}" if isinstance(prices, Tensor) else type(prices).__name__
         raise ValueError(
             f"previous.prices are {given}; expected floating-point numbers [{columns}] as assign gives them"
         )
-    prices = prices.detach().cpu().double()
+    prices = prices.detach().to("cpu", torch.float64, copy=True)
     check_finite("previous.prices", prices[:, None])
     return replace(previous, permutation=permutation, prices=prices)
 
 
-def _check_matching(permutation: Any, rows: int, columns: int) -> None:
+def _check_matching(permutation: Tensor, rows: int, columns: int) -> None:
     if not isinstance(permutation, Tensor) or permutation.dtype != torch.int64 or permutation.shape != (rows,):
         given = (
             f"{permutation.dtype} {shape_of(permutation)}"
@@ -150,7 +170,7 @@ def _check_matching(permutation: Any, rows: int, columns: int) -> None:
         )
 
 
-def read_cost(cost: Any) -> tuple[Array, torch.device]:
+def read_cost(cost: object) -> tuple[Floats, torch.device]:
     """A float64 copy of a matrix that SciPy would take, rows first in memory, and the device it came from."""
     if isinstance(cost, Tensor):
         array, device = _of_tensor(cost), cost.device
@@ -161,24 +181,24 @@ def read_cost(cost: Any) -> tuple[Array, torch.device]:
     return array, device
 
 
-def _check_shape(cost: Any) -> None:
-    if cost.ndim != 2:
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if len(shape) != 2:
         raise ValueError(
-            f"cost has shape {shape_of(cost)}; expected a matrix [n, m], square or not, of one number for each pair"
+            f"cost has shape {list(shape)}; expected a matrix [n, m], square or not, of one number for each pair"
         )
 
 
-def _of_tensor(cost: Tensor) -> Array:
+def _of_tensor(cost: Tensor) -> Floats:
     if cost.is_complex() or cost.layout != torch.strided or cost.is_quantized or cost.device.type == "meta":
         kind = "on the meta device" if cost.device.type == "meta" else f"{cost.dtype} ({cost.layout})"
         raise TypeError(f"cost is {kind}; expected real numbers in a dense tensor: convert it, for instance with .real")
-    _check_shape(cost)
+    _check_shape(cost.shape)
     copy = cost.detach().to(device="cpu", dtype=torch.float64, copy=True, memory_format=torch.contiguous_format)
-    array: Array = copy.resolve_neg().numpy()
+    array: Floats = copy.resolve_neg().numpy()
     return array
 
 
-def _of_array(cost: Any) -> Array:
+def _of_array(cost: object) -> Floats:
     if isinstance(cost, np.ma.MaskedArray):
         raise TypeError("cost is a masked array; expected a plain one: pass cost.filled(numpy.inf) to forbid the pairs")
     try:
@@ -192,11 +212,11 @@ def _of_array(cost: Any) -> Array:
     if array.dtype.kind not in "biuf":
         given = f"a {type(cost).__name__} of {array.dtype}" if array.ndim else f"a {type(cost).__name__}"
         raise TypeError(f"cost is {given}; expected real numbers in a matrix [n, m]: convert it with .astype(float)")
-    _check_shape(array)
+    _check_shape(array.shape)
     return np.array(array, dtype=np.float64, order="C")
 
 
-def _of_objects(array: Array) -> Array:
+def _of_objects(array: NDArray[np.object_]) -> Floats:
     try:
         return array.astype(np.float64)
     except OverflowError:
@@ -206,7 +226,7 @@ def _of_objects(array: Array) -> Array:
         ) from None
 
 
-def _check_range(cost: Array) -> None:
+def _check_range(cost: Floats) -> None:
     low, high = float(cost.min()), float(cost.max())  # NaN reaches both
     if math.isnan(low):
         row = int(np.isnan(cost).any(1).argmax())

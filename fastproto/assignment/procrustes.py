@@ -1,20 +1,24 @@
-"""Turn the prototypes so that the assignment fits better (Wasserstein-Procrustes); their pairwise geometry stays."""
+"""``align``: turns the prototypes so that the assignment fits better (Wasserstein-Procrustes).
+
+The pairwise geometry of the prototypes stays the same.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from fastproto.assignment.api import assign
-from fastproto.assignment.certificate import Assignment, directions
+from fastproto.assignment.certificate import TOLERANCE, Assignment, Ending, directions
 from fastproto.support.checks import check_seed, real, whole
 
 MAX_ROUNDS = 50
-# Between two turns the assignment need not be the best one, only near it: the next turn moves the target anyway.
+# Between two turns an assignment near the best one is enough: the next turn moves the target anyway.
 INNER_TOLERANCE = 1e-4
 
 
@@ -24,10 +28,24 @@ class Alignment:
 
     rotation: Tensor
     assignment: Assignment
-    objectives: tuple[float, ...] = ()  # what each start has reached: their spread tells if more would pay
+    objectives: tuple[float, ...] = ()  # what each start has reached: their spread tells if more starts would pay
     rounds: int = 0  # turns, over all starts
-    stopped: str = "converged"  # or "time limit", "interrupted": the best found until then
+    stopped: Ending = "converged"  # or "time limit", "interrupted": the best found until then
     seconds: float = 0.0
+
+
+class Assigner(Protocol):
+    """:func:`fastproto.assignment.assign`, or a function with its signature."""
+
+    def __call__(
+        self,
+        class_means: Tensor,
+        prototypes: Tensor,
+        *,
+        previous: Assignment | None = None,
+        tolerance: float = TOLERANCE,
+        time_limit: float | None = None,
+    ) -> Assignment: ...
 
 
 def align(
@@ -59,61 +77,89 @@ def align(
         time_limit = real("time_limit", time_limit)
         if not time_limit >= 0:
             raise ValueError(f"time_limit is {time_limit}; expected seconds >= 0, or None for no limit")
+    return search_rotations(class_means, prototypes, starts=starts, seed=seed, time_limit=time_limit)
+
+
+def search_rotations(
+    class_means: Tensor,
+    prototypes: Tensor,
+    *,
+    starts: int = 4,
+    seed: int = 0,
+    time_limit: float | None = None,
+    assigner: Assigner = assign,
+) -> Alignment:
+    """:func:`align`, with any function for the assignments."""
     began = time.perf_counter()
 
     def left() -> float | None:
         return None if time_limit is None else max(0.0, time_limit - (time.perf_counter() - began))
 
-    best = assign(class_means, prototypes, time_limit=time_limit)  # checks the input as well
+    best = assigner(class_means, prototypes, time_limit=time_limit)  # checks the input as well
     q, w = directions(class_means), prototypes.detach().double()
-    rotation = torch.eye(w.shape[1], dtype=torch.float64, device=w.device)
-    objectives: list[float] = []
-    rounds, stopped = 0, "converged"
-    generator = torch.Generator(device="cpu").manual_seed(seed)
+    search = _Search(q, w, assigner, left, torch.eye(w.shape[1], dtype=torch.float64, device=w.device), best)
+    stopped: Ending = "converged"
     try:
-        for start in range(starts):
-            found = best
-            if start > 0:
-                found = assign(q, w @ _random_rotation(w, generator), tolerance=INNER_TOLERANCE, time_limit=left())
-            if found.interrupted:
-                raise KeyboardInterrupt
-            objectives.append(found.objective)
-            for turned, better in _alternate(q, w, found, left):
-                rounds += 1
-                objectives[-1] = max(objectives[-1], better.objective)
-                if better.objective > best.objective:
-                    rotation, best = turned, better
-                if left() == 0:
-                    raise TimeoutError
-        best = assign(q, w @ rotation, previous=best, time_limit=left())  # certified to the usual tolerance
+        search.run(starts, torch.Generator(device="cpu").manual_seed(seed))
     except TimeoutError:
         stopped = "time limit"
     except KeyboardInterrupt:
         stopped = "interrupted"
     return Alignment(
-        rotation=rotation.to(prototypes.dtype),
-        assignment=replace(best, changed=None),
-        objectives=tuple(objectives),
-        rounds=rounds,
+        rotation=search.rotation.to(prototypes.dtype),
+        assignment=replace(search.best, changed=None),
+        objectives=tuple(search.objectives),
+        rounds=search.rounds,
         stopped=stopped,
         seconds=time.perf_counter() - began,
     )
 
 
-def _alternate(
-    q: Tensor, w: Tensor, found: Assignment, left: Callable[[], float | None]
-) -> Iterator[tuple[Tensor, Assignment]]:
-    """Rotations with their assignments, one after the other, until no label moves."""
-    for _ in range(MAX_ROUNDS):
-        # On the CPU: [D, D] is small, and the turn is then the same whichever device the tensors are on.
-        u, _, vh = torch.linalg.svd((w[found.permutation].T @ q).cpu())
-        rotation = (u @ vh).to(w.device)
-        found = assign(q, w @ rotation, previous=found, tolerance=INNER_TOLERANCE, time_limit=left())
-        yield rotation, found
-        if found.interrupted:
-            raise KeyboardInterrupt
-        if not found.changed:
-            return
+@dataclass
+class _Search:
+    q: Tensor
+    w: Tensor
+    assigner: Assigner
+    left: Callable[[], float | None]  # seconds until the time limit
+    rotation: Tensor  # the best so far, with its assignment
+    best: Assignment
+    objectives: list[float] = field(default_factory=list)
+    rounds: int = 0
+
+    def run(self, starts: int, generator: torch.Generator) -> None:
+        """Raises TimeoutError or KeyboardInterrupt where the search ends early."""
+        found = self.best
+        for start in range(starts):
+            if start > 0:
+                turned = self.w @ _random_rotation(self.w, generator)
+                found = self.assigner(self.q, turned, tolerance=INNER_TOLERANCE, time_limit=self.left())
+            if found.interrupted:
+                raise KeyboardInterrupt
+            self.objectives.append(found.objective)
+            for rotation, better in self.alternate(found):
+                self.rounds += 1
+                self.objectives[-1] = max(self.objectives[-1], better.objective)
+                if better.objective > self.best.objective:
+                    self.rotation, self.best = rotation, better
+                if self.left() == 0:
+                    raise TimeoutError
+        # certified to the usual tolerance
+        self.best = self.assigner(self.q, self.w @ self.rotation, previous=self.best, time_limit=self.left())
+
+    def alternate(self, found: Assignment) -> Iterator[tuple[Tensor, Assignment]]:
+        """Rotations with their assignments, one after the other, until no label moves."""
+        for _ in range(MAX_ROUNDS):
+            # On the CPU: [D, D] is small, and the turn is then the same whichever device the tensors are on.
+            u, _, vh = torch.linalg.svd((self.w[found.permutation].T @ self.q).cpu())
+            rotation = (u @ vh).to(self.w.device)
+            found = self.assigner(
+                self.q, self.w @ rotation, previous=found, tolerance=INNER_TOLERANCE, time_limit=self.left()
+            )
+            yield rotation, found
+            if found.interrupted:
+                raise KeyboardInterrupt
+            if not found.changed:
+                return
 
 
 def _random_rotation(like: Tensor, generator: torch.Generator) -> Tensor:

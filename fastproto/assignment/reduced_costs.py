@@ -8,11 +8,11 @@ without cut entries that is optimal for the cut matrix is optimal for the matrix
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from fastproto.assignment.array_types import Floats
+
 EPS = float(np.finfo(np.float64).eps)
 SAMPLE = 64  # rows that tell the scale
 SPAN = 16  # times the columns, times the distance to the nearest competitor: uniform entries are well below
@@ -33,25 +33,25 @@ class Reduced:
     ``columns`` is zero where n < m: a column that stays free has no cost to take out.
     """
 
-    cost: Array
-    rows: Array
-    columns: Array
+    cost: Floats
+    rows: Floats
+    columns: Floats
     exponent: int
     scale: float  # std of the reduced entries that can compete, in the units given; 0 where none differ
     spread: float  # the same in the units of ``cost``, or 1
     span: float  # in the units of ``cost``: entries above it compete with none
     limit: float
 
-    def whole(self, given: Array) -> Array:
+    def whole(self, given: Floats) -> Floats:
         """The reduced costs in the units given, nothing cut; inf forbids a pair."""
         return _difference(given, self.rows, self.columns)
 
-    def prices_given(self, prices: Array) -> Array:
+    def prices_given(self, prices: Floats) -> Floats:
         """Prices for the scores -given, of prices for -cost."""
-        found: Array = np.ldexp(prices, -self.exponent) - self.columns
+        found: Floats = np.ldexp(prices, -self.exponent) - self.columns
         return found
 
-    def prices_here(self, given: Array) -> Array | None:
+    def prices_here(self, given: Floats) -> Floats | None:
         """The other way, or None where they are of no use: far apart beside what the entries are."""
         with np.errstate(over="ignore", invalid="ignore"):
             prices = np.ldexp(given + self.columns, self.exponent)
@@ -59,7 +59,7 @@ class Reduced:
             return prices if np.ptp(prices) <= self.limit else None
 
 
-def reduce(given: Array) -> Reduced:
+def reduce(given: Floats) -> Reduced:
     """Of a matrix [n, m], 1 <= n <= m, in which inf forbids a pair.
 
     Raises:
@@ -87,7 +87,7 @@ def reduce(given: Array) -> Reduced:
     return Reduced(cost, rows, columns, exponent, scale, spread or 1.0, span or 1.0, limit)
 
 
-def _reduce_columns(cost: Array) -> Array:
+def _reduce_columns(cost: Floats) -> Floats:
     """Of a square, in place; what was subtracted."""
     if len(cost) < cost.shape[1]:
         return np.zeros(cost.shape[1])
@@ -96,23 +96,23 @@ def _reduce_columns(cost: Array) -> Array:
     return columns
 
 
-def _finite(least: Array) -> Array:
+def _finite(least: Floats) -> Floats:
     if not least.max() < np.inf:
         raise ValueError(NO_PLACE)
     return least
 
 
-def _difference(given: Array, rows: Array, columns: Array) -> Array:
+def _difference(given: Floats, rows: Floats, columns: Floats) -> Floats:
     """given - rows - columns, with what the first difference rounds off added to the second."""
     first = given - rows[:, None]
     with np.errstate(invalid="ignore"):
         back = first - given
         rest = (given - (first - back)) - (rows[:, None] + back)
-    found: Array = (first - columns) + np.where(np.isfinite(rest), rest, 0.0)
+    found: Floats = (first - columns) + np.where(np.isfinite(rest), rest, 0.0)
     return found
 
 
-def _competition(cost: Array, rows: Array, columns: Array) -> tuple[float, float]:
+def _competition(cost: Floats, rows: Floats, columns: Floats) -> tuple[float, float]:
     """(std of the entries up to a span, the span), from some rows.
 
     The span is a multiple of how far the nearest competitor of a row's best entry is, in the lower quartile of rows.

@@ -1,70 +1,31 @@
-"""Sweeps over all scores in blocks, for column generation on the processor; only those of small problems are stored.
+"""The scores of column generation on the CPU: passes over blocks of rows; only a small product is stored.
 
-A sweep works on rounded scores, bfloat16 where the processor is quick at it, and knows how wrong these can be; whatever
-is decided or reported is then computed again in float64 for the few pairs that the error leaves in question.
+A pass works on rounded scores, in bfloat16 where the CPU is quick at it, with a bound of their error. What is decided
+or reported is computed again in float64 for the few pairs that the error leaves undecided.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from fastproto.assignment.array_types import Floats, Floats32, Ints, Ints32
+from fastproto.assignment.scores import EPS, EVERY, LEAST_OVERLAP, PerRow, Rows
 from fastproto.cpu.gaussian_potential import quick_bfloat16
 from fastproto.support.cancellation import check_stop
 
-Array = np.ndarray[Any, Any]
-OfRows = Array | None  # a number of each row, or no such limit
-Rows = Array | slice
-BLOCK_BYTES = 1 << 22  # a block stays in the last cache between the product and the scan
-KEPT_BYTES = 1 << 25  # of a product that is made once and kept: it costs most of a sweep (4,096 classes, bfloat16)
-ROUNDED_MIN_DIM = 32  # below it the scan costs more than the product, and the error leaves too many pairs in question
+BLOCK_BYTES = 1 << 22  # a block stays in the last-level cache between the product and the scan
+KEPT_BYTES = 1 << 25  # of a product that is made once and kept (4,096 classes in bfloat16)
+ROUNDED_MIN_DIM = 32  # below it the scan costs more than the product, and the error leaves too many pairs undecided
 LOG2E = 1.4426950408889634
-EVERY = slice(None)
-# Of a sum of squares of scores, relative to the most it could be, below which std(s) is made of float64 products: the
-# rounding of bfloat16 ones changes the sum by up to 2^-8 of the most, a larger sum by less than a tenth
-LEAST_OVERLAP = 0.05
-EPS = float(np.finfo(np.float32).eps)
 
-
-class Scores(Protocol):
-    """Rows and columns to be matched by s_ij; prices, values and results are in the units of s."""
-
-    shape: tuple[int, int]
-    spread: float  # std of s
-    magnitude: float  # no |s_ij| is larger
-    column_shift: Array  # prices [columns] that take out what all rows have in common: where a cold start begins
-
-    def margin(self, prices: Array) -> Array:
-        """How far a value of ``top`` can be from the true one [rows]."""
-
-    def column_mass(self, prices: Array, temperature: float, every: int) -> Array:
-        """Σ_i softmax_j((s_ij - p_j) / temperature) [columns], of each ``every``-th row."""
-
-    def top(
-        self, prices: Array, k: int, floor: OfRows = None, rows: Rows = EVERY, within: OfRows = None
-    ) -> tuple[Array, Array]:
-        """Of all or some rows the k largest s_ij - p_j, rounded, downwards, and where; -inf and -1 below the floor.
-
-        ``floor`` and ``within`` are of all rows; those more than ``within`` below the largest may be left out.
-        """
-
-    def recheck(self, columns: Array, prices: Array, places: int) -> tuple[float, float] | None:
-        """Σ_i max_j(s_ij - p_j) - (s_iA(i) - p_A(i)) and Σ_i s_iA(i) of A = ``columns``, by one sweep of its own.
-
-        None where many rows have more than ``places`` columns that rounding leaves in question, and where a sweep costs
-        so much that a part of the rows should be looked at first.
-        """
-
-    def exact(self, rows: Array, columns: Array) -> Array:
-        """s_ij in float64 of these pairs."""
-
-    def exact_rows(self, rows: Array) -> Array:
-        """All s_ij in float64 of a few rows."""
+BlockArray: TypeAlias = Floats32 | NDArray[np.uint16]  # uint16: the bits of bfloat16, which NumPy lacks
 
 
 @dataclass(frozen=True)
@@ -74,10 +35,10 @@ class Blocks:
     left: Tensor
     right: Tensor | None
 
-    def kept(self) -> Blocks:
-        """With the product in place of its factors where that is small."""
+    def kept(self, most: int) -> Blocks:
+        """With the product in place of its factors where that has at most so many bytes."""
         rows, columns = self.shape
-        if self.right is None or rows * columns * self.left.element_size() > KEPT_BYTES:
+        if self.right is None or rows * columns * self.left.element_size() > most:
             return self
         return Blocks(self.left @ self.right.T, None)
 
@@ -85,11 +46,11 @@ class Blocks:
     def shape(self) -> tuple[int, int]:
         return len(self.left), (self.left.shape[1] if self.right is None else len(self.right))
 
-    def scan(self, visit: Callable[[Array, int], None]) -> None:
+    def scan(self, visit: Callable[[BlockArray, int], None]) -> None:
         """``visit(block, first row)``; a block is overwritten by the next.
 
-        Products run in torch's threads, the scans, a fifth of the time, in this one: a second pool of threads would
-        fight with torch's, which keep spinning for a while after each product.
+        Products run in torch's threads, the scans, which are short, in this one: a second pool of threads would compete
+        with torch's, which spin for a while after each product.
         """
         rows, columns = self.shape
         step = max(32, min(512, BLOCK_BYTES // (columns * self.left.element_size()) // 32 * 32))
@@ -102,36 +63,36 @@ class Blocks:
             visit(as_array(part.contiguous()), start)
 
 
-def as_array(tensor: Tensor) -> Array:
-    """NumPy's view of it; of bfloat16, which NumPy lacks, the bits."""
-    array: Array = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+def as_array(tensor: Tensor) -> BlockArray:
+    """A NumPy view that shares the memory; of bfloat16 its bits."""
+    array: BlockArray = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return array
 
 
-def column_mass(blocks: Blocks, prices: Array, sharpness: float) -> Array:
+def column_mass(blocks: Blocks, prices: Floats32, sharpness: float) -> Floats:
     """Σ_i softmax_j(sharpness · (s_ij - p_j)) [C] float64; prices float32 [C]."""
     from fastproto.cpu.score_blocks import softmax_columns
 
     mass = np.zeros(len(prices), np.float32)
 
-    def visit(block: Array, first: int) -> None:
+    def visit(block: BlockArray, first: int) -> None:
         softmax_columns(block, prices, np.float32(sharpness * LOG2E), mass)
 
     blocks.scan(visit)
     return mass.astype(np.float64)
 
 
-def top_scores(blocks: Blocks, prices: Array, k: int, floor: Array, within: Array) -> tuple[Array, Array]:
-    """The k largest s_ij - p_j of each row, downwards (float32, -inf where there are fewer) and where (int32, -1).
+def top_scores(blocks: Blocks, prices: Floats32, k: int, floor: Floats32, within: Floats32) -> tuple[Floats32, Ints32]:
+    """Top-k of s_ij - p_j per row, descending, and their columns; -inf and -1 where there are fewer.
 
-    Only those of at least floor_i and at most within_i below the largest of the row.
+    Only values of at least floor_i, and at most within_i below the largest of the row.
     """
     from fastproto.cpu.score_blocks import top_of_rows
 
     values = np.empty((blocks.shape[0], k), np.float32)
     indices = np.empty((blocks.shape[0], k), np.int32)
 
-    def visit(block: Array, first: int) -> None:
+    def visit(block: BlockArray, first: int) -> None:
         rows = slice(first, first + len(block))
         top_of_rows(block, prices, floor[rows], within[rows], first, values[rows], indices[rows])
 
@@ -139,51 +100,54 @@ def top_scores(blocks: Blocks, prices: Array, k: int, floor: Array, within: Arra
     return values, indices
 
 
-class Swept:
-    """What sweeps over rounded scores r say of the true ones: s_ij - p_j = r_ij - (p_j - price_shift_j) + row_shift_i.
+class ShiftedScores:
+    """Passes over rounded and shifted scores r: s_ij - p_j = r_ij - (p_j - price_shift_j) + row_shift_i.
 
-    Shifts of rows and columns leave the assignment what it is, and the rounded scores with digits for what matters.
+    Shifts of rows and columns do not change the optimal assignment. They leave the rounded scores with digits for the
+    differences that matter.
     """
 
     shape: tuple[int, int]
     blocks: Blocks
-    row_shift: Array  # [rows]
-    price_shift: Array  # [columns]
-    error: Array  # [rows]: of a rounded score
+    row_shift: Floats  # [rows]
+    price_shift: Floats  # [columns]
+    error: Floats  # [rows]: of a rounded score
 
-    def margin(self, prices: Array) -> Array:
+    def margin(self, prices: Floats) -> Floats:
         return self.error + 2 * EPS * float(np.abs(prices - self.price_shift).max())
 
     def _part(self, rows: Rows) -> Blocks:
         chosen = rows if isinstance(rows, slice) else torch.from_numpy(rows)
         return Blocks(self.blocks.left[chosen], self.blocks.right)
 
-    def column_mass(self, prices: Array, temperature: float, every: int) -> Array:
+    def column_mass(self, prices: Floats, temperature: float, every: int) -> Floats:
         shifted = (prices - self.price_shift).astype(np.float32)
         return column_mass(self._part(slice(None, None, every)), shifted, 1 / temperature)
 
     def top(
-        self, prices: Array, k: int, floor: OfRows = None, rows: Rows = EVERY, within: OfRows = None
-    ) -> tuple[Array, Array]:
+        self, prices: Floats, k: int, floor: PerRow = None, rows: Rows = EVERY, within: PerRow = None
+    ) -> tuple[Floats, Ints32]:
         shift = self.row_shift[rows]
         low = np.full(len(shift), -np.inf, np.float32) if floor is None else (floor[rows] - shift).astype(np.float32)
         far = np.full(len(shift), np.inf, np.float32) if within is None else within[rows].astype(np.float32)
         shifted = (prices - self.price_shift).astype(np.float32)
         values, indices = top_scores(self._part(rows), shifted, k, low, far)
-        return values + shift[:, None], indices
+        shifted_back: Floats = values + shift[:, None]
+        return shifted_back, indices
 
-    def recheck(self, columns: Array, prices: Array, places: int) -> None:
+    def recheck(self, columns: Ints, prices: Floats, places: int) -> None:
         return None
 
 
-class FactorScores(Swept):
-    """s_ij = q̂_i·w_j. The sweeps see q̂ and w centred.
+class CpuFactorScores(ShiftedScores):
+    """s_ij = q̂_i·w_j. The passes see q̂ and w centred.
 
-    Without centring bfloat16, or float32 where means have collapsed, would spend its digits on what all rows have in
-    common.
+    Without centring bfloat16, or float32 where the means have collapsed, would spend its digits on what all rows have
+    in common.
     """
 
-    def __init__(self, class_means: Tensor, norms: Array, prototypes: Tensor) -> None:
+    def __init__(self, class_means: Tensor, norms: Floats, prototypes: Tensor, kept_bytes: int = KEPT_BYTES) -> None:
+        """``kept_bytes``: a product of at most this size is stored."""
         from fastproto.cpu.score_blocks import centre_rows, mean_direction
 
         self.left, self.right, self.norms = class_means.numpy(), prototypes.numpy(), norms
@@ -203,7 +167,7 @@ class FactorScores(Swept):
             facts.append(of_rows)
         size, loss, along = zip(*facts, strict=True)
         self.mean = float(means[0] @ means[1])
-        self.blocks = Blocks(*factors).kept()
+        self.blocks = Blocks(*factors).kept(kept_bytes)
         variance = self.mean_square(factors, size)
         if variance is None:
             exact = (self.left / norms[:, None] - means[0], self.right - means[1])
@@ -218,8 +182,8 @@ class FactorScores(Swept):
             loss[0] * (size[1].max() + loss[1].max()) + size[0] * loss[1].max() + 1.01 * unit * size[0] * size[1].max()
         )
 
-    def mean_square(self, factors: list[Tensor], size: tuple[Array, ...]) -> float | None:
-        """Of the centred scores, by their product where there is a small one; None where rounding leaves too little."""
+    def mean_square(self, factors: list[Tensor], size: tuple[Floats, ...]) -> float | None:
+        """Of the centred scores, from their product where it is stored; None where rounding leaves too little of it."""
         from fastproto.cpu.score_blocks import sum_of_squares
 
         if not len(self.left):
@@ -233,7 +197,7 @@ class FactorScores(Swept):
             found, most = float((grams[0] * grams[1]).sum()), float(grams[0].norm() * grams[1].norm())
         return None if found < LEAST_OVERLAP * most else found
 
-    def exact(self, rows: Array, columns: Array) -> Array:
+    def exact(self, rows: Ints32, columns: Ints32) -> Floats:
         from fastproto.cpu.score_blocks import exact_scores
 
         found = np.empty(len(rows))
@@ -241,18 +205,18 @@ class FactorScores(Swept):
         found /= self.norms[rows]
         return found
 
-    def exact_rows(self, rows: Array) -> Array:
-        found: Array = self.left[rows].astype(np.float64) @ self.right.T.astype(np.float64) / self.norms[rows, None]
+    def exact_rows(self, rows: Ints) -> Floats:
+        found: Floats = self.left[rows].astype(np.float64) @ self.right.T.astype(np.float64) / self.norms[rows, None]
         return found
 
 
-class MatrixScores(Swept):
-    """s = -cost, a float64 matrix that is there; the sweeps see it in float32, less the mean of each row.
+class MatrixScores(ShiftedScores):
+    """s = -cost, a float64 matrix. The passes see it in float32, less the mean of each row.
 
-    They see entries up to ``span`` only: what costs more seems cheaper, so that no pair is overlooked.
+    They see costs cut to ``span``: larger ones seem cheaper, so that no pair is overlooked.
     """
 
-    def __init__(self, cost: Array, spread: float, span: float) -> None:
+    def __init__(self, cost: Floats, spread: float, span: float) -> None:
         self.cost, self.shape = cost, cost.shape
         self.spread, self.magnitude = spread, span
         cut = np.minimum(cost, span)
@@ -263,10 +227,10 @@ class MatrixScores(Swept):
         self.blocks = Blocks(torch.from_numpy(centred), None)
         self.error = EPS * np.abs(centred).max(1).astype(np.float64)
 
-    def exact(self, rows: Array, columns: Array) -> Array:
-        found: Array = -self.cost[rows, columns]
+    def exact(self, rows: Ints32, columns: Ints32) -> Floats:
+        found: Floats = -self.cost[rows, columns]
         return found
 
-    def exact_rows(self, rows: Array) -> Array:
-        found: Array = -self.cost[rows]
+    def exact_rows(self, rows: Ints) -> Floats:
+        found: Floats = -self.cost[rows]
         return found

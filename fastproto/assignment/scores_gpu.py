@@ -1,9 +1,8 @@
-"""The sweeps of column generation on Triton kernels, for factors on a GPU; the same ``Scores`` as in passes.
+"""The scores of column generation on a GPU: each pass is one Triton kernel that fuses the product and the top-k.
 
-A sweep is one launch that fuses the product with what is kept of it. The lists that it finds, [C, k], prices and
-permutations are all that crosses the bus, in two or three waits a sweep; the exact solver on the lists stays on the
-processor. Products are sums of three float16 ones, so as exact as float32, and pairs that even this leaves in question
-are computed again in float64, where they are.
+Only the lists [C, k], the prices and the permutations are copied between device and host, with two or three waits per
+pass. The list solver runs on the CPU. Products are sums of three float16 products, which are as exact as float32; pairs
+that this leaves undecided are computed again in float64, on the device.
 """
 
 from __future__ import annotations
@@ -12,96 +11,83 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastproto.assignment.scores_cpu import EPS, EVERY, LEAST_OVERLAP, Array, FactorScores, OfRows, Rows
-from fastproto.backend import kernel, resolve
+from fastproto.assignment.array_types import Floats, Floats32, Ints, Ints32
+from fastproto.assignment.scores import EPS, EVERY, LEAST_OVERLAP, PerRow, Rows
+from fastproto.backend import kernel
 
-MAX_PLACES = 32  # what the kernel of top_scores keeps of a row
+MAX_PLACES = 32  # the largest k of the top_scores kernel
 PRECISION = "higher"
-# Sinkhorn's exponents need no more: the rounding of D entries, each 2^-11 of it, averages out to 5e-4 std(s).
+# Enough for Sinkhorn's exponents: the rounding errors of the D entries average out.
 MASS_PRECISION = "medium"
-ELEMENTS = 1 << 24  # float64 numbers of a block: 128 MiB
+BLOCK_ELEMENTS = 1 << 24  # float64 numbers of a block: 128 MiB
 
 
-def factor_scores(class_means: Tensor, norms: Tensor, prototypes: Tensor) -> tuple[FactorScores | KernelScores, str]:
-    """Scores of rows that are not zero [m, D], with their lengths [m] float64, and prototypes [C, D]; and where it is.
-
-    Raises:
-        ValueError, ImportError: as :func:`fastproto.backend.resolve`.
-    """
-    dtype = torch.float64 if torch.float64 in (class_means.dtype, prototypes.dtype) else torch.float32
-    q, w = (x.detach().to(dtype) for x in (class_means, prototypes))
-    # the kernels see centred float32 rows, whatever the dtype is here
-    choice = resolve("assign", *(x.new_empty(0, dtype=torch.float32) for x in (q, w)))
-    if choice.backend == "triton":
-        return KernelScores(q, norms, w), f"sweeps on {choice}"
-    q, w = (x.cpu().contiguous() for x in (q, w))
-    return FactorScores(q, norms.cpu().numpy(), w), f"sweeps on {choice}"
-
-
-class KernelScores:
+class GpuFactorScores:
     """s_ij = q̂_i·w_j. The kernels see r_ij in units of their own: s_ij - p_j = unit (r_ij - shifted p_j) + row_shift_i.
 
-    Centring leaves the assignment what it is, and float16 halves with digits for what rows do not have in common.
+    Centring does not change the optimal assignment. It leaves the float16 factors with digits for the differences.
     """
 
-    def __init__(self, class_means: Tensor, norms: Tensor, prototypes: Tensor) -> None:
+    def __init__(
+        self, class_means: Tensor, norms: Tensor, prototypes: Tensor, block_elements: int = BLOCK_ELEMENTS
+    ) -> None:
+        """``block_elements``: how many float64 scores are computed at once."""
+        self.block_elements = block_elements
         self.left, self.right, self.norms = class_means.contiguous(), prototypes.contiguous(), norms.contiguous()
         self.shape = (len(class_means), len(prototypes))
         centred = kernel("centre_factors")(self.left, self.norms, self.right)
         self.points, self.others = centred.points, centred.others
         self._there = centred.split()
         here = centred._replace(facts=centred.facts.cpu()).split()  # one wait for the device
-        scalars, self.error, self.row_shift, self.column_shift = (as_array(part) for part in here)
+        scalars, self.error, self.row_shift, self.column_shift = (_to_host(part) for part in here)
         self.unit, self.mean, self.magnitude, squares, *most = (float(x) for x in scalars)
         if squares < LEAST_OVERLAP * most[0] * most[1]:  # bfloat16 leaves too little of them
             x, y = self.points.double(), self.others.double()
             squares = float(((x.T @ x) * (y.T @ y)).sum())
         self.spread = self.unit * (max(squares, 0.0) / max(self.shape[0] * self.shape[1], 1)) ** 0.5
 
-    def margin(self, prices: Array) -> Array:
+    def margin(self, prices: Floats) -> Floats:
         return self.error + self._price_error(prices)
 
-    def _price_error(self, prices: Array) -> float:
+    def _price_error(self, prices: Floats) -> float:
         return 2 * EPS * float(np.abs(prices - self.column_shift).max())
 
-    def column_mass(self, prices: Array, temperature: float, every: int) -> Array:
+    def column_mass(self, prices: Floats, temperature: float, every: int) -> Floats:
         _, mass = kernel("sinkhorn_sweep")(
             self.points[::every],
             self.others,
-            self._sent(self._in_units(prices)),
+            self._to_device(self._in_units(prices)),
             epsilon=temperature / self.unit,
             precision=MASS_PRECISION,
         )
-        return as_array(mass.exp().double())
+        return _to_host(mass.exp().double())
 
     def top(
-        self, prices: Array, k: int, floor: OfRows = None, rows: Rows = EVERY, within: OfRows = None
-    ) -> tuple[Array, Array]:
+        self, prices: Floats, k: int, floor: PerRow = None, rows: Rows = EVERY, within: PerRow = None
+    ) -> tuple[Floats, Ints32]:
         shift = self.row_shift[rows]
-        low = None if floor is None else self._sent(((floor[rows] - shift) / self.unit).astype(np.float32))
+        low = None if floor is None else self._to_device(((floor[rows] - shift) / self.unit).astype(np.float32))
         values, indices = kernel("assign")(
-            self.points[rows if isinstance(rows, slice) else self._sent(rows)],
+            self.points[rows if isinstance(rows, slice) else self._to_device(rows)],
             self.others,
             min(k, MAX_PLACES),
-            prices=self._sent(self._in_units(prices)),
+            prices=self._to_device(self._in_units(prices)),
             floor=low,
             precision=PRECISION,
         )
-        found = as_array(values.double()) * self.unit + shift[:, None], as_array(indices.to(torch.int32))
+        found = _to_host(values.double()) * self.unit + shift[:, None], _columns_to_host(indices)
         if k <= MAX_PLACES:
             return found
-        values, indices = (
-            np.full((len(shift), k), empty, x.dtype) for x, empty in zip(found, (-np.inf, -1), strict=True)
-        )
+        values, indices = np.full((len(shift), k), -np.inf), np.full((len(shift), k), -1, np.int32)
         values[:, :MAX_PLACES], indices[:, :MAX_PLACES] = found
         full = np.nonzero(found[1][:, -1] >= 0)[0]
         which = np.arange(self.shape[0])[rows][full]
         values[full], indices[full] = self._many(which, prices, k, None if floor is None else floor[which])
         return values, indices
 
-    def recheck(self, columns: Array, prices: Array, places: int) -> tuple[float, float] | None:
-        """All on the device: one wait where no row is crowded."""
-        j, p, shifted = self._sent(columns), self._sent(prices), self._sent(self._in_units(prices))
+    def recheck(self, columns: Ints, prices: Floats, places: int) -> tuple[float, float] | None:
+        """All on the device; one wait where no row is crowded."""
+        j, p, shifted = self._to_device(columns), self._to_device(prices), self._to_device(self._in_units(prices))
         _, error, row_shift, _ = self._there
         own = self._best(j[:, None], p)
         _, indices = kernel("assign")(
@@ -115,7 +101,7 @@ class KernelScores:
         best = torch.maximum(self._best(indices, p), own)
         crowded = (indices[:, -1] >= 0) & (places < self.shape[1])
         gap, total, more = torch.stack((best - own, own, crowded.double())).sum(1).tolist()
-        if more * self.shape[1] > ELEMENTS:
+        if more * self.shape[1] > self.block_elements:
             return None
         if more:
             some = crowded.nonzero().squeeze(1)
@@ -123,49 +109,55 @@ class KernelScores:
             gap = float((best - own).sum())
         return gap, total + float(prices[columns].sum())
 
-    def exact(self, rows: Array, columns: Array) -> Array:
-        i, j = self._sent(rows), self._sent(columns)
+    def exact(self, rows: Ints32, columns: Ints32) -> Floats:
+        i, j = self._to_device(rows), self._to_device(columns)
         found = self.norms.new_empty(len(columns))
-        step = max(1, ELEMENTS // self.left.shape[1])
+        step = max(1, self.block_elements // self.left.shape[1])
         for start in range(0, len(columns), step):
             part = slice(start, start + step)
             left = self.left[i[part]].to(torch.float64, copy=True)
             found[part] = left.mul_(self.right[j[part]]).sum(1)
-        return as_array(found / self.norms[i])
+        return _to_host(found / self.norms[i])
 
     def _best(self, indices: Tensor, prices: Tensor) -> Tensor:
         """max_k (s_ij - p_j) of listed columns j = indices_ik of each row, float64."""
         best: Tensor = kernel("best_listed")(self.left, self.right, self.norms, prices, indices)
         return best
 
-    def exact_rows(self, rows: Array) -> Array:
-        return as_array(self._rows(self._sent(rows)))
+    def exact_rows(self, rows: Ints) -> Floats:
+        return _to_host(self._rows(self._to_device(rows)))
 
     def _rows(self, rows: Tensor) -> Tensor:
         return self.left[rows].double() @ self.right.double().T / self.norms[rows, None]
 
-    def _many(self, rows: Array, prices: Array, k: int, floor: Array | None) -> tuple[Array, Array]:
-        """More places than the kernel keeps, of the few rows that have so many: float64, a block of rows at a time."""
+    def _many(self, rows: Ints, prices: Floats, k: int, floor: PerRow) -> tuple[Floats, Ints32]:
+        """A top-k beyond what the kernel keeps, for the few rows that need it: float64, a block of rows at a time."""
         values = np.empty((len(rows), k))
         indices = np.empty((len(rows), k), np.int32)
-        step = max(1, ELEMENTS // self.shape[1])
+        step = max(1, self.block_elements // self.shape[1])
         for start in range(0, len(rows), step):
             part = slice(start, start + step)
-            best = (self._rows(self._sent(rows[part])) - self._sent(prices)).topk(k)
-            values[part], indices[part] = as_array(best.values), as_array(best.indices.to(torch.int32))
+            best = (self._rows(self._to_device(rows[part])) - self._to_device(prices)).topk(k)
+            values[part], indices[part] = _to_host(best.values), _columns_to_host(best.indices)
         if floor is not None:
             below = values < floor[:, None]
             values[below], indices[below] = -np.inf, -1
         return values, indices
 
-    def _in_units(self, prices: Array) -> Array:
-        shifted: Array = ((prices - self.column_shift) / self.unit).astype(np.float32)
+    def _in_units(self, prices: Floats) -> Floats32:
+        shifted: Floats32 = ((prices - self.column_shift) / self.unit).astype(np.float32)
         return shifted
 
-    def _sent(self, array: Array) -> Tensor:
+    def _to_device(self, array: Floats | Floats32 | Ints | Ints32) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.left.device)
 
 
-def as_array(tensor: Tensor) -> Array:
-    array: Array = tensor.cpu().numpy()
+def _to_host(tensor: Tensor) -> Floats:
+    """Of a float64 tensor."""
+    array: Floats = tensor.cpu().numpy()
+    return array
+
+
+def _columns_to_host(indices: Tensor) -> Ints32:
+    array: Ints32 = indices.to(torch.int32).cpu().numpy()
     return array

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -21,9 +22,12 @@ from torch import Tensor
 from fastproto.support.checks import check_classes, check_sharpness, default_cpu
 
 Array = NDArray[np.float64]
+Objective: TypeAlias = Literal["uniform", "max_cosine"]  # L_uni, or the cosine of the closest pair
 
 
-def closed_form(num_classes: int, dim: int, objective: str = "uniform", t: float = 2.0) -> tuple[Tensor, str] | None:
+def closed_form(
+    num_classes: int, dim: int, objective: Objective = "uniform", t: float = 2.0
+) -> tuple[Tensor, str] | None:
     """Unit rows [C, D] in float64 and the name of the construction, or None where there is none.
 
     Raises:
@@ -37,7 +41,7 @@ def closed_form(num_classes: int, dim: int, objective: str = "uniform", t: float
         return _known(num_classes, dim, objective, t)
 
 
-def _known(num_classes: int, dim: int, objective: str, t: float) -> tuple[Tensor, str] | None:
+def _known(num_classes: int, dim: int, objective: Objective, t: float) -> tuple[Tensor, str] | None:
     if dim == 2:
         return polygon(num_classes), "polygon"
     if num_classes <= dim + 1:
@@ -52,7 +56,7 @@ def _known(num_classes: int, dim: int, objective: str, t: float) -> tuple[Tensor
     return None
 
 
-def _between(num_classes: int, dim: int, objective: str, t: float) -> tuple[Tensor, str]:
+def _between(num_classes: int, dim: int, objective: Objective, t: float) -> tuple[Tensor, str]:
     """D+1 < C < 2D: the lowest L_uni of three constructions; for the max cosine the one that is exactly optimal."""
     parts = num_classes - dim
     pairs = [2] * (parts - 1) + [num_classes - 2 * (parts - 1)]

@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 import sys
 import time
+from typing import Literal, TypeAlias, get_args
 
 import torch
 
 from fastproto.ops.gaussian_potential import PRECISIONS
 from fastproto.prototypes.cache import CacheFile
-from fastproto.prototypes.closed_forms import closed_form
+from fastproto.prototypes.closed_forms import Objective, closed_form
 from fastproto.prototypes.codes import binary_code
+from fastproto.prototypes.effort import Effort
 from fastproto.prototypes.files import Prototypes, make
-from fastproto.prototypes.optimise import Effort
 from fastproto.prototypes.search import random_start, search_max_cosine, search_uniform
 from fastproto.prototypes.sgd import check_sgd, sgd
 from fastproto.support.checks import check_classes, check_seed, check_sharpness, default_cpu, real, whole
 
-OBJECTIVES = ("uniform", "max_cosine")
-METHODS = ("auto", "lbfgs", "binary_code", "sgd")
+Method: TypeAlias = Literal["auto", "lbfgs", "binary_code", "sgd"]
+OBJECTIVES, METHODS = get_args(Objective), get_args(Method)
 RECIPE = 4  # part of the cache's key: raise it when the same arguments begin to give other prototypes
 
 
@@ -27,9 +28,9 @@ def estimate_prototypes(
     num_classes: int,
     dim: int,
     *,
-    objective: str = "uniform",
+    objective: Objective = "uniform",
     t: float = 2.0,
-    method: str = "auto",
+    method: Method = "auto",
     seed: int = 0,
     device: torch.device | str | None = None,
     max_passes: int | None = None,
@@ -120,7 +121,7 @@ def estimate_prototypes(
     return found
 
 
-def _check(objective: str, method: str, precision: str) -> None:
+def _check(objective: Objective, method: Method, precision: str) -> None:
     if objective not in OBJECTIVES or method not in METHODS:
         raise ValueError(
             f"objective {objective!r} with method {method!r}; expected one of {OBJECTIVES} and of {METHODS}"

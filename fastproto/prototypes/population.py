@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastproto.prototypes.optimise import Effort
+from fastproto.prototypes.effort import Effort
 
 CHAINS = 32
 FIRST, AGAIN = 600, 200  # steps of relaxation before the first hop and after each: the tail is left to L-BFGS

@@ -12,7 +12,9 @@ from fastproto.ops.gaussian_potential import potential_and_pull
 from fastproto.ops.nearest_prototypes import BLOCK
 from fastproto.prototypes.bounds import max_cosine_bound, uniformity_bound
 from fastproto.prototypes.codes import binary_code, code_capacity, code_cosine
-from fastproto.prototypes.optimise import PLAIN_SHARPNESS, Effort, minimise
+from fastproto.prototypes.effort import Effort
+from fastproto.prototypes.energy import PLAIN_SHARPNESS
+from fastproto.prototypes.optimise import minimise
 from fastproto.prototypes.population import CHAINS, MOVED, hopping_population
 
 PASSES = 400  # at most for one descent

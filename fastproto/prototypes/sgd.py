@@ -10,7 +10,8 @@ from torch import Tensor
 from fastproto.backend import kernel, resolve
 from fastproto.ops.gaussian_potential import potential_and_pull
 from fastproto.ops.uniformity_loss import FLOAT32_SHARPNESS
-from fastproto.prototypes.optimise import Effort, tangent
+from fastproto.prototypes.effort import Effort
+from fastproto.prototypes.energy import tangent
 from fastproto.support.checks import real, whole
 
 FORMS = ("eq5", "within_batch")

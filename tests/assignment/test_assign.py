@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,34 +15,11 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from fastproto import assign, reference, solve
-from fastproto.assignment import Assignment, inputs
+from fastproto.assignment import Assignment
+from fastproto.assignment.inputs import Method
 
 from ..helpers import unit_rows
-
-
-def check(found: Assignment, scores: Tensor) -> None:
-    """Optimal, a permutation, and certified by prices that anyone can check."""
-    best = float(reference.objective(scores, reference.best_assignment(scores)))
-    size = len(scores)
-    assert sorted(found.permutation.tolist()) == list(range(size))
-    span = max(best - float(scores.mean(1).sum()), 1e-12)
-    # where all permutations are equally good the sums of two of them differ by rounding
-    assert found.objective == pytest.approx(best, abs=max(1e-9 * span, found.rounding_floor))
-    gap = float(reference.duality_gap(scores, found.permutation, found.prices.double()))
-    assert gap == pytest.approx(found.gap, abs=found.rounding_floor)
-    assert found.certified and found.gap <= 1e-6 * size * float(scores.std(correction=0)) + found.rounding_floor
-
-
-def hide(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """As if these packages were not installed."""
-    found = builtins.__import__
-
-    def missing(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name in names:
-            raise ImportError(name)
-        return found(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
+from .instances import assert_optimal
 
 
 @settings(max_examples=80, deadline=None)
@@ -65,16 +43,17 @@ def test_assign_is_optimal_and_certified(c: int, d: int, seed: int, kind: str) -
         means = means[:1] + 1e-5 * means
     elif kind == "all zero":
         means = torch.zeros_like(means)
-    check(assign(means, prototypes), reference.scores(means.double(), prototypes.double()))
+    assert_optimal(assign(means, prototypes), reference.scores(means.double(), prototypes.double()), within=1e-9)
 
 
 @pytest.mark.parametrize("hidden", [[], ["lap"]])
 @pytest.mark.parametrize("c", [1, 2, 3, 60])
 def test_every_solver_gives_a_certificate(hidden: list[str], c: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    hide(monkeypatch, *hidden)
+    for name in hidden:
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
     means, prototypes = torch.randn(c, 8), unit_rows(c, 8)
     found = assign(means, prototypes)
-    check(found, reference.scores(means.double(), prototypes.double()))
+    assert_optimal(found, reference.scores(means.double(), prototypes.double()), within=1e-9)
     assert found.method == ("dense" if c == 1 else "scipy" if hidden else "lapx")
 
 
@@ -88,7 +67,7 @@ def test_an_assignment_that_still_holds_costs_one_pass() -> None:
     moved = assign(means, prototypes, previous=first)
     assert moved.method != "previous"
     assert moved.changed == int((moved.permutation != first.permutation).sum()) > 0
-    check(moved, reference.scores(means.double(), prototypes.double()))
+    assert_optimal(moved, reference.scores(means.double(), prototypes.double()), within=1e-9)
 
 
 def test_ties_keep_the_previous_assignment() -> None:
@@ -113,7 +92,7 @@ def test_solve_minimises_any_square_cost(c: int, seed: int, dtype: torch.dtype) 
     generator = torch.Generator().manual_seed(seed)
     cost = (torch.randn(c, c, generator=generator, dtype=torch.float64) * 20).to(dtype)
     found = solve(cost)
-    check(replace(found, objective=-found.objective), -cost.double())
+    assert_optimal(replace(found, objective=-found.objective), -cost.double(), within=1e-9)
     assert solve(cost, previous=found).method == "previous"
 
 
@@ -124,7 +103,7 @@ def test_solve_takes_numpy() -> None:
 
 
 @pytest.mark.parametrize("method", ["dense", "column_generation"])
-def test_a_time_limit_gives_an_honest_gap(method: str) -> None:
+def test_a_time_limit_gives_an_honest_gap(method: Method) -> None:
     means, prototypes = torch.randn(200, 4), unit_rows(200, 4)
     scores = reference.scores(means.double(), prototypes.double())
     found = assign(means, prototypes, method=method, time_limit=0.0)
@@ -167,7 +146,7 @@ def test_a_previous_that_is_no_permutation(permutation: list[int], message: str)
 @pytest.mark.parametrize(
     "prices", [None, [0.0] * 5, torch.zeros(4), torch.zeros(5, 1), torch.zeros(5, dtype=torch.long)]
 )
-def test_previous_prices_that_are_none(prices: Any, method: str) -> None:
+def test_previous_prices_that_are_none(prices: Any, method: Method) -> None:
     means, prototypes = torch.randn(5, 3), unit_rows(5, 3)
     old = replace(assign(means, prototypes), prices=prices)
     with pytest.raises(ValueError, match=r"previous\.prices are .*; expected floating-point numbers \[5\]"):
@@ -206,7 +185,23 @@ def test_solve_errors(cost: Tensor, error: type[Exception], message: str) -> Non
         solve(cost)
 
 
-def test_too_large_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs.os, "sysconf", lambda name: 100)
-    with pytest.raises(ValueError, match="column_generation"):
-        assign(torch.randn(50, 2), unit_rows(50, 2), method="dense")
+def test_too_large_for_memory() -> None:
+    size = 1_000_000  # 24 TB
+    with pytest.raises(ValueError, match=r"1000000 x 1000000 scores need \d+ GiB .*method='column_generation'"):
+        assign(torch.randn(size, 2), unit_rows(size, 2), method="dense")
+
+
+def test_a_result_shares_no_memory_with_the_previous_one() -> None:
+    cost, means, prototypes = torch.rand(6, 6, dtype=torch.float64), torch.randn(6, 4), unit_rows(6, 4)
+    renewals: list[Callable[[Assignment | None], Assignment]] = [
+        lambda previous: solve(cost, previous=previous),
+        lambda previous: assign(means, prototypes, previous=previous),
+    ]
+    for renew in renewals:
+        first = renew(None)
+        kept = first.permutation.clone(), first.prices.clone()
+        again = renew(first)
+        assert again.method == "previous"
+        again.permutation.zero_()
+        again.prices.fill_(7)
+        assert torch.equal(first.permutation, kept[0]) and torch.equal(first.prices, kept[1])

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from scipy.optimize import linear_sum_assignment
 
-from fastproto.assignment.list_solver import add_arcs, centre_prices, solve_lists, start_lists
+from fastproto.assignment.list_solver import add_arcs, solve_lists, start_lists
+from fastproto.assignment.price_centring import centre_prices
 
 Array = np.ndarray[Any, Any]
 STEPS = (2e-1, 4e-2, 8e-3, 1.6e-3)

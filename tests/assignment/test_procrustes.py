@@ -1,9 +1,8 @@
-"""align: better than assign, its certificate and limits; renewals of the head in the background."""
+"""align: better than assign, its certificate and limits."""
 
 from __future__ import annotations
 
-import sys
-import threading
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -13,22 +12,12 @@ from hypothesis import given, settings
 from torch import Tensor
 from torch.nn.functional import normalize
 
-import fastproto.head as head_module
-from fastproto import PrototypeHead, align, assign, estimate_prototypes, reference
-from fastproto.assignment import Alignment, Assignment
-from fastproto.assignment.column_generation import Search
+from fastproto import align, assign, estimate_prototypes, reference
+from fastproto.assignment import Assignment
+from fastproto.assignment.procrustes import search_rotations
 
 from ..helpers import unit_rows
-
-# The function of the same name hides the module.
-align_module: Any = sys.modules["fastproto.assignment.procrustes"]
-
-
-def clustered(c: int, d: int, seed: int = 0) -> Tensor:
-    """Class means of a network at its start: a large common part, a few groups, and a little of their own."""
-    generator = torch.Generator().manual_seed(seed)
-    groups = torch.randn(c // 5 + 1, d, generator=generator)[torch.arange(c) % (c // 5 + 1)]
-    return 3 * torch.randn(d, generator=generator) + groups + 0.3 * torch.randn(c, d, generator=generator)
+from .instances import clustered
 
 
 @settings(max_examples=40, deadline=None)
@@ -113,26 +102,30 @@ def test_classes_never_seen_have_no_say() -> None:
     torch.testing.assert_close(nothing.rotation, torch.eye(3))
 
 
-def test_a_time_limit_or_an_interruption_returns_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+class InterruptedAt:
+    """``assign``, until Ctrl-C is pressed in one of its calls."""
+
+    def __init__(self, call: int, *, returned: bool = False) -> None:
+        self.call, self.returned, self.calls = call, returned, 0  # returned: assign catches it, as it does in a search
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Assignment:
+        self.calls += 1
+        if self.calls < self.call:
+            return assign(*args, **kwargs)
+        if not self.returned:
+            raise KeyboardInterrupt
+        return replace(assign(*args, **kwargs), interrupted=True)
+
+
+def test_a_time_limit_or_an_interruption_returns_the_best_so_far() -> None:
     means, prototypes = clustered(40, 3), unit_rows(40, 3)
     plain = assign(means, prototypes)
     at_once = align(means, prototypes, time_limit=0.0)
     assert at_once.stopped == "time limit" and at_once.rounds == 1
     assert at_once.assignment.objective >= plain.objective
-    calls = 0
-
-    def interrupted(*args: Any, **kwargs: Any) -> Assignment:
-        nonlocal calls
-        calls += 1
-        if calls == 4:
-            raise KeyboardInterrupt
-        return assign(*args, **kwargs)
-
-    monkeypatch.setattr(align_module, "assign", interrupted)
-    found = align(means, prototypes, starts=50)
+    found = search_rotations(means, prototypes, starts=50, assigner=InterruptedAt(4))
     assert found.stopped == "interrupted" and found.rounds == 2
     assert found.assignment.objective > plain.objective
-    monkeypatch.setattr(align_module, "assign", assign)
     scores = reference.scores(means.double(), (prototypes @ found.rotation).double())
     gap = float(reference.duality_gap(scores, found.assignment.permutation, found.assignment.prices.double()))
     assert gap == pytest.approx(found.assignment.gap, abs=1e-4)
@@ -147,81 +140,9 @@ def test_align_errors(means: Tensor, options: dict[str, int], message: str) -> N
         align(means, unit_rows(3, 2), **options)
 
 
-# --- the head ------------------------------------------------------------------------------------------------------
-
-
-def a_head(c: int = 30, d: int = 3) -> PrototypeHead:
-    head = PrototypeHead(c, d, prototypes=unit_rows(c, d))
-    head.class_means.copy_(clustered(c, d))
-    return head
-
-
-def test_other_class_means_than_the_heads_own() -> None:
-    head, means = a_head(), clustered(30, 3, seed=5)
-    own, before = head.class_means.clone(), head.assignment.clone()
-    found = head.reassign(class_means=means)
-    assert torch.equal(found.permutation, assign(means, head.prototypes).permutation)
-    assert found.changed == int((before != head.assignment).sum()) > 0
-    w = head.prototypes.clone()
-    turned = head.align(class_means=means)
-    assert turned.assignment.objective > found.objective
-    torch.testing.assert_close(head.prototypes @ head.prototypes.T, w @ w.T, rtol=0, atol=1e-5)
-    assert torch.equal(head.class_means, own)
-    assert head.reassign(class_means=means).changed == 0, "the buffers must fit the turned prototypes"
-
-
-@pytest.mark.parametrize("aligned", [False, True])
-def test_a_renewal_in_the_background_equals_one_in_place(aligned: bool) -> None:
-    one, two = a_head(), a_head()
-    two.load_state_dict(one.state_dict())
-    renewal = two.begin_renewal(aligned=aligned)
-    two.class_means.neg_()  # steps go on: the renewal has its own copy
-    in_place: Assignment | Alignment = one.align() if aligned else one.reassign()
-    found = two.finish_renewal(renewal)
-    assert type(found) is type(in_place)
-    for name in ("prototypes", "assignment", "prices"):
-        assert torch.equal(getattr(two, name), getattr(one, name)), name
-
-
-def test_a_renewal_that_still_runs_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    head, gate, before = a_head(), threading.Event(), None
-
-    def slow(*args: Any, **kwargs: Any) -> Assignment:
-        gate.wait()
-        return assign(*args, **kwargs)
-
-    monkeypatch.setattr(head_module, "assign", slow)
-    renewal, before = head.begin_renewal(), head.assignment.clone()
-    assert head.finish_renewal(renewal, wait=False) is None
-    assert torch.equal(head.assignment, before)
-    gate.set()
-    assert head.finish_renewal(renewal, adopt=False) is not None
-    assert torch.equal(head.assignment, before)
-    found = head.finish_renewal(renewal, wait=False)
-    assert isinstance(found, Assignment) and found.changed
-    assert torch.equal(head.assignment, found.permutation)
-
-
-def test_an_error_in_the_background_is_raised() -> None:
-    head = a_head()
-    head.class_means[0, 0] = float("nan")
-    renewal = head.begin_renewal()
-    with pytest.raises(ValueError, match="NaN"):
-        head.finish_renewal(renewal)
-
-
-def test_an_interrupted_assignment_ends_the_alignment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_assignment_ends_the_alignment() -> None:
     means, prototypes = torch.randn(400, 16), unit_rows(400, 16)
-    genuine, calls = Search.settle, 0
-
-    def interrupt(*arguments: Any, **named: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise KeyboardInterrupt
-        return genuine(*arguments, **named)
-
-    monkeypatch.setattr(Search, "settle", interrupt)
-    found = align(means, prototypes)
-    assert found.stopped == "interrupted" and calls == 3
+    interrupted = InterruptedAt(3, returned=True)
+    found = search_rotations(means, prototypes, assigner=interrupted)
+    assert found.stopped == "interrupted" and interrupted.calls == 3
     assert sorted(found.assignment.permutation.tolist()) == list(range(400))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,18 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastproto import align, assign, reference
+from fastproto import assign, reference
 from fastproto.assignment import Assignment
-from fastproto.assignment import scores_gpu as kernel_passes
-from fastproto.assignment.scores_cpu import FactorScores
-from fastproto.assignment.scores_gpu import KernelScores, factor_scores
+from fastproto.assignment.column_generation import search
+from fastproto.assignment.match_means import factor_scores
+from fastproto.assignment.procrustes import search_rotations
+from fastproto.assignment.scores_cpu import CpuFactorScores
+from fastproto.assignment.scores_gpu import MAX_PLACES, GpuFactorScores
 from fastproto.backend import use_backend
 
 from ..helpers import unit_rows
 from ..kernel_device import DEVICE  # it skips the file where the kernels cannot run
-from .test_column_generation import KINDS, check, instance
+from .instances import KINDS, assert_optimal, instance
 
 # isort: split
 from fastproto_kernels.top_scores import MAX_K
@@ -35,15 +38,21 @@ def matched(means: Tensor, prototypes: Tensor, **options: Any) -> Assignment:
     return replace(found, permutation=found.permutation.cpu(), prices=found.prices.cpu())
 
 
-def both(means: Tensor, prototypes: Tensor) -> tuple[KernelScores, FactorScores]:
+def both(means: Tensor, prototypes: Tensor) -> tuple[GpuFactorScores, CpuFactorScores]:
     norms = torch.linalg.vector_norm(means, dim=1, dtype=torch.float64)
     with use_backend("triton"):
         ours, where = factor_scores(means.to(DEVICE), norms.to(DEVICE), prototypes.to(DEVICE))
-    assert isinstance(ours, KernelScores) and where == "sweeps on triton: asked for"
+    assert isinstance(ours, GpuFactorScores) and where == "sweeps on triton: asked for"
     with use_backend("torch"):
         theirs, where = factor_scores(means, norms, prototypes)
-    assert isinstance(theirs, FactorScores) and where == "sweeps on torch: asked for"
+    assert isinstance(theirs, CpuFactorScores) and where == "sweeps on torch: asked for"
     return ours, theirs
+
+
+def in_blocks(means: Tensor, prototypes: Tensor, block_elements: int) -> GpuFactorScores:
+    """With float64 scores in blocks of so many numbers."""
+    norms = torch.linalg.vector_norm(means, dim=1, dtype=torch.float64)
+    return GpuFactorScores(means.to(DEVICE), norms.to(DEVICE), prototypes.to(DEVICE), block_elements)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +61,7 @@ def both(means: Tensor, prototypes: Tensor) -> tuple[KernelScores, FactorScores]
 def test_optimal_and_certified_as_on_the_processor(kind: str, c: int, d: int) -> None:
     means, prototypes = instance(c, d, 0, kind)
     found = matched(means, prototypes)
-    check(found, reference.scores(means.double(), prototypes.double()))
+    assert_optimal(found, reference.scores(means.double(), prototypes.double()))
     with use_backend("torch"):
         plain = assign(means, prototypes, method="column_generation")
     floors = found.rounding_floor + plain.rounding_floor
@@ -63,22 +72,22 @@ def test_optimal_and_certified_as_on_the_processor(kind: str, c: int, d: int) ->
 @pytest.mark.parametrize("c", [1, 2, 3])
 def test_a_few_classes(c: int) -> None:
     means, prototypes = instance(c, 5, 0, "random")
-    check(matched(means, prototypes), reference.scores(means.double(), prototypes.double()))
+    assert_optimal(matched(means, prototypes), reference.scores(means.double(), prototypes.double()))
 
 
 def test_a_warm_start_and_an_unchanged_one() -> None:
-    means, prototypes = instance(60, 8, 1, "clustered")
+    means, prototypes = instance(24, 8, 1, "clustered")
     first = matched(means, prototypes)
     again = matched(means, prototypes, previous=first)
     assert again.method == "previous" and again.changed == 0 and again.passes == 1
-    moved = torch.nn.functional.normalize(means, dim=1) + 0.1 * unit_rows(60, 8)
+    moved = torch.nn.functional.normalize(means, dim=1) + 0.1 * unit_rows(24, 8)
     found = matched(moved, prototypes, previous=first)
-    check(found, reference.scores(moved.double(), prototypes.double()))
+    assert_optimal(found, reference.scores(moved.double(), prototypes.double()))
     assert found.changed == int((found.permutation != first.permutation).sum()) > 0
 
 
 def test_a_warm_start_with_unseen_rows() -> None:
-    means, prototypes = instance(60, 8, 1, "zero rows")
+    means, prototypes = instance(40, 8, 1, "zero rows")
     unseen = ~means.any(1)
     assert unseen.any() and not unseen.all()
     first = matched(means, prototypes)
@@ -87,7 +96,7 @@ def test_a_warm_start_with_unseen_rows() -> None:
     assert again.objective == pytest.approx(first.objective, rel=1e-12)
     dearer = first.prices.clone()
     dearer[first.permutation[unseen]] += 1.0  # a left-over column has the lowest price: its gap is seen
-    check(
+    assert_optimal(
         matched(means, prototypes, previous=replace(first, prices=dearer)),
         reference.scores(means.double(), prototypes.double()),
     )
@@ -96,7 +105,7 @@ def test_a_warm_start_with_unseen_rows() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_other_dtypes_are_the_numbers_they_are(dtype: torch.dtype) -> None:
     means, prototypes = (x.to(dtype) for x in instance(40, 6, 0, "random"))
-    check(matched(means, prototypes), reference.scores(means.double(), prototypes.double()))
+    assert_optimal(matched(means, prototypes), reference.scores(means.double(), prototypes.double()))
 
 
 @pytest.mark.parametrize("kind", ["random", "collapsed", "scaled"])
@@ -125,87 +134,90 @@ def test_what_the_sweeps_say_is_within_their_margin(kind: str) -> None:
 @pytest.mark.parametrize(
     "some", [slice(None), slice(None, None, 3), np.array([30, 2, 17])], ids=["all", "third", "few"]
 )
-def test_lists_above_a_floor_of_some_rows(k: int, some: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_above_a_floor_of_some_rows(k: int, some: Any) -> None:
     """50 is more than the kernel keeps; 41 columns, or none, or all are above the floor of a row."""
-    monkeypatch.setattr(kernel_passes, "ELEMENTS", 160)  # two rows of a block
-    means, prototypes = instance(80, 6, 3, "random")
-    scores, _ = both(means, prototypes)
+    means, prototypes = instance(56, 6, 3, "random")
+    scores = in_blocks(means, prototypes, 160)  # two rows
     truth = reference.scores(means.double(), prototypes.double()).numpy()
     best = np.sort(truth, axis=1)[:, ::-1]
     floor = (best[:, 40] + best[:, 41]) / 2
     floor[2], floor[3] = np.inf, -np.inf
-    values, indices = scores.top(np.zeros(80), k, floor, some)
+    values, indices = scores.top(np.zeros(56), k, floor, some)
     expected = np.where(best[:, :k] >= floor[:, None], best[:, :k], -np.inf)[some]
-    rows = np.arange(80)[some]
+    rows = np.arange(56)[some]
     there = indices >= 0
     assert (there == np.isfinite(expected)).all() and np.isneginf(values[~there]).all()
-    margin = np.broadcast_to(scores.margin(np.zeros(80))[rows, None], values.shape)
+    margin = np.broadcast_to(scores.margin(np.zeros(56))[rows, None], values.shape)
     assert (np.abs(values[there] - expected[there]) <= margin[there]).all()
     found = truth[rows[:, None], indices]
     assert (np.abs(found[there] - values[there]) <= margin[there]).all()
     assert all(len(set(row[row >= 0])) == (row >= 0).sum() for row in indices)
-    every, _ = scores.top(np.zeros(80), k, None, some)
+    every, _ = scores.top(np.zeros(56), k, None, some)
     assert (np.abs(every - best[some][:, :k]) <= margin).all()
 
 
 @pytest.mark.parametrize("kind", ["clustered", "scaled"])
-def test_recheck_finds_the_gap(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_passes, "ELEMENTS", 1000)  # 200 pairs of a block
-    means, prototypes = instance(30, 5, 2, kind)
-    found = matched(means, prototypes)
-    scores, _ = both(means, prototypes)
-    columns, prices = found.permutation.cpu().numpy(), found.prices.cpu().numpy()
+def test_recheck_finds_the_gap(kind: str) -> None:
+    means, prototypes = instance(20, 5, 2, kind)
+    with use_backend("torch"):
+        found = assign(means, prototypes)
+    scores = in_blocks(means, prototypes, 1000)  # 200 pairs
+    columns, prices = found.permutation.numpy(), found.prices.numpy()
     truth = reference.scores(means.double(), prototypes.double()).numpy()
     for own, more in ((columns, 0.0), (columns, 0.1), (np.roll(columns, 1), 0.1)):
-        dearer = prices + more * scores.spread * np.random.default_rng(0).random(30)
+        dearer = prices + more * scores.spread * np.random.default_rng(0).random(20)
         reduced = truth - dearer
-        mine = truth[np.arange(30), own]
+        mine = truth[np.arange(20), own]
         gap = float((reduced.max(1) - (mine - dearer[own])).sum())
-        known = scores.recheck(own, dearer, 30)
+        known = scores.recheck(own, dearer, 20)
         assert known is not None
         assert known == pytest.approx((gap, mine.sum()), rel=1e-12, abs=1e-12)
         for places in (1, 4):  # rows with more columns than places are looked at whole
             assert scores.recheck(own, dearer, places) == pytest.approx(known, rel=1e-12, abs=1e-12)
-    monkeypatch.setattr(kernel_passes, "ELEMENTS", 29)  # not even one row
+    scores = in_blocks(means, prototypes, 19)  # not even one row
     assert scores.recheck(columns, prices, 1) is None
 
 
-def test_exact_scores_are_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_passes, "ELEMENTS", 100)  # 5 pairs of a block
+def test_exact_scores_are_float64() -> None:
     means, prototypes = instance(30, 20, 4, "scaled")
-    scores, _ = both(means, prototypes)
+    scores = in_blocks(means, prototypes, 100)  # 5 pairs
     truth = reference.scores(means.double(), prototypes.double()).numpy()
     rows, columns = (np.random.default_rng(i).integers(0, 30, 33).astype(np.int32) for i in range(2))
     close: Any = {"rtol": 1e-14, "atol": 1e-15 * scores.magnitude}
     assert np.allclose(scores.exact(rows, columns), truth[rows, columns], **close)
-    assert np.allclose(scores.exact_rows(rows), truth[rows], **close)
+    assert np.allclose(scores.exact_rows(rows.astype(np.int64)), truth[rows], **close)
 
 
 def test_the_constant_is_what_the_kernel_keeps() -> None:
-    assert kernel_passes.MAX_PLACES == MAX_K
+    assert MAX_PLACES == MAX_K
 
 
 class Largest(TorchDispatchMode):
-    """The most elements of any tensor that an operation makes; the interpreter copies memory as bytes."""
+    """The most elements of any tensor that an operation makes.
+
+    Under the interpreter bytes are not counted, as which it copies memory, nor are int64 numbers: a problem that is
+    small enough for it has fewer scores than the kernel has keys.
+    """
 
     elements = 0
+    ignored = (torch.uint8, torch.int64) if DEVICE.type == "cpu" else ()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         for x in made if isinstance(made, (tuple, list)) else (made,):
-            if isinstance(x, Tensor) and x.dtype != torch.uint8:
+            if isinstance(x, Tensor) and x.dtype not in self.ignored:
                 self.elements = max(self.elements, x.numel())
         return made
 
 
-def test_no_tensor_has_the_size_of_the_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_passes, "ELEMENTS", 1 << 14)  # the bound on blocks of float64 of crowded rows
-    c, d = 350 if DEVICE.type == "cpu" else 3000, 4  # on a GPU a small sweep has more parts, each with its keys
+def test_no_tensor_has_the_size_of_the_matrix() -> None:
+    c, d, block_elements = (120, 4, 1 << 11) if DEVICE.type == "cpu" else (3000, 4, 1 << 14)
     means, prototypes = instance(c, d, 0, "clustered")
     with Largest() as seen:  # type: ignore[no-untyped-call]  # torch's own class has no types
-        found = matched(means, prototypes)
-    assert found.certified
-    # the largest are the pairs of the lists, 24 and the old one of each row, with their rows, and the kernel's keys
+        scores = in_blocks(means, prototypes, block_elements)  # the bound on the float64 scores of crowded rows
+        found = search(scores, None, None)
+    assert 0 <= found.gap <= 1e-6 * c * scores.spread
+    # the largest are the pairs of the lists (24 and the previous one per row) with their rows, and the kernel's keys
     assert c * d < seen.elements < c * c / 2
 
 
@@ -216,16 +228,16 @@ def test_tensors_on_two_devices_are_an_error() -> None:
 
 
 @pytest.mark.parametrize("unseen", [False, True])
-def test_align_on_the_kernels(unseen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same turn as on the processor; whatever it calls assign for runs on the kernels."""
-    monkeypatch.setattr("fastproto.assignment.api.COLUMN_GENERATION_FROM", 0)
-    means, prototypes = instance(24, 3, 0, "random")
+def test_align_on_the_kernels(unseen: bool) -> None:
+    """The same turn as on the CPU; every assignment inside runs on the kernels."""
+    means, prototypes = instance(10, 3, 0, "random")
     if unseen:
         means[::5] = 0
+    by_columns = partial(assign, method="column_generation")
     with use_backend("triton"):
-        ours = align(means.to(DEVICE), prototypes.to(DEVICE), starts=2)
+        ours = search_rotations(means.to(DEVICE), prototypes.to(DEVICE), starts=2, assigner=by_columns)
     with use_backend("torch"):
-        plain = align(means, prototypes, starts=2)
+        plain = search_rotations(means, prototypes, starts=2, assigner=by_columns)
     assert ours.rotation.device == means.to(DEVICE).device
     torch.testing.assert_close(ours.rotation.cpu(), plain.rotation, rtol=0, atol=1e-6)
     assert ours.assignment.permutation.tolist() == plain.assignment.permutation.tolist()

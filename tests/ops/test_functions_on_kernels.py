@@ -16,7 +16,8 @@ from fastproto.ops import gaussian_potential as P
 from fastproto.ops import uniformity_loss as uniformity
 from fastproto.prototypes import estimate_prototypes
 from fastproto.prototypes import sgd as descent
-from fastproto.prototypes.optimise import Effort, energy
+from fastproto.prototypes.effort import Effort
+from fastproto.prototypes.energy import energy
 from fastproto.prototypes.search import random_start
 
 from ..helpers import assert_as_accurate_as, unit_rows

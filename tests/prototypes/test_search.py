@@ -12,8 +12,11 @@ import torch
 
 from fastproto import reference
 from fastproto.prototypes import cache_folder, estimate_prototypes, load_prototypes, measure_prototypes
-from fastproto.prototypes import optimise as optimise_module
-from fastproto.prototypes.optimise import Effort, History, Preconditioner, energy, minimise, tangent
+from fastproto.prototypes import energy as energy_module
+from fastproto.prototypes.effort import Effort
+from fastproto.prototypes.energy import energy, tangent
+from fastproto.prototypes.lbfgs import History, Preconditioner
+from fastproto.prototypes.optimise import minimise
 from fastproto.prototypes.population import hopping_population
 from fastproto.prototypes.search import anneal, max_cosine, random_start, search_uniform
 
@@ -201,7 +204,7 @@ def test_progress_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_interruption_returns_the_best_so_far(
     objective: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    count, genuine = 0, optimise_module.potential_and_pull
+    count, genuine = 0, energy_module.potential_and_pull
 
     def interrupted(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         nonlocal count
@@ -210,7 +213,7 @@ def test_interruption_returns_the_best_so_far(
             raise KeyboardInterrupt
         return genuine(*args, **kwargs)
 
-    monkeypatch.setattr(optimise_module, "potential_and_pull", interrupted)
+    monkeypatch.setattr(energy_module, "potential_and_pull", interrupted)
     found = estimate_prototypes(50, 6, objective=objective)
     assert found.passes == 39
     assert found.quality.uniformity < measure_prototypes(random_start(50, 6, 0)).uniformity - 0.05

@@ -1,0 +1,174 @@
+"""Matches the rows and columns of a cost matrix: tries one method after the other until a certificate agrees."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+
+from fastproto.assignment.array_types import Floats, Ints
+from fastproto.assignment.certificate import Certificate, Ending
+from fastproto.assignment.column_generation import search
+from fastproto.assignment.dense import improve_prices, match_dense, match_scipy
+from fastproto.assignment.inputs import Solver
+from fastproto.assignment.matching import STILL_OPTIMAL, Matching, Previous
+from fastproto.assignment.reduced_costs import NO_PLACE, Reduced, reduce
+from fastproto.assignment.scores_cpu import MatrixScores
+
+TIE = 2e-10  # in units of the scale: how much better a previous column is than its equal
+
+
+Prove: TypeAlias = Callable[[Ints, Floats, float], Certificate]  # (permutation, prices, scale)
+
+
+@dataclass(frozen=True)
+class MatrixProblem:
+    """``cost`` [n, m] float64, n and m >= 1; inf forbids a pair. ``prove`` certifies what is found."""
+
+    cost: Floats
+    prove: Prove
+    method: Solver
+    why: str
+    previous: Previous | None = None
+    recheck: bool = True  # whether ``previous`` may still be optimal
+    deadline: float | None = None
+    progress: bool = False
+
+    def late(self) -> bool:
+        return self.deadline is not None and time.perf_counter() > self.deadline
+
+
+@dataclass(frozen=True)
+class _Try:
+    """Of a matrix with no more rows than columns: the column of each row, and prices for its reduced costs."""
+
+    columns: Ints
+    prices: Floats
+    method: str
+    reason: str
+    passes: float
+    ending: Ending = "converged"
+
+
+def match_matrix(problem: MatrixProblem) -> Matching:
+    """By the method asked for, then by SciPy on the whole matrix where that is not proved optimal.
+
+    Raises:
+        ValueError: no permutation avoids the forbidden pairs.
+    """
+    flipped = problem.cost.shape[0] > problem.cost.shape[1]
+    cost = np.ascontiguousarray(problem.cost.T) if flipped else problem.cost
+    kept = _still_optimal(problem, 0.0)  # as far as rounding can tell: most unchanged results need no scale
+    if kept is not None:
+        return kept
+    reduced = reduce(cost)
+    kept = _still_optimal(problem, reduced.scale)
+    if kept is not None:
+        return kept
+    previous = problem.previous
+    if previous is not None and flipped:
+        previous = _flip_previous(previous, cost)
+    first = _proved(problem, _first(problem, reduced, previous), reduced, cost)
+    forbidden = not np.isfinite(first.known.objective)
+    if first.known.certified or (first.ending != "converged" and not forbidden):
+        return first
+    second = _proved(problem, _exactly(reduced, cost, problem.deadline), reduced, cost)
+    if not forbidden and not second.known.certified and first.known.gap < second.known.gap:
+        return first
+    why = f"{first.reason}; {first.method} did not prove its result optimal"
+    return replace(second, reason=why, passes=first.passes + second.passes)
+
+
+def _proved(problem: MatrixProblem, found: _Try, reduced: Reduced, cost: Floats) -> Matching:
+    """For the matrix given, with its certificate; ``cost`` is that matrix, transposed where it has more rows."""
+    permutation, prices = found.columns, reduced.prices_given(found.prices)
+    if len(cost) < cost.shape[1]:
+        prices -= prices.min()
+    if cost.shape != problem.cost.shape:
+        permutation, prices = _flip_back(permutation, prices, cost)
+    known = problem.prove(permutation, prices, reduced.scale)
+    ending: Ending = "time limit" if found.ending == "converged" and problem.late() else found.ending
+    return Matching(permutation, prices, known, found.method, found.reason, found.passes + 1, ending)
+
+
+def _still_optimal(problem: MatrixProblem, scale: float) -> Matching | None:
+    previous = problem.previous
+    if previous is None or not problem.recheck:
+        return None
+    few = problem.cost.shape[0] < problem.cost.shape[1]
+    prices = previous.prices - previous.prices.min() if few else previous.prices
+    known = problem.prove(previous.permutation, prices, scale)
+    if not known.certified:
+        return None
+    return Matching(previous.permutation, prices, known, "previous", STILL_OPTIMAL, 1)
+
+
+def _first(problem: MatrixProblem, reduced: Reduced, previous: Previous | None) -> _Try:
+    if reduced.scale == 0 and not reduced.cost.any():
+        columns = np.arange(len(reduced.cost)) if previous is None else previous.permutation
+        reason = f"{problem.why}; all permutations are equally good"
+        return _Try(columns, np.zeros(reduced.cost.shape[1]), problem.method, reason, 0)
+    if problem.method == "dense":
+        return _densely(problem, reduced, previous)
+    return _by_columns(problem, reduced, previous)
+
+
+def _densely(problem: MatrixProblem, reduced: Reduced, previous: Previous | None) -> _Try:
+    cost = reduced.cost
+    if previous is not None:  # of equals the previous one is taken; the costs are put back, since a copy may be large
+        pairs = np.arange(len(cost)), previous.permutation
+        before = cost[pairs]
+        cost[pairs] = before - TIE * reduced.spread
+    columns, solver, reason = match_dense(cost)
+    prices, sweeps = improve_prices(cost, columns, reduced.spread, problem.deadline)
+    if previous is not None:
+        cost[pairs] = before
+    return _Try(columns, prices, solver, f"{problem.why}; {reason}", sweeps)
+
+
+def _by_columns(problem: MatrixProblem, reduced: Reduced, previous: Previous | None) -> _Try:
+    scores = MatrixScores(reduced.cost, reduced.spread, reduced.span)
+    rows, columns = scores.shape
+    begin = prices = None
+    if previous is not None:
+        begin = np.concatenate((previous.permutation, _others(previous.permutation, columns)))
+        prices = reduced.prices_here(previous.prices)
+    found = search(scores, begin, prices, deadline=problem.deadline, progress=problem.progress)
+    reason = f"{problem.why}; {found.reason}"
+    return _Try(found.columns[:rows], found.prices, "column_generation", reason, found.passes, found.ending)
+
+
+def _exactly(reduced: Reduced, given: Floats, deadline: float | None) -> _Try:
+    """By SciPy, on costs that are not cut."""
+    cost = reduced.whole(given)
+    try:
+        columns = match_scipy(cost)
+    except ValueError:
+        raise ValueError(NO_PLACE) from None
+    prices, sweeps = improve_prices(cost, columns, reduced.scale, deadline)
+    return _Try(columns, np.ldexp(prices, reduced.exponent), "scipy", "", sweeps)
+
+
+def _others(columns: Ints, size: int) -> Ints:
+    free = np.ones(size, dtype=bool)
+    free[columns] = False
+    return np.flatnonzero(free)
+
+
+def _flip_previous(previous: Previous, cost: Floats) -> Previous:
+    """Of the transposed matrix ``cost`` [m, n]: what a row was worth is its price there."""
+    rows = np.flatnonzero(previous.permutation >= 0)
+    columns = np.empty(len(cost), dtype=np.int64)
+    columns[previous.permutation[rows]] = rows
+    with np.errstate(over="ignore"):
+        return Previous(columns, np.maximum(-(cost + previous.prices[:, None]).min(0), 0.0))
+
+
+def _flip_back(columns: Ints, prices: Floats, cost: Floats) -> tuple[Ints, Floats]:
+    """Of the matrix whose transpose is ``cost``."""
+    permutation = np.full(cost.shape[1], -1, dtype=np.int64)
+    permutation[columns] = np.arange(len(columns))
+    return permutation, -(cost + prices).min(1)

@@ -1,0 +1,61 @@
+"""What a search for prototypes may spend, what it has spent, and what was seen on the way."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+READ_TOGETHER = 50  # values of L_uni per device-to-host copy
+
+
+@dataclass
+class Effort:
+    """A pass is one evaluation of the potential and its gradient over all pairs."""
+
+    limit: int | None = None  # passes
+    deadline: float | None = None  # of time.perf_counter()
+    progress: bool = False
+    spent: float = 0.0
+    interrupted: bool = False
+    trace: list[tuple[float, float, float]] = field(default_factory=list)  # passes spent, t, L_uni of the last iterate
+    unread: list[tuple[float, float, Tensor]] = field(default_factory=list)  # the same, its L_uni still on the device
+
+    def over(self) -> bool:
+        if self.interrupted or (self.limit is not None and self.spent >= self.limit):
+            return True
+        return self.deadline is not None and time.perf_counter() >= self.deadline
+
+    def affords(self, passes: float) -> bool:
+        return not self.over() and (self.limit is None or self.spent + passes <= self.limit)
+
+    def count(self, t: float, value: float | Tensor, passes: float = 1.0) -> None:
+        """Notes an evaluation. A value given as a scalar tensor is read later, together with others."""
+        self.spent += passes
+        if isinstance(value, Tensor):
+            self.unread.append((self.spent, t, value))
+            if len(self.unread) == READ_TOGETHER:
+                self.read()
+        else:
+            self._note(self.spent, t, value)
+
+    def read(self) -> None:
+        if self.unread:
+            values = torch.stack([value for _, _, value in self.unread]).tolist()
+            for (spent, t, _), value in zip(self.unread, values, strict=True):
+                self._note(spent, t, value)
+            self.unread.clear()
+
+    def _note(self, spent: float, t: float, value: float) -> None:
+        self.trace.append((spent, t, value))
+        if self.progress:
+            limit = "" if self.limit is None else f" of {self.limit}"
+            print(f"\rprototypes: pass {spent:.0f}{limit}, t = {t:g}, L_uni {value:.7f} ", end="", file=sys.stderr)
+
+    def finish(self) -> None:
+        self.read()
+        if self.progress and self.trace:
+            print(file=sys.stderr)
