@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastproto.support.arguments import nearest, shown
+from fastproto.support.spelling import nearest, shown
 from fastproto.training.config import TrainConfig
 from fastproto.training.options import GROUPS, OPTIONS, Option, from_text
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
 
-from fastproto.support.arguments import shown
+from fastproto.support.spelling import shown
 from fastproto.training.config import EXPECTED, TrainConfig
 
 NULL = "null"

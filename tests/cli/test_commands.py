@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from fastproto import load_prototypes
-from fastproto.cli import parse_train, predict, prototypes, train
+from fastproto.cli import predict, prototypes, train
+from fastproto.cli.train_arguments import parse_train
 
 QUICK = ["--model", "mlp", "--optim.epochs", "1", "--progress", "false", "--accelerator", "cpu"]
 

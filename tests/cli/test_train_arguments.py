@@ -13,8 +13,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from fastproto import cli
-from fastproto.cli import parse_train, predict, prototypes, train
+from fastproto.cli import predict, prototypes, train
+from fastproto.cli.run_command import exit_code
+from fastproto.cli.train_arguments import parse_train
 from fastproto.support.stopping import stopping
 from fastproto.training import TrainConfig
 from fastproto.training.config_files import config_text, read_config, run_of
@@ -223,7 +224,7 @@ def test_the_last_line_of_defence(
         monkeypatch.setenv("FASTPROTO_TRACEBACK", "1")
     else:
         monkeypatch.delenv("FASTPROTO_TRACEBACK", raising=False)
-    assert cli._run(command) == code
+    assert exit_code(command) == code
     *before, last = capsys.readouterr().err.rstrip("\n").split("\n")
     assert last.startswith("error: ") and message in last
     assert ("Traceback (most recent call last):" in before) == traceback and bool(before) == traceback
