@@ -44,7 +44,7 @@ def _predict(options: argparse.Namespace, unread: list[Path]) -> None:
     """Label the pictures, in order; those that cannot be read are named on standard error and put into ``unread``."""
     import torch
 
-    from fastproto.training.checkpoint_files import load_classifier
+    from fastproto.training.classifier import load_classifier
 
     check_device(options.device)
     classifier = load_classifier(options.checkpoint, options.device)

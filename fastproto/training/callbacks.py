@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from fastproto.support.atomic_files import naming, write_whole
 from fastproto.support.stopping import stopping
-from fastproto.training.checkpoint_files import KEY, describe
+from fastproto.training.checkpoint_files import KEY
 from fastproto.training.classifier import Classifier
 
 
@@ -45,7 +45,7 @@ class WriteCheckpoints(L.Callback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         assert isinstance(module, Classifier)
-        checkpoint[KEY] = describe(module)
+        checkpoint[KEY] = module.description.to_dict()
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": list(self.best)}

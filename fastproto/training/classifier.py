@@ -1,8 +1,9 @@
-"""The LightningModule: a backbone and a head."""
+"""The LightningModule: a backbone and a head; and the trained one of a checkpoint."""
 
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import lightning as L
@@ -13,6 +14,7 @@ from fastproto.data import DataSplits, Preprocessing
 from fastproto.functional import check_batches
 from fastproto.head import PrototypeHead, exclude_from_broadcast
 from fastproto.models import build_backbone
+from fastproto.training.checkpoint_files import Description, PartFacts, rebuild_module
 from fastproto.training.config import OptimConfig, TrainConfig
 from fastproto.training.heads import Head, build_head
 
@@ -41,12 +43,17 @@ class Classifier(L.LightningModule):
         self.config, self.class_names, self.preprocessing = config, class_names, preprocessing
         self.augmentation = augmentation if config.data.augment else None
         self.counts: list[Tensor] = []
-        self.data_facts: dict[str, Any] | None = None  # what checkpoints remember of the data
+        self.data_facts: dict[str, PartFacts] | None = None  # what checkpoints remember of the data
         self.shift = 0  # see position
 
     @classmethod
     def for_data(cls, config: TrainConfig, data: DataSplits) -> Classifier:
         return cls(config, data.class_names, data.preprocessing, data.augmentation)
+
+    @property
+    def description(self) -> Description:
+        """What its checkpoints say of it."""
+        return Description(self.config, self.class_names, self.preprocessing, self.data_facts)
 
     def configure_model(self) -> None:
         """Built here, not in the constructor: the process group is up, so rank 0 alone estimates prototypes."""
@@ -170,6 +177,23 @@ class Classifier(L.LightningModule):
             optimizer, lambda step: learning_rate_factor(optim, step + self.shift, steps)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def load_classifier(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Classifier:
+    """The trained classifier of a checkpoint (or of a run folder: its best), in evaluation mode.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`fastproto.training.checkpoint_files.rebuild_module`.
+    """
+    module, _ = rebuild_module(path, _unfilled)
+    return module.to(device).eval()
+
+
+def _unfilled(description: Description) -> Classifier:
+    """The classifier of a description, without its weights."""
+    module = Classifier(description.config, description.class_names, description.preprocessing)
+    module.configure_model()
+    return module
 
 
 def learning_rate_factor(optim: OptimConfig, step: int, steps: int) -> float:

@@ -22,6 +22,7 @@ from fastproto.baselines import (
 from fastproto.head import PrototypeHead
 from fastproto.prototypes import check_shape, load_prototypes, load_word_vectors
 from fastproto.support.checks import default_device
+from fastproto.training.checkpoint_files import rebuild_module
 from fastproto.training.config import HEADS, HeadConfig
 
 Head = PrototypeHead | CosineHead
@@ -94,18 +95,17 @@ def _read_files(config: HeadConfig, class_names: ClassNames) -> _Files:
 
 
 def _trained_weights(path: str, class_names: ClassNames, dim: int) -> Tensor:
-    from fastproto.training.checkpoint_files import load_classifier  # which builds heads itself
-
-    classifier = load_classifier(path)
-    head = classifier.head
+    head, run = rebuild_module(
+        path, lambda run: build_head(run.config.head, run.class_names, run.config.seed), prefix="head."
+    )
     if not isinstance(head, SoftmaxHead | LinearHead):
         raise ValueError(
-            f"head.trained is {path}, a run with head {classifier.config.head.name}; expected one whose rows were "
+            f"head.trained is {path}, a run with head {run.config.head.name}; expected one whose rows were "
             "learned: softmax, softmax_uniform or linear"
         )
-    if classifier.class_names != class_names or head.dim != dim:
+    if run.class_names != class_names or head.dim != dim:
         raise ValueError(
-            f"head.trained is {path}, a run with {len(classifier.class_names)} classes in {head.dim} dimensions; "
+            f"head.trained is {path}, a run with {len(run.class_names)} classes in {head.dim} dimensions; "
             f"expected the same {len(class_names)} classes, in the same order, in {dim}: train it on the same data"
         )
     return head.weight_by_label().detach()

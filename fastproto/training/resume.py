@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fastproto.data import DataSplits
 from fastproto.training.callbacks import MetricsFile
-from fastproto.training.checkpoint_files import KEY, find_checkpoint, read_checkpoint
+from fastproto.training.checkpoint_files import KEY, PartFacts, find_checkpoint, read_checkpoint
 from fastproto.training.classifier import Classifier
 from fastproto.training.config import TrainConfig
 from fastproto.training.config_files import run_of
@@ -186,7 +186,7 @@ def _note(changed: dict[str, tuple[Any, Any]], done: int) -> str | None:
 # --- data ------------------------------------------------------------------------------------------------------------
 
 
-def data_facts(data: DataSplits) -> dict[str, Any]:
+def data_facts(data: DataSplits) -> dict[str, PartFacts]:
     """What a checkpoint remembers of each part of the data: its samples, and a digest of them in their order."""
     parts = {"train": data.train, "validation": data.validation, "test": data.test}
     return {name: {"samples": len(part), "digest": _digest(part)} for name, part in parts.items()}

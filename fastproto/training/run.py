@@ -29,12 +29,8 @@ from fastproto.support.atomic_files import write_whole
 from fastproto.support.stopping import stopping
 from fastproto.training.batch_checks import check_batches
 from fastproto.training.callbacks import EndOtherRanks, MetricsFile, WriteCheckpoints
-from fastproto.training.checkpoint_files import (
-    WholeFileIO,
-    load_classifier,
-    read_checkpoint,
-)
-from fastproto.training.classifier import Classifier
+from fastproto.training.checkpoint_files import WholeFileIO, read_checkpoint
+from fastproto.training.classifier import Classifier, load_classifier
 from fastproto.training.config import RENEWED_HEADS, TrainConfig
 from fastproto.training.config_files import config_text
 from fastproto.training.heads import check_head

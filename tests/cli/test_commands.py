@@ -145,7 +145,7 @@ def test_prototypes_made_by_hand_are_trained_on(tmp_path: Path) -> None:
     assert prototypes(["--num-classes", "10", "--dim", "6", "--out", str(out)]) == 0
     arguments = [*QUICK, "--head.prototypes", str(out), "--head.dim", "6", "--out", str(tmp_path / "run")]
     assert train(arguments) == 0
-    from fastproto.training.checkpoint_files import load_classifier
+    from fastproto.training.classifier import load_classifier
 
     head = load_classifier(tmp_path / "run").head
     assert torch.equal(head.prototypes, load_prototypes(out).vectors)  # type: ignore[union-attr]

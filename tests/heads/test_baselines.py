@@ -28,7 +28,7 @@ from fastproto.baselines import (
 )
 from fastproto.head import exclude_from_broadcast
 from fastproto.training import TrainConfig, fit
-from fastproto.training.checkpoint_files import load_classifier
+from fastproto.training.classifier import load_classifier
 from fastproto.training.config import HEADS
 from fastproto.training.heads import build_head
 

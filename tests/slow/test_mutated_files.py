@@ -330,21 +330,21 @@ def checkpoints(folder: Path) -> Iterator[Path]:
 
     from fastproto.data import load_data
     from fastproto.training import TrainConfig
-    from fastproto.training.checkpoint_files import KEY, describe
+    from fastproto.training.checkpoint_files import KEY
     from fastproto.training.classifier import Classifier
 
     config = TrainConfig()
     config.model.name, config.head.dim = "mlp", 4
     module = Classifier.for_data(config, load_data("digits"))
     module.configure_model()
-    content = {KEY: describe(module), "state_dict": module.state_dict(), "global_step": 7, "epoch": 1}
+    content = {KEY: module.description.to_dict(), "state_dict": module.state_dict(), "global_step": 7, "epoch": 1}
     torch.save(content, folder / "whole.ckpt")
     torch.save(content | {"epoch": Canary()}, folder / "canary.ckpt")
     yield from (folder / name for name in ("whole.ckpt", "canary.ckpt"))
 
 
 def read_checkpoint(path: Path) -> None:
-    from fastproto.training.checkpoint_files import load_classifier
+    from fastproto.training.classifier import load_classifier
 
     assert load_classifier(path).head.num_classes > 0
 

@@ -22,8 +22,8 @@ from fastproto.cli import train
 from fastproto.data import load_data
 from fastproto.training import RunResult, TrainConfig, fit, run
 from fastproto.training.callbacks import MetricsFile, WriteCheckpoints
-from fastproto.training.checkpoint_files import KEY, load_classifier, read_checkpoint
-from fastproto.training.classifier import learning_rate_factor
+from fastproto.training.checkpoint_files import KEY, read_checkpoint
+from fastproto.training.classifier import learning_rate_factor, load_classifier
 from fastproto.training.config import HeadConfig
 from fastproto.training.heads import build_head
 from fastproto.training.renewals import RenewAssignment, Schedule
