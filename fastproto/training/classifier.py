@@ -17,6 +17,7 @@ from fastproto.models import build_backbone
 from fastproto.training.checkpoint_files import Description, PartFacts, rebuild_module
 from fastproto.training.config import OptimConfig, TrainConfig
 from fastproto.training.heads import Head, build_head
+from fastproto.training.metrics import HeldOutMetrics
 
 Batch = tuple[Tensor, Tensor]
 LOOK_EVERY = 100  # steps between two looks at what the kernels left out: each waits for the device
@@ -42,7 +43,7 @@ class Classifier(L.LightningModule):
         super().__init__()
         self.config, self.class_names, self.preprocessing = config, class_names, preprocessing
         self.augmentation = augmentation if config.data.augment else None
-        self.counts: list[Tensor] = []
+        self.held_out = HeldOutMetrics()
         self.data_facts: dict[str, PartFacts] | None = None  # what checkpoints remember of the data
         self.shift = 0  # see position
 
@@ -124,8 +125,6 @@ class Classifier(L.LightningModule):
         )
         return loss
 
-    # Evaluation: every sample once, whatever the number of ranks; counts are added up over ranks at the end.
-
     def _count(self, batch: Batch) -> None:
         images, labels = batch
         features = self(images)
@@ -133,32 +132,24 @@ class Classifier(L.LightningModule):
         loss = self.head(features, labels).double()
         if self.config.head.reduction == "mean":
             loss = loss * len(labels)
-        samples = torch.full_like(loss, len(labels))
-        self.counts.append(torch.stack([hits[:, 0].sum().double(), hits.sum().double(), loss, samples]))
+        self.held_out.add(hits, loss)
 
-    def _share(self) -> tuple[float, float, float]:
-        device = self.device
-        total = torch.stack(self.counts).sum(0) if self.counts else torch.zeros(4, dtype=torch.float64)
-        self.counts = []
-        total = self.trainer.strategy.reduce(total.to(device), reduce_op="sum")
-        top1, top5, loss, samples = total.tolist()
-        return top1 / max(samples, 1), top5 / max(samples, 1), loss / max(samples, 1)
+    def _held_out(self, prefix: str) -> dict[str, float]:
+        return self.held_out.take(
+            lambda sums: self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum"), prefix
+        )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._count(batch)
 
     def on_validation_epoch_end(self) -> None:
-        top1, top5, loss = self._share()
-        self.log_dict(
-            {"val/accuracy_top1": top1, "val/accuracy_top5": top5, "val/loss": loss}, prog_bar=True, sync_dist=True
-        )
+        self.log_dict(self._held_out("val"), prog_bar=True, sync_dist=True)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._count(batch)
 
     def on_test_epoch_end(self) -> None:
-        top1, top5, loss = self._share()
-        self.log_dict({"test/accuracy_top1": top1, "test/accuracy_top5": top5, "test/loss": loss}, sync_dist=True)
+        self.log_dict(self._held_out("test"), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         optim = self.config.optim

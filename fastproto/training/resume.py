@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from fastproto.data import DataSplits
-from fastproto.training.callbacks import MetricsFile
 from fastproto.training.checkpoint_files import KEY, PartFacts, find_checkpoint, read_checkpoint
 from fastproto.training.classifier import Classifier
 from fastproto.training.config import TrainConfig
 from fastproto.training.config_files import run_of
+from fastproto.training.metrics import MetricsFile
 from fastproto.training.options import flatten
 
 

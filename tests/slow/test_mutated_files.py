@@ -299,7 +299,7 @@ def metrics(folder: Path) -> Iterator[Path]:
 
 
 def read_metrics(path: Path) -> None:
-    from fastproto.training.callbacks import MetricsFile
+    from fastproto.training.metrics import MetricsFile
 
     assert all(int(row["step"]) < 9 for row in MetricsFile(path, 9).rows)
 

@@ -21,11 +21,13 @@ from torch.utils.data import Subset
 from fastproto.cli import train
 from fastproto.data import load_data
 from fastproto.training import RunResult, TrainConfig, fit, run
-from fastproto.training.callbacks import MetricsFile, WriteCheckpoints
+from fastproto.training.callbacks import WriteCheckpoints
 from fastproto.training.checkpoint_files import KEY, read_checkpoint
 from fastproto.training.classifier import learning_rate_factor, load_classifier
 from fastproto.training.config import HeadConfig
 from fastproto.training.heads import build_head
+from fastproto.training.loaders import Loaders
+from fastproto.training.metrics import MetricsFile
 from fastproto.training.renewals import RenewAssignment, Schedule
 
 PLAIN = ("config.yaml", "curves.png", "cosines.png", "metrics.csv", "versions.json")
@@ -206,7 +208,7 @@ def test_optimisers_and_schedules(name: str, schedule: str, tmp_path: Path) -> N
 RANKS = """
 import sys
 import lightning, torch
-from fastproto.training import TrainConfig, classifier, run
+from fastproto.training import TrainConfig, classifier, loaders, run
 
 torch.set_num_threads(1)
 devices, out = int(sys.argv[1]), sys.argv[2]
@@ -219,7 +221,7 @@ def linear(*args, dim, **settings):  # no batch normalisation: its statistics ar
 classifier.build_backbone = linear
 
 
-class OneAfterAnother(run.DistributedSampler):
+class OneAfterAnother(loaders.DistributedSampler):
     # One process sees what two ranks see at each step, the first rank's batch before the second's.
     def __iter__(self):
         ranks = [list(run_sampler(self.dataset, 2, rank, seed=self.seed, epoch=self.epoch)) for rank in range(2)]
@@ -231,7 +233,7 @@ class OneAfterAnother(run.DistributedSampler):
         return 2 * -(-len(self.dataset) // 2)
 
 
-def run_sampler(dataset, world, rank, seed, epoch, base=run.DistributedSampler):
+def run_sampler(dataset, world, rank, seed, epoch, base=loaders.DistributedSampler):
     sampler = base(dataset, world, rank, shuffle=True, seed=seed)
     sampler.set_epoch(epoch)
     return sampler
@@ -244,7 +246,7 @@ config.head.dim, config.head.momentum = 3, 0.0
 config.head.initial_assignment, config.head.early_epochs, config.head.early_renewals_per_epoch = "aligned", 0.5, 4.0
 config.head.early_alignment = True
 if devices == 1:
-    run.DistributedSampler = OneAfterAnother
+    loaders.DistributedSampler = OneAfterAnother
 run.fit(config)
 """
 
@@ -280,12 +282,12 @@ def test_held_out_samples_are_seen_once_over_all_ranks(world: int) -> None:
     held_out = Subset(data.validation, range(67))  # which neither ranks nor batches divide
     seen: list[torch.Tensor] = []
     for rank in range(world):
-        loaders = run.Loaders(TrainConfig(), replace(data, validation=held_out))
+        loaders = Loaders(TrainConfig(), replace(data, validation=held_out))
         loaders.trainer = SimpleNamespace(world_size=world, global_rank=rank)  # type: ignore[assignment]
         seen += [images.flatten(1) for images, _ in loaders.val_dataloader()]
     together, whole = torch.cat(seen), torch.stack([held_out[i][0].flatten() for i in range(67)])
     assert len(together) == 67 and sorted(together.tolist()) == sorted(whole.tolist())
-    loaders = run.Loaders(TrainConfig(), replace(data, validation=Subset(data.validation, range(world - 1))))
+    loaders = Loaders(TrainConfig(), replace(data, validation=Subset(data.validation, range(world - 1))))
     loaders.trainer = SimpleNamespace(world_size=world, global_rank=0)  # type: ignore[assignment]
     with pytest.raises(ValueError, match=f"{world - 1} held-out samples for {world} devices"):
         loaders.val_dataloader()

@@ -14,10 +14,11 @@ import torch
 
 import fastproto.head as head_module
 from fastproto.assignment import Assignment, assign
-from fastproto.training import fit, renewals, run
+from fastproto.training import fit, run
 from fastproto.training.checkpoint_files import read_checkpoint
 from fastproto.training.config import HeadConfig
-from fastproto.training.renewals import RenewAssignment, Schedule, read_class_means, sample_of_each_class
+from fastproto.training.initial_assignment import initial_assignment, sample_of_each_class
+from fastproto.training.renewals import RenewAssignment, Schedule, read_class_means
 
 from .test_fit import Stop, column, quick, rows
 
@@ -25,7 +26,7 @@ from .test_fit import Stop, column, quick, rows
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half the time of a short run, and none is looked at here."""
-    monkeypatch.setattr(run, "_draw", lambda *args: None)
+    monkeypatch.setattr(run, "draw_pictures", lambda *args: None)
 
 
 def state(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
@@ -102,10 +103,10 @@ def test_initial_assignments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_default_start() -> None:
-    kinds = [renewals.initial_assignment(HeadConfig(name), c) for name in ("prototype", "fixed") for c in (99, 100)]
+    kinds = [initial_assignment(HeadConfig(name), c) for name in ("prototype", "fixed") for c in (99, 100)]
     assert kinds == ["random", "aligned", "random", "random"]
-    assert renewals.initial_assignment(HeadConfig("fixed", initial_assignment="features"), 1000) == "features"
-    assert renewals.initial_assignment(HeadConfig(loss="official"), 1000) == "random"
+    assert initial_assignment(HeadConfig("fixed", initial_assignment="features"), 1000) == "features"
+    assert initial_assignment(HeadConfig(loss="official"), 1000) == "random"
 
 
 def test_fixed_heads_keep_the_initial_assignment(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fastproto.cli import train
 from fastproto.training import TrainConfig, fit
-from fastproto.training.callbacks import MetricsFile
+from fastproto.training.metrics import MetricsFile
 from fastproto.training.checkpoint_files import KEY, read_checkpoint
 from fastproto.training.options import OPTIONS, flatten
 from fastproto.training.resume import RULES, Rule
