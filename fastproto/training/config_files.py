@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastproto.support.spelling import nearest, shown
+from fastproto.support.text_files import read_text
 from fastproto.training.config import TrainConfig
 from fastproto.training.options import GROUPS, OPTIONS, Option, from_text
 
@@ -61,7 +62,9 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
             a value of another type; each names the file, and the line where there is one.
     """
     yaml = _yaml()
-    text = _read_text(Path(path))
+    if not Path(path).exists():
+        raise FileNotFoundError(f"no configuration file {path}; expected a YAML file")
+    text = read_text(path, LARGEST_FILE)
     try:
         _check_depth(text, path)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -94,23 +97,6 @@ def _check_depth(text: str, path: Any) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEPTH:
             raise ValueError(f"{path} is nested too deeply; expected settings in groups, one level deep")
-
-
-def _read_text(path: Path) -> str:
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; expected a configuration file, such as config.yaml of a run")
-    if not path.exists():
-        raise FileNotFoundError(f"no configuration file {path}; expected a YAML file")
-    with path.open("rb") as file:
-        data = file.read(LARGEST_FILE + 1)
-    if len(data) > LARGEST_FILE:
-        raise ValueError(f"{path} is larger than {LARGEST_FILE} bytes; expected a configuration file")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from error
 
 
 def _read_group(group: Any, prefix: str, found: dict[str, Any], lines: dict[str, int], path: Any) -> None:

@@ -134,7 +134,7 @@ def _trainer(config: TrainConfig, folder: Path, metrics: MetricsFile, callbacks:
         devices=config.devices,
         num_nodes=config.num_nodes,
         strategy="ddp" if config.devices * config.num_nodes > 1 else "auto",
-        precision=config.precision,  # type: ignore[arg-type]
+        precision=config.precision,
         gradient_clip_val=config.optim.clip_norm or None,
         logger=metrics,
         callbacks=callbacks,

@@ -15,8 +15,8 @@ from PIL import Image
 
 from fastproto.cli import train
 from fastproto.training import TrainConfig, fit
-from fastproto.training.metrics import MetricsFile
 from fastproto.training.checkpoint_files import KEY, read_checkpoint
+from fastproto.training.metrics import MetricsFile
 from fastproto.training.options import OPTIONS, flatten
 from fastproto.training.resume import RULES, Rule
 
@@ -189,7 +189,7 @@ def test_from_python_as_from_the_command_line(run: Path) -> None:
 def test_damaged_files_of_a_run_are_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, damage, message in (
         ("config.yaml", b"", "config.yaml is empty"),
-        ("config.yaml", b"\xff\xfe\x00", "config.yaml is not UTF-8"),
+        ("config.yaml", b"\xff\xfe\x00", "config.yaml line 1 is not UTF-8"),
         ("config.yaml", b"optim:\n  lr: 1\n  lr: 2\n", "line 3: optim.lr stands twice"),
         ("metrics.csv", b"a,b\n1,2\n", "metrics.csv is not the metrics file of a run"),
         ("checkpoints/last.ckpt", b"half", "last.ckpt is truncated"),
