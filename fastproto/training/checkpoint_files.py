@@ -64,17 +64,21 @@ class Description:
 class WholeFileIO(CheckpointIO):
     """Lightning's way to files, but through a temporary name, and with ``weights_only=True`` on the way back."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: object = None
+    ) -> None:
         write_whole(path, lambda file: save(checkpoint, file))
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return read_checkpoint(path, map_location or "cpu")
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: object = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read_checkpoint(path, map_location or "cpu")  # type: ignore[arg-type]
 
-    def remove_checkpoint(self, path: Any) -> None:
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         Path(path).unlink(missing_ok=True)
 
 
-def save(content: Any, path: Path) -> None:
+def save(content: object, path: Path) -> None:
     """``torch.save`` through a Python file, whose errors say why there is no room; torch's own file only that."""
     with _Remembering(path) as file:
         try:
@@ -104,7 +108,7 @@ class _Remembering(io.FileIO):
         return done
 
 
-def read_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: str | os.PathLike[str], map_location: torch.device | str = "cpu") -> dict[str, Any]:
     """The content of a checkpoint of ours.
 
     Raises:

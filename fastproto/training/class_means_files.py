@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fastproto.head import PrototypeHead
-from fastproto.support.array_files import read_npz
+from fastproto.support.array_files import Array, read_npz
 from fastproto.support.atomic_files import write_whole
 
 SAVED = {"class_means": ("float32", 2), "prototypes": ("float32", 2), "assignment": ("int64", 1)}
@@ -26,7 +25,7 @@ def save_class_means(folder: Path, step: int, head: PrototypeHead) -> None:
     write_whole(folder / f"{step:08d}.npz", write)
 
 
-def read_class_means(run: Path) -> dict[str, np.ndarray[Any, Any]]:
+def read_class_means(run: Path) -> dict[str, Array]:
     """What a run with ``head.save_class_means`` has saved, renewals stacked in order.
 
     Returns:
@@ -48,7 +47,7 @@ def read_class_means(run: Path) -> dict[str, np.ndarray[Any, Any]]:
     return {"step": np.array([int(file.stem) for file in files])} | stacked
 
 
-def _read_saved(file: Path) -> dict[str, np.ndarray[Any, Any]]:
+def _read_saved(file: Path) -> dict[str, Array]:
     try:
         arrays = read_npz(file, tuple(SAVED))
     except ValueError as error:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from fastproto.data import DataSplits, Preprocessing
@@ -103,7 +103,7 @@ class Classifier(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(hash((self.config.seed, self.global_step, self.global_rank)))
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         if (batch_idx + 1) % LOOK_EVERY == 0:
             (self.head.check_batches if isinstance(self.head, PrototypeHead) else check_batches)()
 
@@ -151,7 +151,7 @@ class Classifier(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         self.log_dict(self._held_out("test"), sync_dist=True)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optim = self.config.optim
         steps = int(self.trainer.estimated_stepping_batches)
         trained = [p for p in self.parameters() if p.requires_grad]

@@ -15,6 +15,7 @@ from fastproto.support.text_files import read_text
 from fastproto.training.config import TrainConfig
 from fastproto.training.options import GROUPS, OPTIONS, Option, from_text
 
+AnyPath = str | os.PathLike[str]
 LARGEST_FILE = 1 << 16  # bytes
 DEPTH = 8  # of nested groups and lists: settings need two
 _NULLS = ("", "~", "null", "Null", "NULL")
@@ -22,7 +23,7 @@ _STANDARD = "tag:yaml.org,2002:"
 _SCALARS = frozenset(_STANDARD + name for name in ("str", "int", "float", "bool", "null", "timestamp", "value"))
 
 
-def run_of(checkpoint: str | os.PathLike[str]) -> Path:
+def run_of(checkpoint: AnyPath) -> Path:
     """The run folder that RUN/checkpoints/NAME.ckpt lies in, or RUN itself."""
     path = Path(checkpoint)
     if path.is_dir():
@@ -53,7 +54,7 @@ def config_text(config: TrainConfig) -> str:
     return text if "\x85" not in text else str(yaml.safe_dump(values, sort_keys=False))
 
 
-def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_config(path: AnyPath) -> dict[str, Any]:
     """The settings in a file, by their flat keys such as ``optim.lr``.
 
     Raises:
@@ -90,7 +91,7 @@ def _yaml() -> Any:
         raise ImportError("configuration files need PyYAML: pip install 'fastproto[train]'") from error
 
 
-def _check_depth(text: str, path: Any) -> None:
+def _check_depth(text: str, path: AnyPath) -> None:
     """PyYAML composes by recursion, and its time grows with the square of the depth."""
     yaml, depth = _yaml(), 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -99,7 +100,9 @@ def _check_depth(text: str, path: Any) -> None:
             raise ValueError(f"{path} is nested too deeply; expected settings in groups, one level deep")
 
 
-def _read_group(group: Any, prefix: str, found: dict[str, Any], lines: dict[str, int], path: Any) -> None:
+def _read_group(
+    group: Any, prefix: str, found: dict[str, Any], lines: dict[str, int], path: str | os.PathLike[str]
+) -> None:
     """Read a mapping node into ``found``; ``lines`` remembers where each key stood."""
     yaml = _yaml()
     for name, value in group.value:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
 
 import lightning as L
 import torch
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from fastproto.data import DataSplits, collate
+from fastproto.data.splits import Item
 from fastproto.head import PrototypeHead
 from fastproto.training.classifier import Classifier
 from fastproto.training.config import HeadConfig
@@ -64,7 +64,7 @@ def untrained_means(trainer: L.Trainer, module: Classifier, data: DataSplits) ->
     # Parts of nearly equal size: a last batch of one image would have no batch statistics.
     batches = indices.tensor_split(math.ceil(len(indices) / SAMPLE_BATCH))
     mine = range(trainer.global_rank, len(batches), trainer.world_size)
-    loader: DataLoader[Any] = DataLoader(
+    loader: DataLoader[Item] = DataLoader(
         data.train,
         batch_sampler=[batches[number].tolist() for number in mine],
         num_workers=config.data.workers,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import lightning as L
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler
 
 from fastproto.data import DataSplits, collate
+from fastproto.data.splits import Item, LabelledImages
 from fastproto.training.batch_checks import check_share
 from fastproto.training.config import TrainConfig
 
@@ -20,7 +21,7 @@ class Loaders(L.LightningDataModule):
         super().__init__()
         self.config, self.data = config, data
 
-    def _loader(self, dataset: Dataset[Any], sampler: Any) -> DataLoader[Any]:
+    def _loader(self, dataset: LabelledImages, sampler: Iterable[int]) -> DataLoader[Item]:
         workers = self.config.data.workers
         return DataLoader(
             dataset,
@@ -32,23 +33,22 @@ class Loaders(L.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> DataLoader[Item]:
         trainer = self.trainer
         assert trainer is not None
-        sampler: DistributedSampler[Any] = DistributedSampler(
+        sampler: DistributedSampler[int] = DistributedSampler(
             self.data.train, trainer.world_size, trainer.global_rank, shuffle=True, seed=self.config.seed
         )
         return self._loader(self.data.train, sampler)
 
-    def _evaluation(self, dataset: Dataset[Any]) -> DataLoader[Any]:
+    def _evaluation(self, dataset: LabelledImages) -> DataLoader[Item]:
         trainer = self.trainer
         assert trainer is not None
-        count = len(dataset)  # type: ignore[arg-type]  # ours have a length; torch's base class does not say so
-        check_share(count, "held-out", trainer.world_size)
-        return self._loader(dataset, range(trainer.global_rank, count, trainer.world_size))
+        check_share(len(dataset), "held-out", trainer.world_size)
+        return self._loader(dataset, range(trainer.global_rank, len(dataset), trainer.world_size))
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> DataLoader[Item]:
         return self._evaluation(self.data.validation)
 
-    def test_dataloader(self) -> DataLoader[Any]:
+    def test_dataloader(self) -> DataLoader[Item]:
         return self._evaluation(self.data.test)

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
@@ -21,6 +20,7 @@ from fastproto.assignment import Alignment, Assignment
 from fastproto.support.atomic_files import naming, write_whole
 
 Renewal = Assignment | Alignment
+Row = dict[str, str | int | float]  # of metrics.csv: of text where it was read
 
 
 class HeldOutMetrics:
@@ -93,7 +93,7 @@ class MetricsFile(Logger):
     def __init__(self, path: Path, keep_before_step: int | None = None, source: Path | None = None) -> None:
         super().__init__()
         self.path = path
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[Row] = []
         self.columns: list[str] = []  # of the file as it stands
         self.started = time.perf_counter()
         source = path if path.is_file() else source
@@ -110,14 +110,14 @@ class MetricsFile(Logger):
         return ""
 
     @rank_zero_only
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, *args: object, **kwargs: object) -> None:
         """The run folder's config.yaml holds them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         metrics = dict(metrics)
         epoch = metrics.pop("epoch", None)
-        row: dict[str, Any] = {"epoch": "" if epoch is None else int(epoch), "step": step}
+        row: Row = {"epoch": "" if epoch is None else int(epoch), "step": "" if step is None else step}
         row |= metrics | {"seconds": round(time.perf_counter() - self.started, 3)}
         self.rows.append(row)
         if self.columns and set(row) <= set(self.columns):
@@ -126,7 +126,7 @@ class MetricsFile(Logger):
         self.columns = list(dict.fromkeys(key for known in self.rows for key in known))
         write_whole(self.path, self._write)
 
-    def _append(self, row: dict[str, Any]) -> None:
+    def _append(self, row: Row) -> None:
         whole = self.path.stat().st_size
         with naming(self.path):
             try:
@@ -144,7 +144,7 @@ class MetricsFile(Logger):
             writer.writerows(self.rows)
 
 
-def _read_rows(path: Path, before_step: int) -> list[dict[str, Any]]:
+def _read_rows(path: Path, before_step: int) -> list[Row]:
     """A crash may have cut the last line short: only lines that end count."""
     try:
         whole = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from fastproto import plots
 from fastproto.data import DataSplits, collate
+from fastproto.data.splits import LabelledImages
 from fastproto.head import PrototypeHead
 from fastproto.training.classifier import Classifier, load_classifier
 
@@ -42,7 +41,7 @@ def draw_pictures(folder: Path, data: DataSplits) -> None:
 
 
 @torch.no_grad()
-def _some_features(classifier: Classifier, dataset: Dataset[Any], count: int = 1000) -> tuple[Tensor, Tensor]:
-    indices = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).long().tolist()  # type: ignore[arg-type]
+def _some_features(classifier: Classifier, dataset: LabelledImages, count: int = 1000) -> tuple[Tensor, Tensor]:
+    indices = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).long().tolist()
     images, labels = collate([dataset[i] for i in indices])
     return torch.cat([classifier(part) for part in images.split(128)]), labels

@@ -107,7 +107,7 @@ class RunFolder:
                 self.lock = Lock(folder)
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.lock is not None:
             self.lock.release()
             self.lock = None
