@@ -38,3 +38,29 @@ def test_class_means_are_saved_as_a_renewal_finds_them(tmp_path: Path) -> None:
 def test_a_run_without_saved_class_means(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="save_class_means true"):
         read_class_means(tmp_path)
+
+
+def test_saved_class_means_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("run", "class_means")
+    folder.mkdir(parents=True)
+    good = {"class_means": np.zeros((3, 2), "f4"), "prototypes": np.ones((3, 2), "f4"), "assignment": np.arange(3)}
+    np.savez(folder / "00000001.npz", **good)
+    np.savez(folder / ".00000002.x.npz", **good)  # a temporary file
+    (folder / "notes.npz").write_bytes(b"x")
+    assert read_class_means(Path("run"))["class_means"].shape == (1, 3, 2)
+    bad = [
+        good | {"assignment": np.arange(2)},
+        good | {"prototypes": np.ones((3, 2))},
+        {"class_means": good["class_means"]},
+        good | {"assignment": np.array([None, None, None])},
+        {name: array[:2] for name, array in good.items()},
+    ]
+    for arrays in bad:
+        np.savez(folder / "00000005.npz", **arrays)
+        with pytest.raises(ValueError, match=r"00000005\.npz .*expected") as caught:
+            read_class_means(Path("run"))
+        assert "\n" not in str(caught.value)
+    (folder / "00000005.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(ValueError, match=r"00000005\.npz could not be read as class means"):
+        read_class_means(Path("run"))
