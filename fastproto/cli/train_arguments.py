@@ -6,7 +6,8 @@ import argparse
 from typing import Any
 
 import fastproto
-from fastproto.support.arguments import Parser, nearest
+from fastproto.cli.parser import Parser
+from fastproto.support.spelling import nearest
 from fastproto.training.config import TrainConfig
 from fastproto.training.config_files import config_of_run, config_text, read_config
 from fastproto.training.options import GROUPS, NULL, OPTIONS, Option, from_text, unflatten

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fastproto.support.atomic_files import remove_own_temporaries
+from fastproto.support.exit_codes import UNEXPECTED, ended_by
 
 RANKS = "FASTPROTO_RANKS"  # environment variable: what rank 0 tells the ranks it has started
 LOOK_EVERY = 0.2  # seconds between two looks at the other ranks
@@ -119,9 +120,9 @@ class Stopping:
             if self._parent_lives():
                 time.sleep(GRACE)  # rank 0 has had the same signal, says so and ends this process
             if self._parent_lives():
-                self.end(128 + number, None)  # rank 0 sees it and says why
+                self.end(ended_by(number), None)  # rank 0 sees it and says why
             self._look_at_ranks()
-        self.end(128 + number, self._with_advice(WORDS[number]) if self._speaks() else None)
+        self.end(ended_by(number), self._with_advice(WORDS[number]) if self._speaks() else None)
 
     def _look_at_ranks(self) -> None:
         for rank, child in enumerate(self.children, 1):
@@ -130,7 +131,7 @@ class Stopping:
                 self._lost(rank, code)
         if self.parent is not None and not self._parent_lives():
             who = "rank 0" if self.follows else "the process that started the ranks"
-            self.end(1, self._with_advice(f"{who} has ended, and with it the run") if self._speaks() else None)
+            self.end(UNEXPECTED, self._with_advice(f"{who} has ended, and with it the run") if self._speaks() else None)
 
     def _lost(self, rank: int, code: int) -> NoReturn:
         """A rank that ended with a sentence of its own has taken the token: then this one is not said."""
@@ -139,7 +140,7 @@ class Stopping:
             how = f"was ended by {signal.Signals(number).name}"
         except ValueError:
             how = f"ended with code {code}"
-        self.end(code if code > 0 else 128 + number, self._with_advice(f"rank {rank} {how}, and with it the run"))
+        self.end(code if code > 0 else ended_by(number), self._with_advice(f"rank {rank} {how}, and with it the run"))
 
     def _parent_lives(self) -> bool:
         return os.getppid() == self.parent
@@ -165,7 +166,7 @@ class Stopping:
         An error of torch may only say that another rank is gone: the thread is given the time to see it first.
         """
         if self._ending.locked():
-            self.end(1, None)  # waits for the thread that ends the process
+            self.end(UNEXPECTED, None)  # waits for the thread that ends the process
         if not self.several or self.done:
             return
         if isinstance(error, RuntimeError) or getattr(error, "of_another_rank", False):
@@ -173,7 +174,7 @@ class Stopping:
         if self.explain is not None:
             self.end(*self.explain(error))
         if self.follows:
-            self.end(1, "".join(traceback.format_exception(error)).rstrip())
+            self.end(UNEXPECTED, "".join(traceback.format_exception(error)).rstrip())
         self.kill_children()
 
     def kill_children(self) -> None:

@@ -59,6 +59,26 @@ def text_lines(path: str | os.PathLike[str], *, strict: bool = True) -> Iterator
             raise ValueError(f"{path} is damaged {encoding.upper()} text; expected UTF-8: save it again") from error
 
 
+def read_text(path: str | os.PathLike[str], largest: int) -> str:
+    """All of a file or a pipe in UTF-8, with or without a byte-order mark.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: a folder, more than ``largest`` bytes, another encoding.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; expected a text file")
+    with path.open("rb") as file:
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise ValueError(f"{path} is larger than {largest:,} bytes; expected a short text file")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, data.count(b"\n", 0, error.start) + 1) from error
+
+
 def is_decoded(text: str) -> bool:
     """Whether ``text`` holds no byte that could not be decoded."""
     try:

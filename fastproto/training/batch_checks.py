@@ -17,11 +17,7 @@ def check_batches(config: TrainConfig, data: DataSplits, backbone: nn.Module) ->
     """
     world = config.devices * config.num_nodes
     for name, part in (("training", data.train), ("validation", data.validation), ("test", data.test)):
-        if len(part) < world:
-            raise ValueError(
-                f"{len(part)} {name} samples for {world} devices; expected at least one for each: "
-                "use fewer --devices or more samples"
-            )
+        check_share(len(part), name, world)
     share = -(-len(data.train) // world)  # of each device: the sampler evens the shares out
     size = config.data.batch_size
     if _smallest(share, size) > 1 or _trains_on(backbone, 1, data):
@@ -34,6 +30,15 @@ def check_batches(config: TrainConfig, data: DataSplits, backbone: nn.Module) ->
         f"data.batch_size is {size} and {where} make {batch}, on which the batch normalisation of {config.model.name} "
         f"cannot be trained; {advice}"
     )
+
+
+def check_share(count: int, part: str, devices: int) -> None:
+    """Raise ValueError where a part of the data has not a sample for each device."""
+    if count < devices:
+        raise ValueError(
+            f"{count} {part} samples for {devices} devices; expected at least one for each: "
+            "use fewer --devices or more samples"
+        )
 
 
 def _smallest(share: int, size: int) -> int:

@@ -1,39 +1,84 @@
-"""Checkpoints: written whole or not at all, read without executing anything, complete enough to predict from."""
+"""Checkpoints: written whole or not at all, read without executing anything, complete enough to predict from.
+
+Nothing here knows the classifier or the heads: :func:`rebuild_module` is given what builds them.
+"""
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
+from torch import Tensor, nn
 
 import fastproto
 from fastproto.data import Preprocessing
 from fastproto.support.array_files import check_torch_archive
 from fastproto.support.atomic_files import write_whole
-from fastproto.training.classifier import Classifier
 from fastproto.training.config import TrainConfig
 
 KEY = "fastproto"  # what a checkpoint holds beside Lightning's own entries
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class PartFacts(TypedDict):
+    """What a checkpoint remembers of one part of the data."""
+
+    samples: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a checkpoint says of its classifier: prediction needs nothing else."""
+
+    config: TrainConfig
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    data: dict[str, PartFacts] | None = None  # by the name of the part; None: of version 0.1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "version": fastproto.__version__,
+            "config": self.config.to_dict(),
+            "class_names": list(self.class_names),
+            "preprocessing": self.preprocessing.to_dict(),
+            "data": self.data,
+        }
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Description:
+        return cls(
+            TrainConfig.from_dict(facts["config"]),
+            tuple(facts["class_names"]),
+            Preprocessing.from_dict(facts["preprocessing"]),
+            facts.get("data"),
+        )
 
 
 class WholeFileIO(CheckpointIO):
     """Lightning's way to files, but through a temporary name, and with ``weights_only=True`` on the way back."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: object = None
+    ) -> None:
         write_whole(path, lambda file: save(checkpoint, file))
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return read_checkpoint(path, map_location or "cpu")
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: object = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read_checkpoint(path, map_location or "cpu")  # type: ignore[arg-type]
 
-    def remove_checkpoint(self, path: Any) -> None:
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         Path(path).unlink(missing_ok=True)
 
 
-def save(content: Any, path: Path) -> None:
+def save(content: object, path: Path) -> None:
     """``torch.save`` through a Python file, whose errors say why there is no room; torch's own file only that."""
     with _Remembering(path) as file:
         try:
@@ -63,18 +108,7 @@ class _Remembering(io.FileIO):
         return done
 
 
-def describe(module: Classifier) -> dict[str, Any]:
-    """What a checkpoint carries so that prediction needs nothing else."""
-    return {
-        "version": fastproto.__version__,
-        "config": module.config.to_dict(),
-        "class_names": list(module.class_names),
-        "preprocessing": module.preprocessing.to_dict(),
-        "data": module.data_facts,
-    }
-
-
-def read_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: str | os.PathLike[str], map_location: torch.device | str = "cpu") -> dict[str, Any]:
     """The content of a checkpoint of ours.
 
     Raises:
@@ -113,8 +147,14 @@ def find_checkpoint(path: str | os.PathLike[str], name: str = "last") -> Path:
     return path
 
 
-def load_classifier(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Classifier:
-    """The trained classifier of a checkpoint (or of a run folder: its best), in evaluation mode.
+def rebuild_module(
+    path: str | os.PathLike[str], build: Callable[[Description], Module], *, prefix: str = ""
+) -> tuple[Module, Description]:
+    """A trained module of a checkpoint (or of a run folder: its best), and what the checkpoint says of its classifier.
+
+    Args:
+        build: makes the module; it is called on the meta device.
+        prefix: of the names of its weights in the checkpoint, such as ``head.``.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`read_checkpoint`; weights that do not fit the configuration.
@@ -122,26 +162,18 @@ def load_classifier(path: str | os.PathLike[str], device: torch.device | str = "
     path = find_checkpoint(path, "best")
     content = read_checkpoint(path)
     try:
-        module = _rebuild(content[KEY])
+        description = Description.from_dict(content[KEY])
+        with torch.device("meta"):
+            module = build(description)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
         raise ValueError(
             f"{path} describes its classifier in a way this version cannot follow ({type(error).__name__}: {error}); "
             "expected a checkpoint of fastproto-train: take another one, or train again"
         ) from error
     try:
-        module.load_state_dict(content["state_dict"], assign=True)
+        weights: dict[str, Tensor] = content["state_dict"]
+        own = {name[len(prefix) :]: value for name, value in weights.items() if name.startswith(prefix)}
+        module.load_state_dict(own, assign=True)
     except (RuntimeError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} holds weights that do not fit its own configuration; train again") from error
-    return module.to(device).eval()
-
-
-def _rebuild(facts: dict[str, Any]) -> Classifier:
-    """The classifier that :func:`describe` described, on the meta device."""
-    module = Classifier(
-        TrainConfig.from_dict(facts["config"]),
-        tuple(facts["class_names"]),
-        Preprocessing.from_dict(facts["preprocessing"]),
-    )
-    with torch.device("meta"):
-        module.configure_model()
-    return module
+    return module, description

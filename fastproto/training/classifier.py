@@ -1,20 +1,23 @@
-"""The LightningModule: a backbone and a head."""
+"""The LightningModule: a backbone and a head; and the trained one of a checkpoint."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+import os
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from fastproto.data import DataSplits, Preprocessing
 from fastproto.functional import check_batches
 from fastproto.head import PrototypeHead, exclude_from_broadcast
 from fastproto.models import build_backbone
+from fastproto.training.checkpoint_files import Description, PartFacts, rebuild_module
 from fastproto.training.config import OptimConfig, TrainConfig
 from fastproto.training.heads import Head, build_head
+from fastproto.training.metrics import HeldOutMetrics
 
 Batch = tuple[Tensor, Tensor]
 LOOK_EVERY = 100  # steps between two looks at what the kernels left out: each waits for the device
@@ -40,13 +43,18 @@ class Classifier(L.LightningModule):
         super().__init__()
         self.config, self.class_names, self.preprocessing = config, class_names, preprocessing
         self.augmentation = augmentation if config.data.augment else None
-        self.counts: list[Tensor] = []
-        self.data_facts: dict[str, Any] | None = None  # what checkpoints remember of the data
+        self.held_out = HeldOutMetrics()
+        self.data_facts: dict[str, PartFacts] | None = None  # what checkpoints remember of the data
         self.shift = 0  # see position
 
     @classmethod
     def for_data(cls, config: TrainConfig, data: DataSplits) -> Classifier:
         return cls(config, data.class_names, data.preprocessing, data.augmentation)
+
+    @property
+    def description(self) -> Description:
+        """What its checkpoints say of it."""
+        return Description(self.config, self.class_names, self.preprocessing, self.data_facts)
 
     def configure_model(self) -> None:
         """Built here, not in the constructor: the process group is up, so rank 0 alone estimates prototypes."""
@@ -95,7 +103,7 @@ class Classifier(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(hash((self.config.seed, self.global_step, self.global_rank)))
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         if (batch_idx + 1) % LOOK_EVERY == 0:
             (self.head.check_batches if isinstance(self.head, PrototypeHead) else check_batches)()
 
@@ -117,8 +125,6 @@ class Classifier(L.LightningModule):
         )
         return loss
 
-    # Evaluation: every sample once, whatever the number of ranks; counts are added up over ranks at the end.
-
     def _count(self, batch: Batch) -> None:
         images, labels = batch
         features = self(images)
@@ -126,34 +132,26 @@ class Classifier(L.LightningModule):
         loss = self.head(features, labels).double()
         if self.config.head.reduction == "mean":
             loss = loss * len(labels)
-        samples = torch.full_like(loss, len(labels))
-        self.counts.append(torch.stack([hits[:, 0].sum().double(), hits.sum().double(), loss, samples]))
+        self.held_out.add(hits, loss)
 
-    def _share(self) -> tuple[float, float, float]:
-        device = self.device
-        total = torch.stack(self.counts).sum(0) if self.counts else torch.zeros(4, dtype=torch.float64)
-        self.counts = []
-        total = self.trainer.strategy.reduce(total.to(device), reduce_op="sum")
-        top1, top5, loss, samples = total.tolist()
-        return top1 / max(samples, 1), top5 / max(samples, 1), loss / max(samples, 1)
+    def _held_out(self, prefix: str) -> dict[str, float]:
+        return self.held_out.take(
+            lambda sums: self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum"), prefix
+        )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._count(batch)
 
     def on_validation_epoch_end(self) -> None:
-        top1, top5, loss = self._share()
-        self.log_dict(
-            {"val/accuracy_top1": top1, "val/accuracy_top5": top5, "val/loss": loss}, prog_bar=True, sync_dist=True
-        )
+        self.log_dict(self._held_out("val"), prog_bar=True, sync_dist=True)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._count(batch)
 
     def on_test_epoch_end(self) -> None:
-        top1, top5, loss = self._share()
-        self.log_dict({"test/accuracy_top1": top1, "test/accuracy_top5": top5, "test/loss": loss}, sync_dist=True)
+        self.log_dict(self._held_out("test"), sync_dist=True)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optim = self.config.optim
         steps = int(self.trainer.estimated_stepping_batches)
         trained = [p for p in self.parameters() if p.requires_grad]
@@ -170,6 +168,23 @@ class Classifier(L.LightningModule):
             optimizer, lambda step: learning_rate_factor(optim, step + self.shift, steps)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def load_classifier(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Classifier:
+    """The trained classifier of a checkpoint (or of a run folder: its best), in evaluation mode.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`fastproto.training.checkpoint_files.rebuild_module`.
+    """
+    module, _ = rebuild_module(path, _unfilled)
+    return module.to(device).eval()
+
+
+def _unfilled(description: Description) -> Classifier:
+    """The classifier of a description, without its weights."""
+    module = Classifier(description.config, description.class_names, description.preprocessing)
+    module.configure_model()
+    return module
 
 
 def learning_rate_factor(optim: OptimConfig, step: int, steps: int) -> float:

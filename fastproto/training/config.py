@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from difflib import get_close_matches
-from numbers import Integral, Real
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, cast, get_args
 
-HEADS = ("prototype", "fixed", "softmax", "softmax_uniform", "linear", "fixed_softmax", "etf", "hpn", "trained")
+from fastproto.training.setting_types import EXPECTED, from_mapping, plain, settings_of
+
+HeadName = Literal[
+    "prototype", "fixed", "softmax", "softmax_uniform", "linear", "fixed_softmax", "etf", "hpn", "trained"
+]
+HEADS: tuple[HeadName, ...] = get_args(HeadName)
 RENEWED_HEADS = ("prototype", "trained")  # those whose assignment is renewed during training
 FILES_OF_HEADS = {
     "prototypes": ("prototype", "fixed", "fixed_softmax", "hpn"),
     "words": ("hpn",),
     "trained": ("trained",),
 }
-INITIAL_ASSIGNMENTS = ("auto", "random", "features", "aligned")
-EXPECTED = {
-    "bool": "true or false",
-    "int": "a whole number",
-    "float": "a number",
-    "str": "a text",
-    "floats": "numbers such as [0.4, 0.8]",
-}
+InitialAssignment = Literal["auto", "random", "features", "aligned"]
 
 
 @dataclass
@@ -96,7 +92,7 @@ class HeadConfig:
         save_class_means: keep class means, prototypes and assignment of every renewal in RUN/class_means.
     """
 
-    name: str = "prototype"
+    name: HeadName = "prototype"
     dim: int = 5
     prototypes: str | None = None
     words: str | None = None
@@ -104,11 +100,11 @@ class HeadConfig:
     scale: float = 16.0
     uniformity_weight: float = 1.0
     momentum: float = 0.9
-    loss: str = "eq6"
-    means: str = "ema"
-    reduction: str = "mean"
+    loss: Literal["eq6", "official"] = "eq6"
+    means: Literal["ema", "official"] = "ema"
+    reduction: Literal["mean", "sum"] = "mean"
     sync_class_means: bool = True
-    initial_assignment: str = "auto"
+    initial_assignment: InitialAssignment = "auto"
     initial_samples: int = 20
     renewals_per_epoch: float = 1.0
     early_epochs: float = 0.0
@@ -133,12 +129,12 @@ class OptimConfig:
         clip_norm: largest norm of the gradient (0: no clipping).
     """
 
-    name: str = "adamw"
+    name: Literal["adamw", "sgd"] = "adamw"
     lr: float = 1e-2
     weight_decay: float = 0.05
     epochs: int = 30
     warmup_epochs: float = 1.0
-    schedule: str = "cosine"
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
     milestones: list[float] = field(default_factory=lambda: [0.4, 0.8])
     clip_norm: float = 0.0
 
@@ -169,10 +165,10 @@ class TrainConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     seed: int = 0
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1
     num_nodes: int = 1
-    precision: str = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
     out: str | None = None
     name: str | None = None
     resume: str | None = None
@@ -181,29 +177,27 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that YAML and a checkpoint can hold: a path is its text, a number of NumPy a Python one."""
-        values: dict[str, Any] = _plain(asdict(self))
-        return values
+        return cast(dict[str, Any], plain(asdict(self)))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """The reverse of ``to_dict``; an unknown key is an error that names the nearest known one."""
-        config: TrainConfig = _from_dict(cls, values, "")
-        return config
+        return from_mapping(cls, values)
 
     def check(self) -> None:
         """Raise ValueError, in one sentence, for a value that no run could use."""
-        _check_types(self, "")
+        for key, kind, value in settings_of(self):
+            self._require(key, kind.allows(value), EXPECTED[kind.kind])
         for key, (least, most) in _RANGES.items():
             value = self._get(key)
             if value is not None and not least <= value <= most:
-                expected = f"at most {most:g}" if value > most else f"at least {least}"
-                self._require(key, False, expected)
+                self._require(key, False, _range_of(value, least, most))
         self._require("seed", 0 <= self.seed < 2**32, "0 <= seed < 2^32")
         self._require("optim.lr", self.optim.lr > 0, "a number > 0")
         self._require("head.scale", self.head.scale > 0, "a number > 0")
         self._require("head.momentum", 0 <= self.head.momentum < 1, "0 <= momentum < 1")
-        for key, choices in _CHOICES.items():
-            self._require(key, self._get(key) in choices, "one of " + ", ".join(choices))
+        for key, kind, value in settings_of(self):
+            self._require(key, not kind.choices or value in kind.choices, "one of " + ", ".join(kind.choices))
         for name, heads in FILES_OF_HEADS.items():
             unused = self._get(f"head.{name}") is not None and self.head.name not in heads
             self._require(f"head.{name}", not unused, f"none with head {self.head.name}: it is for {', '.join(heads)}")
@@ -243,66 +237,10 @@ _RANGES = {
     "head.early_epochs": (0, _LARGE),
     "head.early_renewals_per_epoch": (0, _LARGE),
 }
-_CHOICES = {
-    "head.name": HEADS,
-    "head.initial_assignment": INITIAL_ASSIGNMENTS,
-    "head.loss": ("eq6", "official"),
-    "head.means": ("ema", "official"),
-    "head.reduction": ("mean", "sum"),
-    "optim.name": ("adamw", "sgd"),
-    "optim.schedule": ("cosine", "step", "constant"),
-    "accelerator": ("auto", "cpu", "gpu"),
-    "precision": ("32-true", "bf16-mixed", "16-mixed", "bf16-true"),
-}
 
 
-def _check_types(config: Any, prefix: str) -> None:
-    for one in fields(config):
-        value, kind = getattr(config, one.name), str(one.type)
-        if is_dataclass(value):
-            _check_types(value, f"{prefix}{one.name}.")
-            continue
-        if value is None and kind.endswith(" | None"):
-            continue
-        kind = {"list[float]": "floats"}.get(kind, kind.removesuffix(" | None"))
-        if not _is_a(value, kind):
-            raise ValueError(f"{prefix}{one.name} is {value!r}; expected {EXPECTED.get(kind, kind)}")
-
-
-def _is_a(value: Any, kind: str) -> bool:
-    if kind == "floats":
-        return isinstance(value, list | tuple) and all(_is_a(part, "float") for part in value)
-    if kind == "str":
-        return isinstance(value, str | os.PathLike) and str(value).strip() != "" and "\0" not in str(value)
-    if kind in ("int", "float"):
-        return isinstance(value, Integral if kind == "int" else Real) and not isinstance(value, bool)
-    return isinstance(value, bool) if kind == "bool" else False
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, Real):
-        return int(value) if isinstance(value, Integral) else float(value)
-    return str(value)
-
-
-def _from_dict(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
-    known = {f.name: f for f in fields(cls)}
-    filled = {}
-    for key, value in values.items():
-        if key not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(prefix + k for k in known)}"
-            raise ValueError(f"unknown configuration key {prefix}{key}; {hint}")
-        factory = known[key].default_factory
-        if is_dataclass(factory):
-            if not isinstance(value, Mapping):
-                raise ValueError(f"{prefix}{key} is {value!r}; expected a group of settings such as {prefix}{key}.name")
-            value = _from_dict(factory, value, f"{prefix}{key}.")
-        filled[key] = value
-    return cls(**filled)
+def _range_of(value: float, least: float, most: float) -> str:
+    """What is expected instead of a value outside of its range."""
+    if value != value or abs(value) == math.inf:  # not math.isfinite: an int may be too large for it
+        return "a finite number"
+    return f"at most {most:g}" if value > most else f"at least {least}"

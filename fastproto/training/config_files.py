@@ -10,10 +10,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastproto.support.arguments import nearest, shown
+from fastproto.support.spelling import nearest, shown
+from fastproto.support.text_files import read_text
 from fastproto.training.config import TrainConfig
 from fastproto.training.options import GROUPS, OPTIONS, Option, from_text
 
+AnyPath = str | os.PathLike[str]
 LARGEST_FILE = 1 << 16  # bytes
 DEPTH = 8  # of nested groups and lists: settings need two
 _NULLS = ("", "~", "null", "Null", "NULL")
@@ -21,7 +23,7 @@ _STANDARD = "tag:yaml.org,2002:"
 _SCALARS = frozenset(_STANDARD + name for name in ("str", "int", "float", "bool", "null", "timestamp", "value"))
 
 
-def run_of(checkpoint: str | os.PathLike[str]) -> Path:
+def run_of(checkpoint: AnyPath) -> Path:
     """The run folder that RUN/checkpoints/NAME.ckpt lies in, or RUN itself."""
     path = Path(checkpoint)
     if path.is_dir():
@@ -52,7 +54,7 @@ def config_text(config: TrainConfig) -> str:
     return text if "\x85" not in text else str(yaml.safe_dump(values, sort_keys=False))
 
 
-def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_config(path: AnyPath) -> dict[str, Any]:
     """The settings in a file, by their flat keys such as ``optim.lr``.
 
     Raises:
@@ -61,7 +63,9 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
             a value of another type; each names the file, and the line where there is one.
     """
     yaml = _yaml()
-    text = _read_text(Path(path))
+    if not Path(path).exists():
+        raise FileNotFoundError(f"no configuration file {path}; expected a YAML file")
+    text = read_text(path, LARGEST_FILE)
     try:
         _check_depth(text, path)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -87,7 +91,7 @@ def _yaml() -> Any:
         raise ImportError("configuration files need PyYAML: pip install 'fastproto[train]'") from error
 
 
-def _check_depth(text: str, path: Any) -> None:
+def _check_depth(text: str, path: AnyPath) -> None:
     """PyYAML composes by recursion, and its time grows with the square of the depth."""
     yaml, depth = _yaml(), 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -96,24 +100,9 @@ def _check_depth(text: str, path: Any) -> None:
             raise ValueError(f"{path} is nested too deeply; expected settings in groups, one level deep")
 
 
-def _read_text(path: Path) -> str:
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; expected a configuration file, such as config.yaml of a run")
-    if not path.exists():
-        raise FileNotFoundError(f"no configuration file {path}; expected a YAML file")
-    with path.open("rb") as file:
-        data = file.read(LARGEST_FILE + 1)
-    if len(data) > LARGEST_FILE:
-        raise ValueError(f"{path} is larger than {LARGEST_FILE} bytes; expected a configuration file")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from error
-
-
-def _read_group(group: Any, prefix: str, found: dict[str, Any], lines: dict[str, int], path: Any) -> None:
+def _read_group(
+    group: Any, prefix: str, found: dict[str, Any], lines: dict[str, int], path: str | os.PathLike[str]
+) -> None:
     """Read a mapping node into ``found``; ``lines`` remembers where each key stood."""
     yaml = _yaml()
     for name, value in group.value:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -22,7 +22,8 @@ from fastproto.baselines import (
 from fastproto.head import PrototypeHead
 from fastproto.prototypes import check_shape, load_prototypes, load_word_vectors
 from fastproto.support.checks import default_device
-from fastproto.training.config import HEADS, HeadConfig
+from fastproto.training.checkpoint_files import rebuild_module
+from fastproto.training.config import HeadConfig
 
 Head = PrototypeHead | CosineHead
 ClassNames = tuple[str, ...]
@@ -38,8 +39,14 @@ def build_head(config: HeadConfig, class_names: ClassNames, seed: int) -> Head:
     """
     files = _Files() if default_device().type == "meta" else _read_files(config, class_names)
     count, dim, reduction = len(class_names), config.dim, config.reduction
-    ours: dict[str, Any] = {"momentum": config.momentum, "loss": config.loss, "means": config.means}
-    ours |= {"reduction": reduction, "sync_class_means": config.sync_class_means, "seed": seed}
+    ours: _Options = {
+        "momentum": config.momentum,
+        "loss": config.loss,
+        "means": config.means,
+        "reduction": reduction,
+        "sync_class_means": config.sync_class_means,
+        "seed": seed,
+    }
     match config.name:
         case "prototype":
             return PrototypeHead(count, dim, prototypes=files.prototypes, **ours)
@@ -65,7 +72,7 @@ def build_head(config: HeadConfig, class_names: ClassNames, seed: int) -> Head:
             return HPNHead(
                 count, dim, prototypes=files.prototypes, word_vectors=files.words, reduction=reduction, seed=seed
             )
-    raise ValueError(f"head.name is {config.name!r}; expected one of {', '.join(HEADS)}")
+    raise AssertionError(f"head.name is {config.name!r}, which TrainConfig.check refuses")
 
 
 def check_head(config: HeadConfig, class_names: ClassNames) -> None:
@@ -73,6 +80,17 @@ def check_head(config: HeadConfig, class_names: ClassNames) -> None:
     _read_files(config, class_names)
     with torch.device("meta"):
         build_head(config, class_names, seed=0)
+
+
+class _Options(TypedDict):
+    """What the heads with class means have in common."""
+
+    momentum: float
+    loss: Literal["eq6", "official"]
+    means: Literal["ema", "official"]
+    reduction: Literal["mean", "sum"]
+    sync_class_means: bool
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -94,18 +112,17 @@ def _read_files(config: HeadConfig, class_names: ClassNames) -> _Files:
 
 
 def _trained_weights(path: str, class_names: ClassNames, dim: int) -> Tensor:
-    from fastproto.training.checkpoint_files import load_classifier  # which builds heads itself
-
-    classifier = load_classifier(path)
-    head = classifier.head
+    head, run = rebuild_module(
+        path, lambda run: build_head(run.config.head, run.class_names, run.config.seed), prefix="head."
+    )
     if not isinstance(head, SoftmaxHead | LinearHead):
         raise ValueError(
-            f"head.trained is {path}, a run with head {classifier.config.head.name}; expected one whose rows were "
+            f"head.trained is {path}, a run with head {run.config.head.name}; expected one whose rows were "
             "learned: softmax, softmax_uniform or linear"
         )
-    if classifier.class_names != class_names or head.dim != dim:
+    if run.class_names != class_names or head.dim != dim:
         raise ValueError(
-            f"head.trained is {path}, a run with {len(classifier.class_names)} classes in {head.dim} dimensions; "
+            f"head.trained is {path}, a run with {len(run.class_names)} classes in {head.dim} dimensions; "
             f"expected the same {len(class_names)} classes, in the same order, in {dim}: train it on the same data"
         )
     return head.weight_by_label().detach()

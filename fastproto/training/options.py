@@ -10,10 +10,11 @@ import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
-from fastproto.support.arguments import shown
-from fastproto.training.config import EXPECTED, TrainConfig
+from fastproto.support.spelling import shown
+from fastproto.training.config import TrainConfig
+from fastproto.training.setting_types import EXPECTED, Kind, hints_of, setting_type
 
 NULL = "null"
 NAMES_OF_THE_RUN = ("out", "name", "resume")  # a run may be named null: to leave these out, do not give them
@@ -22,10 +23,10 @@ _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 
 @dataclass(frozen=True)
 class Option:
-    """One setting. ``kind`` is a key of ``EXPECTED``: bool, int, float, str or floats."""
+    """One setting."""
 
     key: str
-    kind: str
+    kind: Kind
     optional: bool  # whether it may be None
     default: Any
     help: str
@@ -85,22 +86,22 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 def _table() -> dict[str, Option]:
     found: dict[str, Option] = {}
 
-    def add(cls: Any, prefix: str) -> None:
-        types, helps = get_type_hints(cls), _argument_helps(cls)
+    def add(cls: type, prefix: str) -> None:
+        types, helps = hints_of(cls), _argument_helps(cls)
         for field in fields(cls):
             if is_dataclass(types[field.name]):
                 add(types[field.name], f"{field.name}.")
                 continue
-            kind = {"list[float]": "floats"}.get(str(field.type), str(field.type).removesuffix(" | None"))
+            kind = setting_type(types[field.name])
             default = field.default if field.default_factory is MISSING else field.default_factory()
-            key, optional = prefix + field.name, str(field.type).endswith(" | None")
-            found[key] = Option(key, kind, optional, default, helps.get(field.name, ""))
+            key = prefix + field.name
+            found[key] = Option(key, kind.kind, kind.optional, default, helps.get(field.name, ""))
 
     add(TrainConfig, "")
     return found
 
 
-def _argument_helps(cls: Any) -> dict[str, str]:
+def _argument_helps(cls: type) -> dict[str, str]:
     """The paragraphs of a docstring's ``Args:``, by name."""
     text = inspect.getdoc(cls) or ""
     parts = re.split(r"\n    (\w+): ", "\n" + text.partition("Args:\n")[2])

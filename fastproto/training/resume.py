@@ -16,12 +16,15 @@ import torch
 from torch import Tensor
 
 from fastproto.data import DataSplits
-from fastproto.training.callbacks import MetricsFile
-from fastproto.training.checkpoint_files import KEY, find_checkpoint, read_checkpoint
+from fastproto.data.splits import LabelledImages
+from fastproto.training.checkpoint_files import KEY, PartFacts, find_checkpoint, read_checkpoint
 from fastproto.training.classifier import Classifier
 from fastproto.training.config import TrainConfig
 from fastproto.training.config_files import run_of
+from fastproto.training.metrics import MetricsFile
 from fastproto.training.options import flatten
+
+Changes = dict[str, tuple[object, object]]  # settings that differ: before, now
 
 
 class Rule(Enum):
@@ -92,7 +95,7 @@ class Resumed:
     checkpoint: Path
     run: Path  # the folder it lies in
     content: dict[str, Any]
-    changed: dict[str, tuple[Any, Any]]  # settings that differ: before, now
+    changed: Changes
     epochs: int  # done
 
     @property
@@ -154,7 +157,7 @@ def check_data(resumed: Resumed, config: TrainConfig, data: DataSplits) -> None:
     _check_weights(resumed.content, config, data, resumed.checkpoint)
 
 
-def changes(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]]:
+def changes(old: TrainConfig, new: TrainConfig) -> Changes:
     """Settings that differ, as (before, now). The name of a run is only asked for where one is given."""
     before, now = flatten(old.to_dict()), flatten(new.to_dict())
     differ = {}
@@ -174,7 +177,7 @@ def _told(key: str) -> bool:
     return key not in SILENT and RULES[key] is not Rule.DATA
 
 
-def _note(changed: dict[str, tuple[Any, Any]], done: int) -> str | None:
+def _note(changed: Changes, done: int) -> str | None:
     told = [f"{key} {now} (was {before})" for key, (before, now) in changed.items() if _told(key)]
     if not told:
         return None
@@ -186,7 +189,7 @@ def _note(changed: dict[str, tuple[Any, Any]], done: int) -> str | None:
 # --- data ------------------------------------------------------------------------------------------------------------
 
 
-def data_facts(data: DataSplits) -> dict[str, Any]:
+def data_facts(data: DataSplits) -> dict[str, PartFacts]:
     """What a checkpoint remembers of each part of the data: its samples, and a digest of them in their order."""
     parts = {"train": data.train, "validation": data.validation, "test": data.test}
     return {name: {"samples": len(part), "digest": _digest(part)} for name, part in parts.items()}
@@ -195,7 +198,7 @@ def data_facts(data: DataSplits) -> dict[str, Any]:
 CONTENTS, CONTENT_BYTES = 256, 1 << 16  # of so many files, spread evenly, so many bytes are read
 
 
-def _digest(part: Any) -> str:
+def _digest(part: LabelledImages) -> str:
     """Of labels and pixels; of picture files their names, sizes and, of a few hundred, how they begin.
 
     The folder they lie in does not count: a data set may be moved.
@@ -215,7 +218,7 @@ def _digest(part: Any) -> str:
     return digest.hexdigest()
 
 
-def _check_samples(facts: dict[str, Any], data: DataSplits, changed: dict[str, tuple[Any, Any]], path: Path) -> None:
+def _check_samples(facts: dict[str, Any], data: DataSplits, changed: Changes, path: Path) -> None:
     asked = [f"{key} {now} (was {was})" for key, (was, now) in changed.items() if RULES[key] is Rule.DATA]
     advice = "resume with the data of that run, or start a new one without --resume"
     if asked:

@@ -11,35 +11,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 import fastproto
-from fastproto.data import DataSplits, collate, load_data
+from fastproto.data import DataSplits, load_data
 from fastproto.data.optional import require
-from fastproto.head import PrototypeHead
 from fastproto.models import build_backbone
 from fastproto.support.atomic_files import write_whole
 from fastproto.support.stopping import stopping
 from fastproto.training.batch_checks import check_batches
-from fastproto.training.callbacks import EndOtherRanks, MetricsFile, WriteCheckpoints
-from fastproto.training.checkpoint_files import (
-    WholeFileIO,
-    load_classifier,
-    read_checkpoint,
-)
+from fastproto.training.callbacks import EndOtherRanks, WriteCheckpoints
+from fastproto.training.checkpoint_files import WholeFileIO, read_checkpoint
 from fastproto.training.classifier import Classifier
 from fastproto.training.config import RENEWED_HEADS, TrainConfig
 from fastproto.training.config_files import config_text
 from fastproto.training.heads import check_head
+from fastproto.training.initial_assignment import InitialAssignment
+from fastproto.training.loaders import Loaders
+from fastproto.training.metrics import MetricsFile
+from fastproto.training.pictures import draw_pictures
 from fastproto.training.rank_processes import follow_rank_0, interruptible, start_ranks
-from fastproto.training.renewals import InitialAssignment, RenewAssignment
+from fastproto.training.renewals import RenewAssignment
 from fastproto.training.resume import Resumed, check_data, data_facts, open_run
 from fastproto.training.run_folder import FACTS, RunFolder
 
@@ -53,51 +49,6 @@ class RunResult:
     validation_accuracy: float  # top-1 of that checkpoint, in [0, 1]
     test_accuracy: float  # top-1 on the test set, looked at once
     test_accuracy_top5: float
-
-
-class Loaders(L.LightningDataModule):
-    """Loaders whose order depends on the seed and the epoch alone; held-out samples are seen once over all ranks."""
-
-    def __init__(self, config: TrainConfig, data: DataSplits) -> None:
-        super().__init__()
-        self.config, self.data = config, data
-
-    def _loader(self, dataset: Dataset[Any], sampler: Any) -> DataLoader[Any]:
-        workers = self.config.data.workers
-        return DataLoader(
-            dataset,
-            batch_size=self.config.data.batch_size,
-            sampler=sampler,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
-        )
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        trainer = self.trainer
-        assert trainer is not None
-        sampler: DistributedSampler[Any] = DistributedSampler(
-            self.data.train, trainer.world_size, trainer.global_rank, shuffle=True, seed=self.config.seed
-        )
-        return self._loader(self.data.train, sampler)
-
-    def _evaluation(self, dataset: Dataset[Any]) -> DataLoader[Any]:
-        trainer = self.trainer
-        assert trainer is not None
-        count = len(dataset)  # type: ignore[arg-type]  # ours have a length; torch's base class does not say so
-        if count < trainer.world_size:
-            raise ValueError(
-                f"{count} held-out samples for {trainer.world_size} devices; "
-                "expected at least one for each: use fewer --devices or more samples"
-            )
-        return self._loader(dataset, range(trainer.global_rank, count, trainer.world_size))
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        return self._evaluation(self.data.validation)
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        return self._evaluation(self.data.test)
 
 
 def fit(config: TrainConfig) -> RunResult:
@@ -164,7 +115,7 @@ def _run_in(folder: Path, module: Classifier, data: DataSplits, resumed: Resumed
     (tested,) = trainer.test(module, loaders, verbose=False)
     result = RunResult(folder, best, checkpoints.best[0], tested["test/accuracy_top1"], tested["test/accuracy_top5"])
     if trainer.is_global_zero:
-        _draw(folder, data, config)
+        draw_pictures(folder, data)
     trainer.strategy.barrier()
     stopping.done = True
     return result
@@ -183,7 +134,7 @@ def _trainer(config: TrainConfig, folder: Path, metrics: MetricsFile, callbacks:
         devices=config.devices,
         num_nodes=config.num_nodes,
         strategy="ddp" if config.devices * config.num_nodes > 1 else "auto",
-        precision=config.precision,  # type: ignore[arg-type]
+        precision=config.precision,
         gradient_clip_val=config.optim.clip_norm or None,
         logger=metrics,
         callbacks=callbacks,
@@ -264,40 +215,6 @@ def _write_facts(folder: Path, config: TrainConfig, trainer: L.Trainer, resumed:
     write_whole(folder / FACTS, lambda file: file.write_text(json.dumps(facts, indent=2) + "\n"))
     text = config_text(config)
     write_whole(folder / "config.yaml", lambda file: file.write_text(text, encoding="utf-8"))
-
-
-def _draw(folder: Path, data: DataSplits, config: TrainConfig) -> None:
-    from fastproto import plots
-
-    classifier = load_classifier(folder / "checkpoints" / "best.ckpt")
-    head, names = classifier.head, data.class_names
-    metrics = folder / "metrics.csv"
-    plots.draw_curves(metrics, folder / "curves.png")
-    plots.draw_changed(metrics, folder / "changed.png")
-    if isinstance(head, PrototypeHead):
-        vectors = head.class_means
-        title = "Cosines between class means"
-    else:
-        vectors = head.weight_by_label().detach()
-        title = "Cosines between class weights"
-    plots.draw_cosines(vectors.numpy(), names, folder / "cosines.png", title=title)
-    if isinstance(head, PrototypeHead) and head.dim == 3:
-        features, labels = _some_features(classifier, data.validation)
-        plots.draw_sphere(
-            head.weight_by_label().numpy(),
-            names,
-            features.numpy(),
-            labels.numpy(),
-            folder / "sphere.png",
-            title="Prototypes and validation samples",
-        )
-
-
-@torch.no_grad()
-def _some_features(classifier: Classifier, dataset: Dataset[Any], count: int = 1000) -> tuple[Tensor, Tensor]:
-    indices = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).long().tolist()  # type: ignore[arg-type]
-    images, labels = collate([dataset[i] for i in indices])
-    return torch.cat([classifier(part) for part in images.split(128)]), labels
 
 
 @contextmanager

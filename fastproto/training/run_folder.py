@@ -107,7 +107,7 @@ class RunFolder:
                 self.lock = Lock(folder)
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.lock is not None:
             self.lock.release()
             self.lock = None
@@ -132,8 +132,6 @@ class RunFolder:
             folder = out or run_of(find_checkpoint(config.resume))
         elif out is None:
             folder, self.lock = _first_free(config.name or config.data.name)
-        elif not str(config.out).strip():
-            raise ValueError("out is empty; expected a folder for the run")
         else:
             folder, self.lock = out, _claim_new(out)
         for place in (folder, *(folder / name for name in FOLDERS)):

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-import torch
 
-from fastproto import load_prototypes
-from fastproto.cli import parse_train, predict, prototypes, train
+from fastproto.cli import predict, train
+from fastproto.cli.train_arguments import parse_train
 
 QUICK = ["--model", "mlp", "--optim.epochs", "1", "--progress", "false", "--accelerator", "cpu"]
 
@@ -117,51 +112,3 @@ def test_an_unknown_key_in_a_configuration_file(tmp_path: Path, capsys: pytest.C
     assert train(["--config", str(file)]) == 2
     error = capsys.readouterr().err
     assert "dimension" in error and error.count("\n") == 1
-
-
-def test_prototypes_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "w.safetensors"
-    assert prototypes(["--num-classes", "20", "--dim", "3", "--out", str(out)]) == 0
-    printed = capsys.readouterr().out
-    assert "L_uni" in printed and "max cosine" in printed and str(out) in printed
-    assert load_prototypes(out).vectors.shape == (20, 3)
-    assert out.with_suffix(".png").stat().st_size > 10_000
-    assert prototypes(["--measure", str(out)]) == 0
-    assert capsys.readouterr().out.splitlines()[:6] == printed.splitlines()[:6]
-    for arguments, message in (
-        (["--num-classes", "20"], "nothing to do"),
-        (["--num-classes", "1", "--dim", "3"], "at least 2"),
-        (["--num-classes", "5", "--dim", "3", "--out", "w.txt"], "ends in .safetensors"),
-        (["--measure", str(tmp_path / "none.npz")], "no prototype file"),
-    ):
-        assert prototypes(arguments) == 2
-        error = capsys.readouterr().err
-        assert message in error and error.count("\n") == 1
-
-
-def test_prototypes_made_by_hand_are_trained_on(tmp_path: Path) -> None:
-    out = tmp_path / "w.npz"
-    assert prototypes(["--num-classes", "10", "--dim", "6", "--out", str(out)]) == 0
-    arguments = [*QUICK, "--head.prototypes", str(out), "--head.dim", "6", "--out", str(tmp_path / "run")]
-    assert train(arguments) == 0
-    from fastproto.training.checkpoint_files import load_classifier
-
-    head = load_classifier(tmp_path / "run").head
-    assert torch.equal(head.prototypes, load_prototypes(out).vectors)  # type: ignore[union-attr]
-    out.unlink()  # a checkpoint needs nothing beside it
-    assert load_classifier(tmp_path / "run") is not None
-
-
-def test_interruption_says_how_to_go_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "import sys; from fastproto.cli import train; sys.exit(train())"]
-    arguments = ["--optim.epochs", "500", "--model", "mlp", "--progress", "false", "--out", "run"]
-    process = subprocess.Popen(
-        command + arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[1]
-    process.send_signal(signal.SIGINT)
-    error = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    assert "go on with --resume run" in error and "Traceback" not in error

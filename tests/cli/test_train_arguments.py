@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
-from fastproto import cli
-from fastproto.cli import parse_train, predict, prototypes, train
-from fastproto.support.stopping import stopping
+from fastproto.cli import train
+from fastproto.cli.train_arguments import parse_train
 from fastproto.training import TrainConfig
 from fastproto.training.config_files import config_text, read_config, run_of
 from fastproto.training.options import OPTIONS, flatten, unflatten
@@ -94,8 +89,8 @@ def test_options_and_files_read_the_same_values(tmp_path: Path) -> None:
         (["--optim.epochs", "9" * 30], "optim.epochs is 999"),
         (["--optim.epochs", "9" * 5000], "optim.epochs is '999"),
         (["--optim.lr", "-1e-3"], "optim.lr is -0.001"),
-        (["--optim.lr", "-inf"], "optim.lr is -inf"),
-        (["--optim.lr", "nan"], "optim.lr is nan"),
+        (["--optim.lr", "-inf"], "optim.lr is -inf; expected a finite number"),
+        (["--optim.lr", "nan"], "optim.lr is nan; expected a finite number"),
         (["--optim.lr", "−0.1"], "optim.lr is '−0.1'; expected a number"),
         (["—lr", "3"], "not the ASCII hyphen"),
         (["-–optim.lr", "3"], "not the ASCII hyphen"),
@@ -194,177 +189,3 @@ def test_the_run_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert run_of("../..") == Path("../..")
     assert run_of("runs/x/checkpoints/last.ckpt") == Path("runs/x")
     assert run_of("last.ckpt") == tmp_path / "run"
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "message"),
-    [
-        (KeyError("lost"), 1, "unexpected KeyError: 'lost'; set FASTPROTO_TRACEBACK=1"),
-        (RuntimeError("two\nlines"), 1, "unexpected RuntimeError: two lines"),
-        (TypeError("no"), 1, "unexpected TypeError"),
-        (MemoryError(), 2, "not enough memory (MemoryError); use a smaller data.batch_size"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), 2, "not enough memory"),
-        (ValueError("x is 1; expected 2"), 2, "x is 1; expected 2"),
-    ],
-)
-@pytest.mark.parametrize("traceback", [False, True])
-def test_the_last_line_of_defence(
-    error: Exception,
-    code: int,
-    message: str,
-    traceback: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def command() -> None:
-        raise error
-
-    if traceback:
-        monkeypatch.setenv("FASTPROTO_TRACEBACK", "1")
-    else:
-        monkeypatch.delenv("FASTPROTO_TRACEBACK", raising=False)
-    assert cli._run(command) == code
-    *before, last = capsys.readouterr().err.rstrip("\n").split("\n")
-    assert last.startswith("error: ") and message in last
-    assert ("Traceback (most recent call last):" in before) == traceback and bool(before) == traceback
-
-
-def test_the_advice_is_of_this_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "last.ckpt").touch()
-    monkeypatch.setattr(stopping, "folder", tmp_path)  # of a run before, in this process
-    assert predict(["/none", "x.png"]) == 2
-    assert "--resume" not in capsys.readouterr().err
-
-
-class NoReader(io.StringIO):
-    """A pipe whose other end is closed."""
-
-    def write(self, text: str, /) -> int:
-        raise BrokenPipeError
-
-
-def test_nobody_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("cat", "dog"):
-        (tmp_path / name).mkdir()
-        for i in range(9):
-            Image.new("L", (8, 8), i).save(tmp_path / name / f"{i}.png")
-    (tmp_path / "notes.txt").touch()
-    monkeypatch.setattr(sys, "stderr", NoReader())
-    # its note of what is not used cannot be written: the run has not been done, so it must not end with 0
-    assert train(["--data", "image-folder", "--data.root", str(tmp_path), "--out", str(tmp_path / "run")]) == 2
-    assert not (tmp_path / "run").exists()
-    monkeypatch.setattr(sys, "stdout", NoReader())
-    assert prototypes([*PROTOTYPES, "--no-cache"]) == 0  # as with | head
-
-
-PROTOTYPES = ["--num-classes", "5", "--dim", "3"]
-
-
-def test_closed_streams(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "stdout", None)  # as Python starts where they are closed
-    assert prototypes([*PROTOTYPES, "--no-cache"]) == 0
-    assert predict(["/none", "x.png"]) == 2
-    assert "/none" in capsys.readouterr().err
-    monkeypatch.undo()
-    monkeypatch.setattr(sys, "stderr", None)
-    assert prototypes([*PROTOTYPES, "--no-cache"]) == 0
-    assert capsys.readouterr().out.startswith("prototypes")
-    assert predict(["/none", "x.png"]) == 2
-    assert capsys.readouterr().out == ""
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--num-classes", "-3", "--dim", "3"], "at least 2"),
-        (["--num-classes", "1e9", "--dim", "3"], "--num-classes is '1e9'; expected a whole number"),
-        (["--num-classes", "10.0", "--dim", "3"], "--num-classes is '10.0'; expected a whole number"),
-        (["--num-classes", "9" * 12, "--dim", "3"], "this machine has"),
-        (["--num-classes", "5", "--dim", "0"], "at least 2"),
-        (["--num-classes"], "--num-classes has no value"),
-        (["--num_classes", "5"], "did you mean --num-classes?"),
-        ([*PROTOTYPES, "--t", "nan"], "t is nan"),
-        ([*PROTOTYPES, "--t", "two"], "--t is 'two'; expected a number"),
-        ([*PROTOTYPES, "--t", "-1e-3"], "t is -0.001"),
-        ([*PROTOTYPES, "--time-limit", "nan"], "time_limit is nan"),
-        ([*PROTOTYPES, "--max-passes", "0"], "max_passes is 0"),
-        ([*PROTOTYPES, "--seed", "-1"], "--seed is -1"),
-        ([*PROTOTYPES, "--device", "xyz"], "--device is xyz"),
-        ([*PROTOTYPES, "--device", "meta"], "--device is meta"),
-        ([*PROTOTYPES, "--device", "cuda:99"], "--device is cuda:99"),
-        ([*PROTOTYPES, "--device", "privateuseone"], "--device is privateuseone"),
-        ([*PROTOTYPES, "--out", ""], "--out is .; expected a name that ends in"),
-        ([*PROTOTYPES, "--lr", "0.1"], "--lr has no meaning without --method sgd"),
-        ([*PROTOTYPES, "--names", "x"], "--names has no meaning without --words"),
-        ([*PROTOTYPES, "--method", "sgd", "--objective", "max_cosine"], "sgd minimises L_uni"),
-        ([*PROTOTYPES, "--out", "/dev/null/x.npz"], "nothing can be written in /dev/null"),
-        ([*PROTOTYPES, "--picture", "x.xyz"], "ends in .png"),
-        ([*PROTOTYPES, "junk"], "unknown argument 'junk'"),
-        (["--measure", "x.npz", "--num-classes", "5"], "--num-classes has no meaning with --measure"),
-        (["--measure", "x.npz", "--no-cache"], "--no-cache has no meaning with --measure"),
-        (["--words", "x"], "with no --names"),
-        (["--words", "x", "--names", "/none"], "with --names /none, which is no file"),
-    ],
-)
-def test_wrong_arguments_of_prototypes(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert prototypes(arguments) == 2
-    error = capsys.readouterr().err
-    assert message in error and error.startswith("error: ") and error.count("\n") == 1
-
-
-def test_wrong_files_of_prototypes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import torch
-
-    np.save(tmp_path / "integers.npy", np.eye(3, dtype=int))
-    np.save(tmp_path / "complex.npy", np.eye(3, dtype=complex))
-    torch.save({"w": torch.eye(3, dtype=torch.int64)}, tmp_path / "integers.pth")
-    torch.save({"w": torch.empty(3, 3, device="meta")}, tmp_path / "meta.pth")
-    (tmp_path / "folder.npz").mkdir()
-    for name, message in (
-        ("integers.npy", "int64"),
-        ("complex.npy", "complex128"),
-        ("integers.pth", "a tensor of torch.int64; expected a matrix of floating-point numbers"),
-        ("meta.pth", "holds no matrix"),
-        ("folder.npz", "no prototype file"),
-    ):
-        assert prototypes(["--measure", str(tmp_path / name)]) == 2
-        error = capsys.readouterr().err
-        assert message in error and str(tmp_path / name) in error and error.count("\n") == 1
-    assert prototypes([*PROTOTYPES, "--out", str(tmp_path / "folder.npz")]) == 2
-    assert "a folder; expected the name of a file" in capsys.readouterr().err
-    vectors, names = tmp_path / "vectors.txt", tmp_path / "names.txt"
-    vectors.write_text("kaffee 1 2 3\ncafé 3 2 1\n", encoding="utf-8")
-    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
-        names.write_text("Kaffee\ncafé\n", encoding=encoding)
-        assert prototypes(["--words", str(vectors), "--names", str(names)]) == 0
-    capsys.readouterr()
-    names.write_text("Kaffee\ncafé\n", encoding="latin-1")
-    assert prototypes(["--words", str(vectors), "--names", str(names)]) == 2
-    assert str(names) in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "required: checkpoint, IMAGE"),
-        (["run", "x.png", "-k", "two"], "-k is 'two'; expected a whole number"),
-        (["run", "x.png", "--devise", "cpu"], "did you mean --device?"),
-        (["run", "x.png", "--device"], "--device has no value"),
-        (["run", "x.png", "--device", "meta"], "--device is meta, which is not there"),
-    ],
-)
-def test_wrong_arguments_of_predict(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert predict(arguments) == 2
-    error = capsys.readouterr().err
-    assert message in error and error.startswith("error: ") and error.count("\n") == 1
-
-
-def test_a_terminal_of_another_encoding(tmp_path: Path) -> None:
-    code = "import sys; from fastproto.cli import train; sys.exit(train(['--name=é😀', '--print_config']))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env={"PYTHONIOENCODING": "ascii"})
-    assert done.returncode == 0, done.stderr
-    (tmp_path / "run.yaml").write_bytes(done.stdout)
-    assert b"\\xe9" in done.stdout

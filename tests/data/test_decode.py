@@ -12,22 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms, TiffImagePlugin
+from PIL import Image, TiffImagePlugin
 
-from fastproto.data import Preprocessing
 from fastproto.data.decode import FORMATS, picture_size, with_picture
 
+from .helpers import reader, through
+
 RAMP = np.linspace(0, 65535, 1024).reshape(32, 32)
-
-
-def reader(size: int = 32, channels: int = 1) -> Preprocessing:
-    return Preprocessing(size, channels, (0.5,) * channels, (0.5,) * channels)
-
-
-def through(image: Image.Image, kind: str, **options: object) -> Image.Image:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return Image.open(file)
 
 
 def png(size: tuple[int, int], depth: int, colour: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
@@ -195,37 +186,6 @@ def test_the_first_frame_of_several() -> None:
         options = {"lossless": True} if kind == "WEBP" else {}
         image = through(frames[0], kind, save_all=True, append_images=frames[1:], **options)
         assert reader(4).read(image).unique().tolist() == [10]
-
-
-# --- colour profiles -------------------------------------------------------------------------------------------------
-
-
-def test_colour_profiles_are_applied() -> None:
-    linear = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert reader(4, 3).read(through(Image.new("RGB", (4, 4), (10, 100, 200)), "PNG", icc_profile=linear))[
-        :, 0, 0
-    ].tolist() == [10, 100, 200]
-    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-    for profile in (b"damaged", lab, b""):  # none of these fits: ignored
-        image = Image.new("RGB", (4, 4), (10, 100, 200))
-        image.info["icc_profile"] = profile
-        assert reader(4, 3).read(image)[:, 0, 0].tolist() == [10, 100, 200]
-
-
-def test_a_profile_with_swapped_primaries_swaps_the_colours() -> None:
-    """sRGB with the red and green colorants exchanged: a viewer shows red pixels green."""
-    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    count = struct.unpack_from(">I", profile, 128)[0]
-    tags = {bytes(profile[132 + 12 * i : 136 + 12 * i]): 132 + 12 * i for i in range(count)}
-    for first, second in ((b"rXYZ", b"gXYZ"),):
-        profile[tags[first] : tags[first] + 4], profile[tags[second] : tags[second] + 4] = second, first
-    described = struct.unpack_from(">I", profile, tags[b"desc"] + 4)[0]
-    at = profile.find("sRGB".encode("utf-16-be"), described)
-    profile[at : at + 8] = "Swap".encode("utf-16-be")
-    image = through(Image.new("RGB", (4, 4), (255, 0, 0)), "PNG", icc_profile=bytes(profile))
-    red, green, blue = reader(4, 3).read(image)[:, 0, 0].tolist()
-    assert green >= 250 and red <= 5 and blue <= 5
-    assert int(reader(4, 1).read(image)[0, 0, 0]) in range(145, 155)  # the grey of green
 
 
 # --- size ------------------------------------------------------------------------------------------------------------

@@ -28,9 +28,8 @@ from fastproto.baselines import (
 )
 from fastproto.head import exclude_from_broadcast
 from fastproto.training import TrainConfig, fit
-from fastproto.training.checkpoint_files import load_classifier
+from fastproto.training.classifier import load_classifier
 from fastproto.training.config import HEADS
-from fastproto.training.heads import build_head
 
 from ..helpers import assert_as_accurate_as, unit_rows
 
@@ -423,7 +422,7 @@ def test_every_head_has_a_name_in_the_trainer() -> None:
     assert set(KINDS) == set(HEADS)
     public = {name for name in baselines.__all__ if name.endswith("Head")} - {"CosineHead"}
     assert public == {kind.__name__ for kind in KINDS.values()} - {"PrototypeHead"}
-    config = TrainConfig().head
-    config.name = "arcface"
+    config = TrainConfig()
+    config.head.name = "arcface"  # type: ignore[assignment]
     with pytest.raises(ValueError, match="'arcface'; expected one of prototype"):
-        build_head(config, ("a", "b"), 0)
+        config.check()

@@ -285,7 +285,7 @@ def configurations(folder: Path) -> Iterator[Path]:
 
 
 def read_configuration(path: Path) -> None:
-    from fastproto.cli import parse_train
+    from fastproto.cli.train_arguments import parse_train
 
     parse_train(["--config", str(path)]).check()
 
@@ -299,7 +299,7 @@ def metrics(folder: Path) -> Iterator[Path]:
 
 
 def read_metrics(path: Path) -> None:
-    from fastproto.training.callbacks import MetricsFile
+    from fastproto.training.metrics import MetricsFile
 
     assert all(int(row["step"]) < 9 for row in MetricsFile(path, 9).rows)
 
@@ -330,21 +330,21 @@ def checkpoints(folder: Path) -> Iterator[Path]:
 
     from fastproto.data import load_data
     from fastproto.training import TrainConfig
-    from fastproto.training.checkpoint_files import KEY, describe
+    from fastproto.training.checkpoint_files import KEY
     from fastproto.training.classifier import Classifier
 
     config = TrainConfig()
     config.model.name, config.head.dim = "mlp", 4
     module = Classifier.for_data(config, load_data("digits"))
     module.configure_model()
-    content = {KEY: describe(module), "state_dict": module.state_dict(), "global_step": 7, "epoch": 1}
+    content = {KEY: module.description.to_dict(), "state_dict": module.state_dict(), "global_step": 7, "epoch": 1}
     torch.save(content, folder / "whole.ckpt")
     torch.save(content | {"epoch": Canary()}, folder / "canary.ckpt")
     yield from (folder / name for name in ("whole.ckpt", "canary.ckpt"))
 
 
 def read_checkpoint(path: Path) -> None:
-    from fastproto.training.checkpoint_files import load_classifier
+    from fastproto.training.classifier import load_classifier
 
     assert load_classifier(path).head.num_classes > 0
 

@@ -18,8 +18,8 @@ import torch
 from fastproto.plots import draw_curves
 from fastproto.prototypes import Prototypes
 from fastproto.support.atomic_files import remove_abandoned, write_whole
-from fastproto.training.callbacks import MetricsFile
 from fastproto.training.checkpoint_files import WholeFileIO
+from fastproto.training.metrics import MetricsFile
 
 LEAVES_A_FILE = """
 import os, sys

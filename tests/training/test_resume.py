@@ -14,11 +14,12 @@ import yaml
 from PIL import Image
 
 from fastproto.cli import train
-from fastproto.training import TrainConfig, fit
-from fastproto.training.callbacks import MetricsFile
+from fastproto.training import RunResult, TrainConfig, fit
 from fastproto.training.checkpoint_files import KEY, read_checkpoint
 from fastproto.training.options import OPTIONS, flatten
 from fastproto.training.resume import RULES, Rule
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 OTHER: dict[str, str] = {
     "model.name": "cnn",
@@ -42,20 +43,10 @@ OTHER: dict[str, str] = {
 }
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two epochs on the digits; copied before it is changed."""
-    folder = tmp_path_factory.mktemp("resume") / "run"
-    config = TrainConfig(out=str(folder), progress=False, accelerator="cpu")
-    config.model.name, config.optim.epochs = "mlp", 2
-    fit(config)
-    return folder
-
-
 @pytest.fixture
-def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def run(finished: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    return Path(shutil.copytree(finished, tmp_path / "run"))
+    return Path(shutil.copytree(finished.folder, tmp_path / "run"))
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -189,7 +180,7 @@ def test_from_python_as_from_the_command_line(run: Path) -> None:
 def test_damaged_files_of_a_run_are_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, damage, message in (
         ("config.yaml", b"", "config.yaml is empty"),
-        ("config.yaml", b"\xff\xfe\x00", "config.yaml is not UTF-8"),
+        ("config.yaml", b"\xff\xfe\x00", "config.yaml line 1 is not UTF-8"),
         ("config.yaml", b"optim:\n  lr: 1\n  lr: 2\n", "line 3: optim.lr stands twice"),
         ("metrics.csv", b"a,b\n1,2\n", "metrics.csv is not the metrics file of a run"),
         ("checkpoints/last.ckpt", b"half", "last.ckpt is truncated"),
@@ -270,18 +261,6 @@ def test_a_moved_data_set_is_the_same(folders: Path, tmp_path: Path) -> None:
     root, run = shutil.copytree(folders / "set", tmp_path / "moved"), shutil.copytree(folders / "run", tmp_path / "run")
     assert resume(run, "--data.root", str(root)) == 0
     assert yaml.safe_load((run / "config.yaml").read_text())["data"]["root"] == str(root)
-
-
-def test_seconds_go_on_after_a_run_that_was_killed(tmp_path: Path) -> None:
-    file = tmp_path / "metrics.csv"
-    file.write_text("epoch,step,train/loss,seconds\n0,9,0.5,100.5\n1,19,0.25,200.25\n1,25,0.2,300\n")
-    MetricsFile(file, keep_before_step=20).log_metrics({"train/loss": 0.1, "epoch": 2}, step=20)
-    seconds = [float(row["seconds"]) for row in metrics(file)]
-    assert seconds[:2] == [100.5, 200.25] and 200.25 <= seconds[2] < 300
-    for damaged in ("epoch,step\nx,y\n", "epoch\n1\n", "epoch,step,seconds\n1,2,nan\n", "step\n1,2,3\n", "\0\n\0\n"):
-        file.write_text(damaged)
-        with pytest.raises(ValueError, match=r"metrics\.csv is not the metrics file"):
-            MetricsFile(file, keep_before_step=20)
 
 
 def test_checkpoints_without_a_record_of_the_data(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

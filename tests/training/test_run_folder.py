@@ -130,8 +130,8 @@ def test_places_that_are_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for out in wrong:
         with pytest.raises(ValueError, match="cannot be a run folder"):
             claim(Path(out))
-    with pytest.raises(ValueError, match="out is empty"), RunFolder(TrainConfig(out=" ")) as place:
-        place.claim()
+    with pytest.raises(ValueError, match="out is ' '; expected a text"):
+        TrainConfig(out=" ").check()
     assert claim(Path("link")) == Path("link") and claim(Path("a/b")).is_dir()
 
 

@@ -1,12 +1,13 @@
-"""What the three commands share: an argument parser whose errors are one sentence, raised instead of printed."""
+"""The argument parser of the three commands: its errors are one sentence, raised instead of printed."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from typing import Any, NoReturn
+
+from fastproto.support.spelling import nearest, shown
 
 DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"  # what editors and chats make of - and --
 
@@ -48,27 +49,6 @@ class Parser(argparse.ArgumentParser):
         """The known option that an unknown one may stand for."""
         known = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
         return nearest("--" + name.lstrip("-").replace("_", "-"), known)
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that an unknown one may stand for: the same last part after a dot, else one spelt like it."""
-    known = list(known)
-    last, group = _last(name), name.rpartition(".")[0]
-    same = [one for one in known if _last(one) == last]
-    if same:
-        return same[0]
-    lasts = {_last(one): one for one in reversed(known) if one.rpartition(".")[0] == group or not group}
-    close = get_close_matches(last, lasts, n=1)
-    return lasts[close[0]] if close else None
-
-
-def shown(text: str) -> str:
-    """A quoted text in a message, at most a line long."""
-    return repr(text) if len(text) <= 80 else f"{text[:80]!r}..."
-
-
-def _last(name: str) -> str:
-    return name.rpartition(".")[2].lstrip("-").replace("-", "_")
 
 
 def join_negative_numbers(args: Sequence[str]) -> list[str]:

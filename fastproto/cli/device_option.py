@@ -1,0 +1,13 @@
+"""``--device``, of fastproto-prototypes and fastproto-predict."""
+
+from __future__ import annotations
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError for a device that this machine does not have."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch's, for names and for devices not there
+        raise ValueError(f"--device is {device}, which is not there; expected cpu, or cuda on a GPU") from error

@@ -1,0 +1,27 @@
+"""Names that users type: the known one that was meant, and a text quoted in a message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that an unknown one may stand for: the same last part after a dot, else one spelt like it."""
+    known = list(known)
+    last, group = _last(name), name.rpartition(".")[0]
+    same = [one for one in known if _last(one) == last]
+    if same:
+        return same[0]
+    lasts = {_last(one): one for one in reversed(known) if one.rpartition(".")[0] == group or not group}
+    close = get_close_matches(last, lasts, n=1)
+    return lasts[close[0]] if close else None
+
+
+def shown(text: str) -> str:
+    """A quoted text in a message, at most a line long."""
+    return repr(text) if len(text) <= 80 else f"{text[:80]!r}..."
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2].lstrip("-").replace("-", "_")

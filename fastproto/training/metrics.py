@@ -1,0 +1,160 @@
+"""The metrics of a run: what is measured on held-out samples and at renewals, and ``metrics.csv``."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from fastproto.assignment import Alignment, Assignment
+from fastproto.support.atomic_files import naming, write_whole
+
+Renewal = Assignment | Alignment
+Row = dict[str, str | int | float]  # of metrics.csv: of text where it was read
+
+
+class HeldOutMetrics:
+    """Top-1 and top-5 accuracy and the loss, over samples that all ranks together see once."""
+
+    def __init__(self) -> None:
+        self.batches: list[Tensor] = []  # [4] float64: samples right first, samples right among the first, loss, all
+
+    def add(self, hits: Tensor, loss: Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            hits: [B, k] bool: whether the label is the sample's first, second, ... prediction.
+            loss: the sum over the batch, float64.
+        """
+        samples = torch.full_like(loss, len(hits))
+        self.batches.append(torch.stack([hits[:, 0].sum().double(), hits.sum().double(), loss, samples]))
+
+    def take(self, add_ranks: Callable[[Tensor], Tensor], prefix: str) -> dict[str, float]:
+        """The metrics of all batches since the last call, over all ranks, by their names in metrics.csv."""
+        total = torch.stack(self.batches).sum(0) if self.batches else torch.zeros(4, dtype=torch.float64)
+        self.batches = []
+        top1, top5, loss, samples = add_ranks(total).tolist()
+        count = max(samples, 1)
+        found = {"accuracy_top1": top1 / count, "accuracy_top5": top5 / count, "loss": loss / count}
+        return {f"{prefix}/{name}": value for name, value in found.items()}
+
+
+def log_renewal(
+    trainer: L.Trainer, found: Renewal, num_classes: int, *, first: bool = False, delay: int | None = None
+) -> bool:
+    """Write a row of metrics; return whether Ctrl-C ended the search, which then has returned its best.
+
+    Args:
+        first: whether it replaces a random assignment: how many labels moved would say nothing.
+        delay: steps between the beginning of the renewal and its adoption.
+    """
+    inner = found.assignment if isinstance(found, Alignment) else found
+    row = {
+        "epoch": trainer.current_epoch,
+        "assignment/objective": inner.objective,
+        "assignment/gap": inner.gap,
+        "assignment/certified": float(inner.certified),
+        "assignment/seconds": inner.seconds,
+    }
+    if not first:
+        row["assignment/changed"] = (inner.changed or 0) / num_classes
+    if isinstance(found, Alignment):
+        row |= {"assignment/seconds": found.seconds, "assignment/turns": found.rounds}
+    if delay is not None:
+        row["assignment/delay_steps"] = delay
+    trainer.logger.log_metrics(row, step=trainer.global_step)  # type: ignore[union-attr]  # the trainer always has one
+    return inner.interrupted or (isinstance(found, Alignment) and found.stopped == "interrupted")
+
+
+class MetricsFile(Logger):
+    """``metrics.csv``: one row for each logged event, with a column for each quantity.
+
+    Lightning's own CSV logger starts an empty file when a run is resumed; this one keeps the rows up to the checkpoint,
+    and ``seconds`` goes on from the last of them.
+
+    Args:
+        keep_before_step: steps that the checkpoint has done; None: a new run.
+        source: the metrics of the resumed run, where it goes on in another folder.
+
+    Raises:
+        ValueError: the file to go on from is damaged.
+    """
+
+    def __init__(self, path: Path, keep_before_step: int | None = None, source: Path | None = None) -> None:
+        super().__init__()
+        self.path = path
+        self.rows: list[Row] = []
+        self.columns: list[str] = []  # of the file as it stands
+        self.started = time.perf_counter()
+        source = path if path.is_file() else source
+        if keep_before_step is not None and source is not None and source.is_file():
+            self.rows = _read_rows(source, keep_before_step)
+            self.started -= max((float(row.get("seconds", 0)) for row in self.rows), default=0.0)
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: object, **kwargs: object) -> None:
+        """The run folder's config.yaml holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        metrics = dict(metrics)
+        epoch = metrics.pop("epoch", None)
+        row: Row = {"epoch": "" if epoch is None else int(epoch), "step": "" if step is None else step}
+        row |= metrics | {"seconds": round(time.perf_counter() - self.started, 3)}
+        self.rows.append(row)
+        if self.columns and set(row) <= set(self.columns):
+            self._append(row)
+            return
+        self.columns = list(dict.fromkeys(key for known in self.rows for key in known))
+        write_whole(self.path, self._write)
+
+    def _append(self, row: Row) -> None:
+        whole = self.path.stat().st_size
+        with naming(self.path):
+            try:
+                with self.path.open("a", newline="", encoding="utf-8") as file:
+                    csv.DictWriter(file, self.columns, restval="").writerow(row)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.truncate(self.path, whole)  # no room: not half a line either
+                raise
+
+    def _write(self, path: Path) -> None:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.columns, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def _read_rows(path: Path, before_step: int) -> list[Row]:
+    """A crash may have cut the last line short: only lines that end count."""
+    try:
+        whole = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+        rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(whole)]
+        kept = [row for row in rows if int(row["step"]) < before_step]
+        if not all(math.isfinite(float(row.get("seconds", 0))) and None not in row for row in kept):
+            raise ValueError("a row does not fit the columns")
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is not the metrics file of a run ({type(error).__name__}: {error}); "
+            "restore it, or move it away to go on without its rows"
+        ) from error
+    return kept

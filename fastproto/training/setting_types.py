@@ -1,0 +1,102 @@
+"""The types of settings, read from the annotations of the configuration's classes, and their values as plain ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from fastproto.support.spelling import nearest
+
+Kind = Literal["bool", "int", "float", "str", "floats"]
+EXPECTED: dict[Kind, str] = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "floats": "numbers such as [0.4, 0.8]",
+}
+_KINDS: dict[object, Kind] = {bool: "bool", int: "int", float: "float", str: "str", list[float]: "floats"}
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class SettingType:
+    """What a setting may be."""
+
+    kind: Kind
+    optional: bool = False  # whether it may be None
+    choices: tuple[str, ...] = ()  # the texts that it may be; empty: any
+
+    def allows(self, value: object) -> bool:
+        """Whether the value is of this type; choices are not looked at."""
+        return (value is None and self.optional) or _is_a(value, self.kind)
+
+
+def setting_type(hint: object) -> SettingType:
+    """The type that an annotation such as ``int | None`` or ``Literal["mean", "sum"]`` stands for."""
+    optional = get_origin(hint) in (Union, UnionType)
+    (inner,) = [part for part in get_args(hint) if part is not type(None)] if optional else [hint]
+    if get_origin(inner) is Literal:
+        return SettingType("str", optional, get_args(inner))
+    return SettingType(_KINDS[inner], optional)
+
+
+def hints_of(cls: type) -> dict[str, Any]:
+    """The types of a class's fields: classes and forms such as ``int | None``."""
+    return get_type_hints(cls)
+
+
+def settings_of(config: object, prefix: str = "") -> Iterator[tuple[str, SettingType, object]]:
+    """Key, type and value of every setting; ``optim.lr`` is a key."""
+    for name, hint in hints_of(type(config)).items():
+        value = getattr(config, name)
+        if is_dataclass(hint):
+            yield from settings_of(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, setting_type(hint), value
+
+
+def plain(value: object) -> object:
+    """What YAML and a checkpoint can hold: a path is its text, a number of NumPy a Python one."""
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Real):
+        return int(value) if isinstance(value, Integral) else float(value)
+    return str(value)
+
+
+def from_mapping(cls: type[Config], values: Mapping[str, object], prefix: str = "") -> Config:
+    """A configuration with these values; an unknown key is an error that names the nearest known one."""
+    known = hints_of(cls)
+    filled: dict[str, object] = {}
+    for key, value in values.items():
+        if key not in known:
+            near = nearest(key, known)
+            hint = f"did you mean {prefix}{near}?" if near else f"known: {', '.join(prefix + k for k in known)}"
+            raise ValueError(f"unknown configuration key {prefix}{key}; {hint}")
+        if is_dataclass(known[key]):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{prefix}{key} is {value!r}; expected a group of settings such as {prefix}{key}.name")
+            value = from_mapping(known[key], value, f"{prefix}{key}.")
+        filled[key] = value
+    return cls(**filled)
+
+
+def _is_a(value: object, kind: Kind) -> bool:
+    match kind:
+        case "floats":
+            return isinstance(value, list | tuple) and all(_is_a(part, "float") for part in value)
+        case "str":
+            return isinstance(value, str | os.PathLike) and str(value).strip() != "" and "\0" not in str(value)
+        case "bool":
+            return isinstance(value, bool)
+        case _:
+            return isinstance(value, Integral if kind == "int" else Real) and not isinstance(value, bool)

@@ -1,0 +1,53 @@
+"""Settings that no run can use, and what is said of those that some can."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastproto.training import TrainConfig, fit
+from fastproto.training.run import geometry_note
+
+from .helpers import quick
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__name": "mnist"}, "unknown data set 'mnist'"),
+        ({"model__name": "resnet21"}, "resnet"),
+        ({"data__name": "image-folder", "data__root": "/no/such/folder"}, "/no/such/folder"),
+        ({"head__prototypes": "/no/such/file.npz"}, "no prototype file"),
+        ({"head__dim": 1}, "head.dim is 1; expected at least 2"),
+        ({"optim__epochs": 0}, "optim.epochs is 0"),
+        ({"precision": "16-mixed"}, "precision is 16-mixed and there is no GPU"),
+        ({"optim__lr": float("nan")}, "optim.lr is nan; expected a finite number"),
+        ({"head__name": "arcface"}, "one of prototype, fixed, softmax"),
+        ({"head__initial_assignment": "best"}, "one of auto, random, features, aligned"),
+        ({"head__initial_samples": 0}, "head.initial_samples is 0; expected at least 1"),
+        ({"head__early_epochs": -1.0}, "head.early_epochs is -1.0; expected at least 0"),
+        ({"head__early_renewals_per_epoch": float("nan")}, "head.early_renewals_per_epoch"),
+    ],
+)
+def test_settings_that_no_run_can_use(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        fit(quick(tmp_path / "run", **changes))
+
+
+@pytest.mark.parametrize(
+    ("c", "d", "said"), [(6, 5, "simplex"), (7, 5, "opposite"), (10, 5, "opposite"), (11, 5, None)]
+)
+def test_geometry_note(c: int, d: int, said: str | None) -> None:
+    note = geometry_note(c, d)
+    assert note is None if said is None else said in (note or "")
+
+
+def test_unknown_configuration_keys() -> None:
+    with pytest.raises(ValueError, match=r"unknown configuration key optim\.learning_rate"):
+        TrainConfig.from_dict({"optim": {"learning_rate": 1.0}})
+    with pytest.raises(ValueError, match=r"did you mean head\.momentum"):
+        TrainConfig.from_dict({"head": {"momentun": 0.5}})
+    with pytest.raises(ValueError, match="expected a group"):
+        TrainConfig.from_dict({"head": 3})
