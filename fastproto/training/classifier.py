@@ -18,6 +18,7 @@ from fastproto.training.checkpoint_files import Description, PartFacts, rebuild_
 from fastproto.training.config import OptimConfig, TrainConfig
 from fastproto.training.heads import Head, build_head
 from fastproto.training.metrics import HeldOutMetrics
+from fastproto.training.seeds import seed_of_step
 
 Batch = tuple[Tensor, Tensor]
 LOOK_EVERY = 100  # steps between two looks at what the kernels left out: each waits for the device
@@ -101,7 +102,7 @@ class Classifier(L.LightningModule):
         schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        torch.manual_seed(hash((self.config.seed, self.global_step, self.global_rank)))
+        torch.manual_seed(seed_of_step(self.config.seed, self.global_step, self.global_rank))
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         if (batch_idx + 1) % LOOK_EVERY == 0:

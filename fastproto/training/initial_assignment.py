@@ -17,6 +17,7 @@ from fastproto.head import PrototypeHead
 from fastproto.training.classifier import Classifier
 from fastproto.training.config import HeadConfig
 from fastproto.training.metrics import log_renewal
+from fastproto.training.seeds import seed_of_first_look
 
 ALIGNED_FROM = 100  # classes
 SAMPLE_BATCH = 64  # on every device: batch statistics, and so class means, do not depend on how many devices there are
@@ -74,7 +75,7 @@ def untrained_means(trainer: L.Trainer, module: Classifier, data: DataSplits) ->
     module.backbone = backbone
     try:
         for number, (images, labels) in zip(mine, loader, strict=True):
-            torch.manual_seed(hash((config.seed, number)))  # for dropout; every training step begins from its own seed
+            torch.manual_seed(seed_of_first_look(config.seed, number))  # for dropout
             z = F.normalize(module(images.to(module.device)).double(), dim=1)
             sums.index_add_(0, labels.to(module.device), z)
     finally:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import pytest
 import torch
 
-from fastproto.training import TrainConfig
+from fastproto.training import TrainConfig, fit, run
 from fastproto.training.checkpoint_files import read_checkpoint
 from fastproto.training.classifier import Batch
 from fastproto.training.renewals import RenewAssignment
@@ -56,3 +57,18 @@ class Dies(RenewAssignment):
         if trainer.global_step == 25:
             raise Stop
         super().on_train_batch_start(trainer, module, batch, batch_idx)
+
+
+def trained_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Path:
+    """The folder of a run, after a check that one which is stopped and goes on has the same rows and weights."""
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    fit(quick(whole, **changes))
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "RenewAssignment", Dies)
+        with pytest.raises(Stop):
+            fit(quick(halves, **changes))
+    fit(quick(halves, **changes, resume=str(halves)))
+    assert rows(halves) == rows(whole)
+    before, after = state(whole), state(halves)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    return whole

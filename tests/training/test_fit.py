@@ -24,7 +24,7 @@ from fastproto.training.checkpoint_files import KEY, read_checkpoint
 from fastproto.training.classifier import learning_rate_factor, load_classifier
 
 from . import two_ranks
-from .helpers import PLAIN, Dies, Stop, column, quick, rows, state
+from .helpers import PLAIN, column, quick, rows, state, trained_and_resumed
 
 
 def test_a_run_and_its_folder(finished: RunResult) -> None:
@@ -118,16 +118,7 @@ def test_what_is_saved_is_what_was_validated(tmp_path: Path, monkeypatch: pytest
 
 
 def test_resumed_equals_uninterrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None) -> None:
-    changes: dict[str, Any] = {"model__name": "cnn", "head__renewals_per_epoch": 1.7}
-    fit(quick(tmp_path / "whole", **changes))
-    with monkeypatch.context() as patch:
-        patch.setattr(run, "RenewAssignment", Dies)
-        with pytest.raises(Stop):
-            fit(quick(tmp_path / "halves", **changes))
-    fit(quick(tmp_path / "halves", **changes, resume=str(tmp_path / "halves")))
-    assert rows(tmp_path / "halves") == rows(tmp_path / "whole")
-    whole, halves = state(tmp_path / "whole"), state(tmp_path / "halves")
-    assert all(torch.equal(whole[name], halves[name]) for name in whole)
+    trained_and_resumed(tmp_path, monkeypatch, model__name="cnn", head__renewals_per_epoch=1.7)
 
 
 class OneAfterAnother(DistributedSampler[Any]):

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from fastproto.training import fit, run
 from fastproto.training.renewals import Schedule
 
-from .helpers import Dies, Stop, quick, rows, state
+from .helpers import rows, trained_and_resumed
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.37, 1.0, 2.0, 3.0])
@@ -56,17 +54,8 @@ def test_early_alignments_turn_prototypes_and_a_run_resumes(
         "head__early_renewals_per_epoch": 2.0,
         "head__early_alignment": True,
     }
-    fit(quick(tmp_path / "whole", **changes))
-    turned = [row["step"] for row in rows(tmp_path / "whole") if "assignment/turns" in row]
+    whole = trained_and_resumed(tmp_path, monkeypatch, **changes)
+    turned = [row["step"] for row in rows(whole) if "assignment/turns" in row]
     assert turned[0] == "0" and len(turned) == 5  # the first, and two in each of two epochs
-    renewed = [row["step"] for row in rows(tmp_path / "whole") if "assignment/changed" in row]
+    renewed = [row["step"] for row in rows(whole) if "assignment/changed" in row]
     assert renewed == turned[1:]  # the renewal at the end of the third epoch has no step to come before
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run, "RenewAssignment", Dies)
-        with pytest.raises(Stop):
-            fit(quick(tmp_path / "halves", **changes))
-    fit(quick(tmp_path / "halves", **changes, resume=str(tmp_path / "halves")))
-    assert rows(tmp_path / "halves") == rows(tmp_path / "whole")
-    whole, halves = state(tmp_path / "whole"), state(tmp_path / "halves")
-    assert all(torch.equal(whole[name], halves[name]) for name in whole)
