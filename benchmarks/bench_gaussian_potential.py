@@ -19,9 +19,9 @@ import torch
 from common import RESULTS, exponent, extra_peak, interleaved, machine, summary
 from torch import Tensor
 
-from fastproto.cpu.gaussian_potential import quick_bfloat16
+from fastproto.cpu.hardware import quick_bfloat16
 from fastproto.functional import gaussian_potential
-from fastproto.ops.gaussian_potential import PRECISIONS
+from fastproto.support.options import PRECISIONS
 
 SIZES = [(10000, 512), (10000, 128)]
 SERIES = [500, 1000, 2000, 4000]  # C at D = 128; (10000, 128) completes it

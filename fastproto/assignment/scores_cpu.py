@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastproto.cpu.gaussian_potential import quick_bfloat16
+from fastproto.cpu.hardware import quick_bfloat16
 from fastproto.support.cancellation import check_stop
 
 Array = np.ndarray[Any, Any]

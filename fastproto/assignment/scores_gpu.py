@@ -79,7 +79,7 @@ class KernelScores:
     ) -> tuple[Array, Array]:
         shift = self.row_shift[rows]
         low = None if floor is None else self._sent(((floor[rows] - shift) / self.unit).astype(np.float32))
-        values, indices = kernel("assign")(
+        values, indices = kernel("top_scores")(
             self.points[rows if isinstance(rows, slice) else self._sent(rows)],
             self.others,
             min(k, MAX_PLACES),
@@ -104,7 +104,7 @@ class KernelScores:
         j, p, shifted = self._sent(columns), self._sent(prices), self._sent(self._in_units(prices))
         _, error, row_shift, _ = self._there
         own = self._best(j[:, None], p)
-        _, indices = kernel("assign")(
+        _, indices = kernel("top_scores")(
             self.points,
             self.others,
             places := min(places, self.shape[1]),

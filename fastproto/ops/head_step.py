@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from torch import Tensor
 
 from fastproto.backend import kernel, resolve
-from fastproto.ops.ipm_loss import loss_and_gradient, scaled, shapes, with_gradient
+from fastproto.ops.ipm_loss import LossOptions, loss_and_gradient, scaled, scaled_loss, shapes
 from fastproto.ops.update_class_means import apart, move_means_, written
 from fastproto.support.registration import register
+
+
+def head_step_(
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    assignment: Tensor,
+    options: LossOptions,
+    means: Tensor,
+    momentum: float,
+) -> Tensor:
+    """:func:`fastproto.ops.ipm_loss.ipm_per_sample` [B], differentiable; ``means`` [C, D] move once, in place."""
+    return scaled_loss(_operator, features, labels, prototypes, assignment, options, means, momentum)
 
 
 def _head_step_(
@@ -39,5 +50,4 @@ def _head_step_(
     return found
 
 
-# (features, ..., means, momentum) -> the loss [B], differentiable
-head_step_ = partial(with_gradient, register("head_step_", _head_step_, shapes, mutates=["flag", "skipped", "means"]))
+_operator = register("head_step_", _head_step_, shapes, mutates=["flag", "skipped", "means"])

@@ -8,7 +8,6 @@ import time
 
 import torch
 
-from fastproto.ops.gaussian_potential import PRECISIONS
 from fastproto.prototypes.cache import CacheFile
 from fastproto.prototypes.closed_forms import closed_form
 from fastproto.prototypes.codes import binary_code
@@ -17,6 +16,7 @@ from fastproto.prototypes.optimise import Effort
 from fastproto.prototypes.search import random_start, search_max_cosine, search_uniform
 from fastproto.prototypes.sgd import check_sgd, sgd
 from fastproto.support.checks import check_classes, check_seed, check_sharpness, default_cpu, real, whole
+from fastproto.support.options import check_options
 
 OBJECTIVES = ("uniform", "max_cosine")
 METHODS = ("auto", "lbfgs", "binary_code", "sgd")
@@ -125,8 +125,7 @@ def _check(objective: str, method: str, precision: str) -> None:
         raise ValueError(
             f"objective {objective!r} with method {method!r}; expected one of {OBJECTIVES} and of {METHODS}"
         )
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; expected one of {PRECISIONS}")
+    check_options(precision=precision)
 
 
 def _limits(max_passes: int | None, time_limit: float | None) -> tuple[int | None, float | None]:

@@ -26,6 +26,7 @@ from torch import Tensor
 from fastproto.backend import resolve
 from fastproto.ops.gaussian_potential import largest_cosine, potential_and_pull
 from fastproto.ops.nearest_prototypes import BLOCK
+from fastproto.ops.sphere_step import tangent
 
 Energy = Callable[[Tensor], tuple[float, Tensor]]  # unit rows [C, D] -> L_uni and C times its tangent gradient
 
@@ -85,11 +86,6 @@ class Effort:
         self.read()
         if self.progress and self.trace:
             print(file=sys.stderr)
-
-
-def tangent(points: Tensor, vectors: Tensor) -> Tensor:
-    """The part of each row that is orthogonal to its point."""
-    return torch.addcmul(vectors, (vectors * points).sum(-1, keepdim=True), points, value=-1)
 
 
 def energy(t: float, precision: str = "highest") -> Energy:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
-from collections.abc import Iterator
 from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from fastproto.support.tracing import tracing
 
 TINY_NORM = 1e-12  # rows shorter than this have no direction
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -241,24 +242,6 @@ def check_permutation(name: str, permutation: Tensor, size: int) -> None:
         )
 
 
-def refuse_transforms() -> None:
-    """Under torch.func the ready-made gradient would not be what is differentiated, mapped or linearised."""
-    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
-        raise RuntimeError(
-            "the losses of fastproto cannot be transformed by torch.func (grad, vmap, jvp, ...); use backward() or "
-            "torch.autograd.grad, or the functions of fastproto.reference"
-        )
-
-
-def refuse_double_backward() -> None:
-    """The gradient comes ready-made from the forward pass: differentiated again, it would silently be a constant."""
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "the losses of fastproto cannot be differentiated twice (create_graph=True was given); "
-            "use fastproto.reference for second derivatives"
-        )
-
-
 def default_device() -> torch.device:
     """Where tensors are made; torch's own function raises in torch 2.9 once the default has been set back to None."""
     return torch.empty(0).device
@@ -267,28 +250,3 @@ def default_device() -> torch.device:
 def default_cpu() -> contextlib.AbstractContextManager[object]:
     """Tensors that are made without a device come on the CPU, whatever torch.set_default_device says."""
     return contextlib.nullcontext() if default_device().type == "cpu" else torch.device("cpu")
-
-
-def recording() -> bool:
-    """Whether torch.export or torch.jit.trace is recording: a graph for other batches, which must not hold values."""
-    # the flag itself: the compiler of torch 2.9 takes is_exporting() for true in every graph
-    return torch.compiler._is_exporting_flag or tracing()
-
-
-def tracing() -> bool:
-    """Whether torch.jit.trace is recording: shapes are then tensors, and comparing them is warned about."""
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
-
-
-@contextlib.contextmanager
-def not_traced() -> Iterator[None]:
-    """What runs inside is no part of the graph that torch.jit.trace records, if it records one."""
-    state = torch._C._get_tracing_state()
-    if state is None:
-        yield
-        return
-    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from fastproto.baselines import (
 from fastproto.head import PrototypeHead
 from fastproto.prototypes import check_shape, load_prototypes, load_word_vectors
 from fastproto.support.checks import default_device
+from fastproto.support.options import Reduction
 from fastproto.training.config import HEADS, HeadConfig
 
 Head = PrototypeHead | CosineHead
@@ -37,7 +38,7 @@ def build_head(config: HeadConfig, class_names: ClassNames, seed: int) -> Head:
         ValueError, FileNotFoundError: a file or a dimension that does not fit, or a file that is missing.
     """
     files = _Files() if default_device().type == "meta" else _read_files(config, class_names)
-    count, dim, reduction = len(class_names), config.dim, config.reduction
+    count, dim, reduction = len(class_names), config.dim, cast(Reduction, config.reduction)
     ours: dict[str, Any] = {"momentum": config.momentum, "loss": config.loss, "means": config.means}
     ours |= {"reduction": reduction, "sync_class_means": config.sync_class_means, "seed": seed}
     match config.name:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from torch import Tensor
 from torch.nn.functional import normalize
 
-import fastproto.head as head_module
+import fastproto.head_state as head_module
 from fastproto import PrototypeHead, align, assign, estimate_prototypes, reference
 from fastproto.assignment import Alignment, Assignment
 from fastproto.assignment.column_generation import Search
