@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from fastproto import reference
+from fastproto.ops.sphere_step import tangent
 from fastproto.prototypes import cache_folder, estimate_prototypes, load_prototypes, measure_prototypes
 from fastproto.prototypes import optimise as optimise_module
-from fastproto.prototypes.optimise import Effort, History, Preconditioner, energy, minimise, tangent
+from fastproto.prototypes.optimise import Effort, History, Preconditioner, energy, minimise
 from fastproto.prototypes.population import hopping_population
 from fastproto.prototypes.search import anneal, max_cosine, random_start, search_uniform
 
