@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -55,7 +55,7 @@ class RenewableState(GuardedState):
         self.flag |= BAD_ASSIGNMENT * bad
         return label_of_row.clamp_min_(0)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return super().__getstate__() | {"_inverse": None}
 
     @torch.no_grad()

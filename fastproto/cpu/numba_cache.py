@@ -60,7 +60,7 @@ class _HarmlessCache(FunctionCache):
 
     _impl_class = _SealedResults
 
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
+    def load_overload(self, sig: object, target_context: Any) -> Any:
         check_stop()  # what follows if nothing is found, a compilation, takes up to seconds
         try:
             found = super().load_overload(sig, target_context)
@@ -71,7 +71,7 @@ class _HarmlessCache(FunctionCache):
             return None
         return found
 
-    def save_overload(self, sig: Any, data: Any) -> None:
+    def save_overload(self, sig: object, data: object) -> None:
         try:
             super().save_overload(sig, data)
         except OSError:
@@ -79,7 +79,7 @@ class _HarmlessCache(FunctionCache):
         except Exception:  # a damaged index, as above: begin a new one
             self._save_anew(sig, data)
 
-    def _save_anew(self, sig: Any, data: Any) -> None:
+    def _save_anew(self, sig: object, data: object) -> None:
         try:
             self.flush()
             super().save_overload(sig, data)

@@ -6,7 +6,6 @@ import contextlib
 import math
 import operator
 from numbers import Real
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ def shape_of(tensor: Tensor) -> str:
     return "[" + ", ".join(map(str, tensor.shape)) + "]"
 
 
-def whole(name: str, value: Any) -> int:
+def whole(name: str, value: object) -> int:
     """An integer: Python's or NumPy's, or a float that is one, such as 10.0.
 
     Raises:
@@ -32,7 +31,7 @@ def whole(name: str, value: Any) -> int:
     truth = isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool)
     if not truth:
         try:
-            return operator.index(value)
+            return operator.index(value)  # type: ignore[arg-type]  # what is none raises
         except TypeError:
             if isinstance(value, Real) and float(value).is_integer():
                 return int(float(value))
@@ -40,7 +39,7 @@ def whole(name: str, value: Any) -> int:
     raise error(f"{name} is {value!r}; expected an integer, such as 10: convert it with int()")
 
 
-def real(name: str, value: Any) -> float:
+def real(name: str, value: object) -> float:
     """A number as a Python float, NaN and inf included: Python's, NumPy's or a tensor of one number.
 
     Raises:
@@ -53,7 +52,7 @@ def real(name: str, value: Any) -> float:
     raise TypeError(f"{name} is {value!r}; expected a number: convert it with float()")
 
 
-def check_classes(num_classes: Any, dim: Any) -> tuple[int, int]:
+def check_classes(num_classes: object, dim: object) -> tuple[int, int]:
     """C and D as integers.
 
     Raises:
@@ -65,7 +64,7 @@ def check_classes(num_classes: Any, dim: Any) -> tuple[int, int]:
     return count, width
 
 
-def check_seed(seed: Any) -> int:
+def check_seed(seed: object) -> int:
     """A seed that torch and NumPy take.
 
     Raises:
@@ -77,7 +76,7 @@ def check_seed(seed: Any) -> int:
     return number
 
 
-def check_momentum(momentum: Any) -> float:
+def check_momentum(momentum: object) -> float:
     """α of the class means.
 
     Raises:
@@ -89,7 +88,7 @@ def check_momentum(momentum: Any) -> float:
     return number
 
 
-def check_positive(name: str, value: Any, example: str) -> float:
+def check_positive(name: str, value: object, example: str, what: str = "number") -> float:
     """A finite number above zero.
 
     Raises:
@@ -97,11 +96,11 @@ def check_positive(name: str, value: Any, example: str) -> float:
     """
     number = real(name, value)
     if not 0 < number < math.inf:
-        raise ValueError(f"{name} is {number}; expected a number > 0, such as {example}")
+        raise ValueError(f"{name} is {number}; expected a {what} > 0, such as {example}")
     return number
 
 
-def check_floats(name: str, tensor: Any) -> None:
+def check_floats(name: str, tensor: object) -> None:
     """A dense tensor of float32, float64, bfloat16 or float16.
 
     Raises:
@@ -120,12 +119,9 @@ def check_floats(name: str, tensor: Any) -> None:
     raise TypeError(f"{name} is {given}; expected a floating-point tensor: {advice}")
 
 
-def check_sharpness(t: Any) -> float:
+def check_sharpness(t: object) -> float:
     """t of the Gaussian potential, finite and above zero."""
-    number = real("t", t)
-    if not 0 < number < math.inf:
-        raise ValueError(f"t is {number}; expected a sharpness > 0, such as 2.0")
-    return number
+    return check_positive("t", t, "2.0", "sharpness")
 
 
 def check_matrix(name: str, tensor: Tensor, *, min_rows: int = 1, min_dim: int = 2) -> None:
@@ -188,7 +184,7 @@ def not_unit(name: str, tensor: Tensor, row: int) -> ValueError:
     )
 
 
-def check_k(k: Any, count: int) -> int:
+def check_k(k: object, count: int) -> int:
     """How many of ``count`` rows are asked for."""
     number = whole("k", k)
     if not 1 <= number <= count:

@@ -29,7 +29,7 @@ class GuardedState(nn.Module):
 
     _exact: ExactBuffers
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **options)
         self._exact = ExactBuffers()
 
@@ -103,12 +103,12 @@ class GuardedState(nn.Module):
         super().train(mode)
         return self
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         self.settle()
         self._heal()
         return {name: value for name, value in self.__dict__.items() if name != "_exact"}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._exact = ExactBuffers()
 
