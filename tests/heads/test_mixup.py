@@ -1,4 +1,4 @@
-"""Shares of mixup in every form, and those that are refused."""
+"""Mixup: the loss of both labels, shares in every form, and those that are refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from fastproto import PrototypeHead, ipm_loss, reference
+
 from ..every_head import HEADS, batch, head
+from ..helpers import unit_rows
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -69,3 +72,17 @@ def test_a_bad_share_in_a_compiled_step_is_said_later() -> None:
         made.check_batches()
     step(lam.nan_to_num().clamp(0, 1))
     made.check_batches()
+
+
+def test_the_loss_of_two_labels_and_the_label_that_the_means_count() -> None:
+    head = PrototypeHead(12, 4, prototypes=unit_rows(12, 4))
+    x, y1, y2 = torch.randn(6, 4), torch.randint(0, 12, (6,)), torch.randint(0, 12, (6,))
+    lam = torch.tensor([0.1, 0.9, 0.5, 0.3, 1.0, 0.0])
+    loss = head(x, y1, labels2=y2, lam=lam)
+    one, two = (ipm_loss(x, y, head.prototypes, head.assignment, reduction="none") for y in (y1, y2))
+    torch.testing.assert_close(loss, (lam * one + (1 - lam) * two).mean())
+    larger = torch.where(lam >= 0.5, y1, y2)
+    torch.testing.assert_close(head.class_means, reference.update_class_means(torch.zeros(12, 4), x, larger, 0.9))
+    torch.testing.assert_close(head.eval()(x, y1, labels2=y2, lam=0.25), (0.25 * one + 0.75 * two).mean())
+    with pytest.raises(ValueError, match="go together"):
+        head(x, y1, labels2=y2)

@@ -15,6 +15,7 @@ from fastproto.ops import head_step as step
 from fastproto.ops import ipm_loss as ipm
 from fastproto.ops import nearest_prototypes as nearest
 from fastproto.ops import update_class_means as means
+from fastproto.support.error_flags import RowError
 
 from ..helpers import SHAPES, assert_as_accurate_as, unit_rows
 from ..kernel_device import DEVICE, needs_cuda, record_kernels  # it skips the file where the kernels cannot run
@@ -143,3 +144,10 @@ def test_registered_operators_on_the_kernels() -> None:
     torch.library.opcheck(torch.ops.fastproto.head_step_.default, (*arguments, q, 0.9))
     torch.library.opcheck(torch.ops.fastproto.ipm_loss.default, arguments)
     torch.library.opcheck(torch.ops.fastproto.update_class_means_.default, (q, x, labels, 0.9, False, flag))
+
+
+def test_kernels_and_package_mean_the_same_by_an_error_bit() -> None:
+    from fastproto_kernels.lib import row_blocks
+
+    for error in (RowError.BAD_LABEL, RowError.NOT_FINITE, RowError.BAD_ASSIGNMENT):
+        assert error == getattr(row_blocks, error.name)
