@@ -79,8 +79,8 @@ def resolve(op: str, *tensors: Tensor, backend: Backend = "auto") -> Choice:
     Args:
         op: name of a public function, such as ``gaussian_potential``.
         tensors: its tensor arguments.
-        backend: ``auto`` (what :func:`use_backend` says, else Triton wherever it can run, else numba where the op has
-            row loops for the processor), ``triton``, ``numba`` or ``torch``.
+        backend: ``auto`` (what :func:`use_backend` says, else Triton wherever it can run, else numba where it has a
+            kernel for the op), ``triton``, ``numba`` or ``torch``.
 
     Raises:
         ValueError, TypeError, ImportError: an unknown backend, tensors on several devices, or ``triton`` or ``numba``
@@ -131,13 +131,13 @@ def _on_cuda(tensors: tuple[Tensor, ...]) -> bool:
 
 
 def _numba_obstacle(op: str, tensors: tuple[Tensor, ...]) -> str | None:
-    """Why the row loops of ``op`` cannot take these tensors, or None."""
+    """Why numba cannot run ``op`` on these tensors, or None."""
     if op not in NUMBA_OPS:
-        return f"it has row loops for {', '.join(NUMBA_OPS)}"
+        return f"numba has kernels for {', '.join(NUMBA_OPS)}"
     if any(x.device.type != "cpu" for x in tensors):
         return "the tensors are not on the CPU"
     if any(x.is_floating_point() and x.dtype not in KERNEL_DTYPES for x in tensors):
-        return "the row loops take float32, bfloat16 and float16"
+        return "numba kernels take float32, bfloat16 and float16"
     return None if _installed("numba") else "numba is not installed (pip install numba)"
 
 

@@ -11,7 +11,7 @@ from fastproto.cpu.huge_pages import ask_for_large_pages
 from fastproto.head_state import RenewableState, prepare_prototypes
 from fastproto.ops.head_step import head_step_
 from fastproto.ops.ipm_loss import LossOptions, check_ipm, ipm_per_sample, loss_factor
-from fastproto.ops.mixup import check_mixup, larger, mixed
+from fastproto.ops.mixup import check_mixup, label_of_larger_share, mixed
 from fastproto.ops.nearest_prototypes import nearest
 from fastproto.ops.update_class_means import move_means_, move_official_means_
 from fastproto.prototypes import Prototypes, estimate_prototypes
@@ -29,7 +29,7 @@ from fastproto.support.distributed import (
     mean_for_ddp,
     sum_for_ddp,
 )
-from fastproto.support.error_flags import NOT_FINITE, new_flag, raise_bits, take
+from fastproto.support.error_flags import NOT_FINITE, new_flag, raise_bits, read_and_clear
 from fastproto.support.guarded_module import exclude_from_broadcast
 from fastproto.support.options import Loss, Means, NanPolicy, Reduction, check_options
 from fastproto.support.row_norms import unit
@@ -219,7 +219,7 @@ class PrototypeHead(RenewableState):
             return losses, labels
         options = LossOptions(weight, factor, skip, self.flag)  # each skipped sample is counted once
         second = ipm_per_sample(features, mixup.labels2, prototypes, assignment, options)
-        return mixed(losses, second, mixup), larger(labels, mixup)
+        return mixed(losses, second, mixup), label_of_larger_share(labels, mixup)
 
     @torch.no_grad()
     def _move_means(self, features: Tensor, labels: Tensor) -> None:
@@ -251,7 +251,7 @@ class PrototypeHead(RenewableState):
         """
         self.settle()
         if self.flag.device.type != "meta":
-            raise_bits(take(self.flag) & ~(NOT_FINITE if self.nan_policy == "skip" else 0))
+            raise_bits(read_and_clear(self.flag) & ~(NOT_FINITE if self.nan_policy == "skip" else 0))
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         self.check_batches()

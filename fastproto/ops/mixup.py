@@ -92,7 +92,7 @@ def mixed(first: Tensor, second: Tensor, mixup: Mixup) -> Tensor:
     return share * first + share2 * second
 
 
-def larger(labels: Tensor, mixup: Mixup) -> Tensor:
+def label_of_larger_share(labels: Tensor, mixup: Mixup) -> Tensor:
     """The label of the larger share of each sample, the first of equals."""
     if isinstance(mixup.share, Tensor):
         return torch.where(mixup.share >= 0.5, labels, mixup.labels2)

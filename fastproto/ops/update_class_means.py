@@ -74,14 +74,14 @@ def _check_own_memory(means: Tensor) -> None:
         )
 
 
-def apart(tensor: Tensor, means: Tensor) -> Tensor:
-    """The tensor, or a copy where it lies in the memory of the means, which change while it is read."""
+def copy_if_shared(tensor: Tensor, means: Tensor) -> Tensor:
+    """The tensor, or a copy of one that shares memory with the means, which change while it is read."""
     same = tensor.untyped_storage().data_ptr() == means.untyped_storage().data_ptr()
     return tensor.clone() if same else tensor
 
 
-def written(means: Tensor) -> None:
-    """Tell autograd of a write that torch has not seen: what saved the means for backward must raise, not be wrong."""
+def mark_written(means: Tensor) -> None:
+    """Raise the version of means that a kernel has changed: autograd then refuses to use what it saved of them."""
     if not means.is_inference():
         torch.autograd.graph.increment_version(means)
 
@@ -98,23 +98,23 @@ def update_class_means(
 def _update_class_means_(
     means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool, flag: Tensor | None
 ) -> None:
-    """:func:`update_class_means_` without checks of shapes and dtypes; ``flag`` as in the loss (None: the device's)."""
+    """:func:`update_class_means_` without checks of shapes and dtypes; ``flag`` as in LossOptions."""
     if len(labels) == 0:
         return
-    features, labels = apart(features, means), apart(labels, means)
+    features, labels = copy_if_shared(features, means), copy_if_shared(labels, means)
     backend = resolve("update_class_means_", means, features, labels).backend
     if not means.is_contiguous():  # the loops and the kernels walk over rows without strides
         backend = "torch"
     if backend == "triton":
         flag = flag_of(means.device, skip) if flag is None else flag
         kernel("update_class_means_")(means, features, labels, momentum, flag=flag)
-        written(means)
+        mark_written(means)
         return
     if backend == "numba":
         from fastproto.cpu.update_class_means import update_class_means_ as in_numba
 
         in_numba(means, features, labels, momentum, skip)
-        written(means)
+        mark_written(means)
         return
     check_label_range("labels", labels, len(means))
     z, inverse = normalise(features, skip)

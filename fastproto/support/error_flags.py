@@ -1,8 +1,8 @@
 """What can be wrong with a row of a batch, and the flag on the device that remembers it until someone looks.
 
 Looking at labels or features on a GPU would make every step wait. The kernels leave a bad row out (zero loss, zero
-gradient, no share in the class means) and set its bit; :func:`check_batches` raises what the bits say. The row loops of
-the CPU return the same numbers.
+gradient, no share in the class means) and set its bit; :func:`check_batches` raises what the bits say. The numba
+kernels of the CPU return the same numbers.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ def check_batches() -> None:
     """
     bits = 0
     for (_, skip), flag in _flags.items():
-        bits |= take(flag) & ~(NOT_FINITE if skip else 0)
+        bits |= read_and_clear(flag) & ~(NOT_FINITE if skip else 0)
     raise_bits(bits)
 
 
-def take(flag: Tensor) -> int:
+def read_and_clear(flag: Tensor) -> int:
     """The bits, which are then zero."""
     bits = int(flag)
     flag.zero_()
