@@ -86,7 +86,8 @@ def resolve(op: str, *tensors: Tensor, backend: Backend = "auto") -> Choice:
         ValueError, TypeError, ImportError: an unknown backend, tensors on several devices, or ``triton`` or ``numba``
             asked for where it cannot run; the sentence says why and what to do.
     """
-    check_options(backend=backend)
+    if backend != "auto":
+        check_options(backend=backend)
     devices = {tensor.device for tensor in tensors}
     if len(devices) > 1:
         named = ", ".join(sorted(map(str, devices)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,16 @@ from fastproto.support.row_norms import unit
 from fastproto.support.tracing import after_backward, in_backward
 
 __all__ = ["PrototypeHead", "exclude_from_broadcast"]
+
+
+class _Batch(NamedTuple):
+    """What :meth:`PrototypeHead.forward` was given."""
+
+    features: Tensor
+    labels: Tensor
+    weight: Tensor | None
+    labels2: Tensor | None
+    lam: float | Tensor | None
 
 
 class PrototypeHead(RenewableState):
@@ -152,28 +162,20 @@ class PrototypeHead(RenewableState):
         self._heal(counted_only=True)
         # A checkpointed forward pass runs again inside backward: what counts batches has counted this one.
         moves_means = self.training and update_means and not in_backward()
+        batch = _Batch(features, labels, weight, labels2, lam)
         if self.training and in_process_group():
-            return self._forward_on_ranks(features, labels, weight, labels2, lam, moves_means)
+            return self._forward_on_ranks(batch, moves_means)
         fused = moves_means and self.means == "ema" and labels2 is None
-        losses, counted = self._losses(
-            features, labels, weight, labels2, lam, averaged=self.reduction == "mean", fused=fused
-        )
+        losses, counted = self._losses(batch, averaged=self.reduction == "mean", fused=fused)
         if moves_means and not fused:
             self._move_means(features, counted)
         return losses if self.reduction == "none" else losses.sum()
 
-    def _forward_on_ranks(
-        self,
-        features: Tensor,
-        labels: Tensor,
-        weight: Tensor | None,
-        labels2: Tensor | None,
-        lam: float | Tensor | None,
-        moves_means: bool,
-    ) -> Tensor:
+    def _forward_on_ranks(self, batch: _Batch, moves_means: bool) -> Tensor:
         """:meth:`forward` in training over several ranks: it waits for the sizes of the batches of all."""
+        features, labels = batch.features, batch.labels
         try:
-            losses, counted = self._losses(features, labels, weight, labels2, lam, averaged=False, fused=False)
+            losses, counted = self._losses(batch, averaged=False, fused=False)
         except (TypeError, ValueError):  # the other ranks must hear of it, or they wait until the group's time is over
             all_counts(-1, features.device)
             raise
@@ -189,21 +191,12 @@ class PrototypeHead(RenewableState):
             return losses
         return mean_for_ddp(losses, counts) if self.reduction == "mean" else sum_for_ddp(losses)
 
-    def _losses(
-        self,
-        features: Tensor,
-        labels: Tensor,
-        weight: Tensor | None,
-        labels2: Tensor | None,
-        lam: float | Tensor | None,
-        *,
-        averaged: bool,
-        fused: bool,
-    ) -> tuple[Tensor, Tensor]:
+    def _losses(self, batch: _Batch, *, averaged: bool, fused: bool) -> tuple[Tensor, Tensor]:
         """The losses [B], divided by B if ``averaged``, and the labels that the means count.
 
         ``fused``: the class means move in the same operator.
         """
+        features, labels, weight, labels2, lam = batch
         prototypes, assignment, skip = self.prototypes, self.assignment, self.nan_policy == "skip"
         check_ipm(features, labels, prototypes, assignment, weight)
         mixup = check_mixup(labels, labels2, lam, self.num_classes, self.flag)
