@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from common import RESULTS, Record, exponent, extra_peak, interleaved, machine, summary
-from fastproto.cpu.gaussian_potential import quick_bfloat16
+from fastproto.cpu.hardware import quick_bfloat16
 from fastproto.functional import gaussian_potential
-from fastproto.ops.gaussian_potential import PRECISIONS
+from fastproto.support.options import PRECISIONS
 
 SIZES = [(10000, 512), (10000, 128)]
 SERIES = [500, 1000, 2000, 4000]  # C at D = 128; (10000, 128) completes it
@@ -91,8 +91,8 @@ def measure(c: int, d: int, seconds: float, informational: bool) -> Record:
     leaf = w.clone().requires_grad_()
     providers: dict[str, Callable[[], object]] = {"symmetric_loop": partial(symmetric_loop, w)}
     # where bfloat16 is not quick all three precisions are the same float32 code: timed once
-    for name in PRECISIONS if quick_bfloat16(w.device) else PRECISIONS[:1]:
-        providers[name] = partial(gaussian_potential, w, precision=name)
+    for precision in PRECISIONS if quick_bfloat16(w.device) else PRECISIONS[:1]:
+        providers[precision] = partial(gaussian_potential, w, precision=precision)
     providers["gemm_2048"] = partial(torch.mm, square, square)
     if informational:
         providers["naive"] = partial(with_gradient, naive, leaf)

@@ -22,6 +22,7 @@ import torch
 
 from common import Record, machine
 from fastproto.prototypes import estimate_prototypes, load_prototypes
+from fastproto.prototypes.closed_forms import Objective
 from fastproto.prototypes.effort import Effort
 from fastproto.prototypes.optimise import minimise
 from fastproto.prototypes.search import random_start
@@ -130,7 +131,7 @@ def test_max_cosine(rows: list[Record], classes: int, dim: int) -> None:
 
 
 @pytest.mark.parametrize("objective", ["uniform", "max_cosine"])
-def test_closed_form(rows: list[Record], objective: str) -> None:
+def test_closed_form(rows: list[Record], objective: Objective) -> None:
     """(1000, 512): made in under 0.1 s, the best of five; its quality, in float64, is measured when it is asked for."""
     times = []
     for _ in range(5):

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from fastproto.cpu.gaussian_potential import quick_bfloat16, quick_integers
+from fastproto.cpu.hardware import quick_bfloat16, quick_integers
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -6,7 +6,7 @@ Names load on first use, so that ``import fastproto`` stays quick and imports ne
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -67,7 +67,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'fastproto' has no attribute {name!r}")
     return getattr(importlib.import_module(f"fastproto.{_HOME[name]}"), name)

@@ -12,33 +12,33 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-ASKED_FOR = "asked for"  # the reason of a choice that was not this module's
-BACKENDS = ("auto", "triton", "numba", "torch")
-KERNELS = {  # op that runs on Triton -> (its module, its function)
-    "gaussian_potential": ("fastproto_kernels.gaussian_potential", "gaussian_potential"),
-    "sphere_step_": ("fastproto_kernels.sphere_step", "sphere_step_"),
-    "ipm_loss": ("fastproto_kernels.ipm_loss", "ipm_loss"),
-    "update_class_means_": ("fastproto_kernels.update_class_means", "update_class_means_"),
-    "head_step_": ("fastproto_kernels.head_step", "head_step_"),
-    "nearest_prototypes": ("fastproto_kernels.top_scores", "top_scores"),
-    "assign": ("fastproto_kernels.top_scores", "top_scores"),  # the lists and the proof; what belongs to it:
-    "centre_factors": ("fastproto_kernels.centre_factors", "centre_factors"),
-    "best_listed": ("fastproto_kernels.best_listed", "best_listed"),
-    "sinkhorn_sweep": ("fastproto_kernels.log_sum_exp", "sinkhorn_sweep"),
+from fastproto.support.options import Backend, check_options
+
+KERNELS = {  # launcher -> its module in fastproto_kernels
+    "gaussian_potential": "gaussian_potential",
+    "sphere_step_": "sphere_step",
+    "ipm_loss": "ipm_loss",
+    "update_class_means_": "update_class_means",
+    "head_step_": "head_step",
+    "top_scores": "top_scores",
+    "centre_factors": "centre_factors",
+    "best_listed": "best_listed",
+    "sinkhorn_sweep": "log_sum_exp",
 }
-# ops with row loops for the processor
-COMPILED = ("ipm_loss", "update_class_means_", "head_step_", "nearest_prototypes", "assign")
+LAUNCHERS = {"nearest_prototypes": "top_scores", "assign": "top_scores"}  # of ops that are named otherwise
+TRITON_OPS = sorted(KERNELS.keys() - set(LAUNCHERS.values()) | LAUNCHERS.keys())
+NUMBA_OPS = ("ipm_loss", "update_class_means_", "head_step_", "nearest_prototypes", "assign")
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 OLDEST_CAPABILITY = (8, 0)  # asynchronous copies and bfloat16 products begin with sm_80
 
-_default: ContextVar[str] = ContextVar("fastproto_backend", default="auto")
+_default: ContextVar[Backend] = ContextVar("fastproto_backend", default="auto")
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,25 @@ class Choice:
 
     backend: str
     reason: str
+    forced: bool = field(default=False, compare=False)  # the caller named this backend
+
+    @classmethod
+    def asked_for(cls, backend: Backend) -> Choice:
+        """What the caller named."""
+        return cls(backend, "asked for", forced=True)
 
     def __str__(self) -> str:
         return f"{self.backend}: {self.reason}"
 
 
 @contextlib.contextmanager
-def use_backend(backend: str) -> Iterator[None]:
+def use_backend(backend: Backend) -> Iterator[None]:
     """Inside the ``with`` block ops that were not told otherwise run on this backend.
 
     Raises:
         ValueError: an unknown backend.
     """
-    _check_name(backend)
+    check_options(backend=backend)
     token = _default.set(backend)
     try:
         yield
@@ -67,31 +73,32 @@ def use_backend(backend: str) -> Iterator[None]:
         _default.reset(token)
 
 
-def resolve(op: str, *tensors: Tensor, backend: str = "auto") -> Choice:
+def resolve(op: str, *tensors: Tensor, backend: Backend = "auto") -> Choice:
     """Where ``op`` runs for these tensors; the choice is made without a host synchronisation.
 
     Args:
         op: name of a public function, such as ``gaussian_potential``.
         tensors: its tensor arguments.
-        backend: ``auto`` (what :func:`use_backend` says, else Triton wherever it can run, else numba where the op has
-            row loops for the processor), ``triton``, ``numba`` or ``torch``.
+        backend: ``auto`` (what :func:`use_backend` says, else Triton wherever it can run, else numba where it has a
+            kernel for the op), ``triton``, ``numba`` or ``torch``.
 
     Raises:
         ValueError, TypeError, ImportError: an unknown backend, tensors on several devices, or ``triton`` or ``numba``
             asked for where it cannot run; the sentence says why and what to do.
     """
-    _check_name(backend)
+    if backend != "auto":
+        check_options(backend=backend)
     devices = {tensor.device for tensor in tensors}
     if len(devices) > 1:
         named = ", ".join(sorted(map(str, devices)))
         raise ValueError(f"{op} got tensors on {named}; expected one device: move them with .to(device)")
     asked = backend if backend != "auto" else _default.get()
     if asked == "torch":
-        return Choice("torch", ASKED_FOR)
+        return Choice.asked_for("torch")
     if asked == "numba" or (asked == "auto" and not _on_cuda(tensors)):
         without = _numba_obstacle(op, tensors)
         if without is None:
-            return Choice("numba", ASKED_FOR if asked == "numba" else "the tensors are on the CPU")
+            return Choice.asked_for("numba") if asked == "numba" else Choice("numba", "the tensors are on the CPU")
         if asked == "numba":
             raise ValueError(
                 f"{op} cannot run on the numba backend: {without}; pass backend='torch' or leave it at 'auto'"
@@ -100,7 +107,7 @@ def resolve(op: str, *tensors: Tensor, backend: str = "auto") -> Choice:
     if asked == "triton":
         if obstacle is not None:
             raise obstacle.error
-        return Choice("triton", ASKED_FOR)
+        return Choice.asked_for("triton")
     if obstacle is not None:
         return Choice("torch", obstacle.reason)
     if not _on_cuda(tensors):  # the interpreter could run it, but only a test wants that
@@ -108,10 +115,9 @@ def resolve(op: str, *tensors: Tensor, backend: str = "auto") -> Choice:
     return Choice("triton", f"the tensors are on {torch.cuda.get_device_name(tensors[0].device)}")
 
 
-def kernel(op: str) -> Callable[..., Any]:
-    """The launcher of an op that :func:`resolve` gave to Triton."""
-    module, name = KERNELS[op]
-    launcher: Callable[..., Any] = getattr(importlib.import_module(module), name)
+def kernel(name: str) -> Callable[..., Any]:
+    """The launcher of this name, a key of :data:`KERNELS`; its module is imported when it is first asked for."""
+    launcher: Callable[..., Any] = getattr(importlib.import_module(f"fastproto_kernels.{KERNELS[name]}"), name)
     return launcher
 
 
@@ -121,33 +127,28 @@ class _Obstacle:
     error: Exception
 
 
-def _check_name(backend: str) -> None:
-    if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}; expected one of {', '.join(map(repr, BACKENDS))}")
-
-
 def _on_cuda(tensors: tuple[Tensor, ...]) -> bool:
     return bool(tensors) and tensors[0].device.type == "cuda"
 
 
 def _numba_obstacle(op: str, tensors: tuple[Tensor, ...]) -> str | None:
-    """Why the row loops of ``op`` cannot take these tensors, or None."""
-    if op not in COMPILED:
-        return f"it has row loops for {', '.join(COMPILED)}"
+    """Why numba cannot run ``op`` on these tensors, or None."""
+    if op not in NUMBA_OPS:
+        return f"numba has kernels for {', '.join(NUMBA_OPS)}"
     if any(x.device.type != "cpu" for x in tensors):
         return "the tensors are not on the CPU"
     if any(x.is_floating_point() and x.dtype not in KERNEL_DTYPES for x in tensors):
-        return "the row loops take float32, bfloat16 and float16"
+        return "numba kernels take float32, bfloat16 and float16"
     return None if _installed("numba") else "numba is not installed (pip install numba)"
 
 
 def _obstacle(op: str, tensors: tuple[Tensor, ...]) -> _Obstacle | None:
     """Why the kernel of ``op`` cannot take these tensors, or None."""
     instead = "pass backend='torch' or leave it at 'auto'"
-    if op not in KERNELS:
+    if op not in TRITON_OPS:
         return _Obstacle(
             f"{op} has no Triton kernel",
-            ValueError(f"{op} has no Triton kernel; expected one of {', '.join(sorted(KERNELS))}: {instead}"),
+            ValueError(f"{op} has no Triton kernel; expected one of {', '.join(TRITON_OPS)}: {instead}"),
         )
     odd = next((x.dtype for x in tensors if x.is_floating_point() and x.dtype not in KERNEL_DTYPES), None)
     if odd is not None:

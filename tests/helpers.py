@@ -27,3 +27,8 @@ def assert_as_accurate_as(ours: Tensor, torchs: Tensor, truth: Tensor, crumb: fl
 
 def unit_rows(rows: int, dim: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.nn.functional.normalize(torch.randn(rows, dim, dtype=torch.float64), dim=1).to(dtype)
+
+
+def ipm_batch(b: int, c: int, d: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features, labels, prototypes and assignment."""
+    return torch.randn(b, d) * 3, torch.randint(0, c, (b,)), unit_rows(c, d), torch.randperm(c)

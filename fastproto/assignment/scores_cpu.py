@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fastproto.assignment.array_types import Floats, Floats32, Ints, Ints32
 from fastproto.assignment.scores import EPS, EVERY, LEAST_OVERLAP, PerRow, Rows
-from fastproto.cpu.gaussian_potential import quick_bfloat16
+from fastproto.cpu.hardware import quick_bfloat16
 from fastproto.support.cancellation import check_stop
 
 BLOCK_BYTES = 1 << 22  # a block stays in the last-level cache between the product and the scan

@@ -67,7 +67,7 @@ class GpuFactorScores:
     ) -> tuple[Floats, Ints32]:
         shift = self.row_shift[rows]
         low = None if floor is None else self._to_device(((floor[rows] - shift) / self.unit).astype(np.float32))
-        values, indices = kernel("assign")(
+        values, indices = kernel("top_scores")(
             self.points[rows if isinstance(rows, slice) else self._to_device(rows)],
             self.others,
             min(k, MAX_PLACES),
@@ -90,7 +90,7 @@ class GpuFactorScores:
         j, p, shifted = self._to_device(columns), self._to_device(prices), self._to_device(self._in_units(prices))
         _, error, row_shift, _ = self._there
         own = self._best(j[:, None], p)
-        _, indices = kernel("assign")(
+        _, indices = kernel("top_scores")(
             self.points,
             self.others,
             places := min(places, self.shape[1]),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastproto.functional import ipm_loss, nearest_prototypes
-from fastproto.ops.mixup import check_share, check_two_labels, mixed
+from fastproto.ops.mixup import check_mixup, mixed
 from fastproto.support.checks import (
     check_classes,
     check_label_range,
@@ -16,12 +15,13 @@ from fastproto.support.checks import (
     check_positive,
     check_weight,
     check_width,
-    recording,
 )
-from fastproto.support.distributed import in_process_group
+from fastproto.support.distributed import in_process_group, sum_for_ddp
 from fastproto.support.error_flags import flag_of
 from fastproto.support.guarded_module import GuardedState
+from fastproto.support.options import Loss, Reduction, check_options
 from fastproto.support.row_norms import compute_dtype, not_finite, unit
+from fastproto.support.tracing import recording
 
 
 class CosineHead(nn.Module):
@@ -40,13 +40,13 @@ class CosineHead(nn.Module):
         ValueError: C < 2, D < 2, an unknown reduction, a scale that is not positive.
     """
 
-    def __init__(self, num_classes: int, dim: int, *, scale: float = 1.0, reduction: str = "mean") -> None:
+    def __init__(self, num_classes: int, dim: int, *, scale: float = 1.0, reduction: Reduction = "mean") -> None:
         super().__init__()
         num_classes, dim = check_classes(num_classes, dim)
         scale = check_positive("scale", scale, "16")
-        if reduction not in ("mean", "sum", "none"):
-            raise ValueError(f"reduction is {reduction!r}; expected 'mean', 'sum' or 'none'")
-        self.num_classes, self.dim, self.scale, self.reduction = num_classes, dim, scale, reduction
+        check_options(reduction=reduction)
+        self.num_classes, self.dim, self.scale = num_classes, dim, scale
+        self.reduction: Reduction = reduction
 
     def weight_by_label(self) -> Tensor:
         """[C, D]: row y stands for label y."""
@@ -74,15 +74,9 @@ class CosineHead(nn.Module):
         lam: float | Tensor | None = None,
         update_means: bool = True,
     ) -> Tensor:
-        """The loss of a batch, with the arguments of :meth:`fastproto.PrototypeHead.forward`.
+        """The loss of a batch; arguments as of :meth:`fastproto.PrototypeHead.forward`.
 
-        Args:
-            features: [B, D], any float dtype.
-            labels: int64 [B] in 0..C-1.
-            weight: [B], a factor for each sample.
-            labels2, lam: mixup: the loss is ``lam``·L(labels) + (1-``lam``)·L(labels2), ``lam`` in [0, 1] a number,
-                [B] or [B, 1].
-            update_means: changes nothing here: these heads keep no class means.
+        ``update_means`` changes nothing here: these heads keep no class means.
 
         Returns:
             float32 (float64 for float64 features): a scalar, or [B] for ``none``. Of an empty batch it is 0.
@@ -91,20 +85,18 @@ class CosineHead(nn.Module):
             TypeError, ValueError: shapes that do not match, labels that are not int64; on the CPU also labels out of
                 range and NaN or inf in the features (on a GPU looking at values would wait for the device).
         """
-        if (labels2 is None) != (lam is None):
-            raise ValueError("labels2 and lam go together; expected both for mixup, or neither")
         self._check(features, labels, weight)
+        flag = None if lam is None else flag_of(features.device)
+        mixup = check_mixup(labels, labels2, lam, self.num_classes, flag)
         loss = self.sample_losses(features, labels)
-        if labels2 is not None:
-            check_two_labels(labels, labels2, self.num_classes)
-            shares = check_share(lam, labels, flag_of(features.device))
-            loss = mixed(loss, self.sample_losses(features, labels2), shares)
+        if mixup is not None:
+            loss = mixed(loss, self.sample_losses(features, mixup.labels2), mixup)
         if weight is not None:
             loss = loss * weight.to(loss.dtype)
         if self.reduction == "mean":
             loss = loss.sum() / max(len(labels), 1)
         elif self.reduction == "sum":
-            loss = loss.sum() * (dist.get_world_size() if self.training and in_process_group() else 1)
+            loss = sum_for_ddp(loss) if self.training and in_process_group() else loss.sum()
         return loss + self.regulariser()
 
     def _check(self, features: Tensor, labels: Tensor, weight: Tensor | None) -> None:
@@ -145,10 +137,8 @@ class StaticHead(GuardedState, CosineHead):
     Buffers (both in ``state_dict``): ``prototypes`` [C, D] float32 unit rows and ``assignment`` [C] int64.
     """
 
-    prototypes: Tensor
-
     def __init__(
-        self, prototypes: Tensor, *, assignment: Tensor | None = None, scale: float = 1.0, reduction: str = "mean"
+        self, prototypes: Tensor, *, assignment: Tensor | None = None, scale: float = 1.0, reduction: Reduction = "mean"
     ) -> None:
         super().__init__(*prototypes.shape, scale=scale, reduction=reduction)
         self.register_buffer("prototypes", prototypes)
@@ -157,16 +147,11 @@ class StaticHead(GuardedState, CosineHead):
         self.register_buffer("assignment", assignment.to(prototypes.device))
         self._keep()
 
-    def weight_by_label(self) -> Tensor:
-        """W[A] [C, D]: row y is the prototype of label y."""
-        self._sound()
-        return self.prototypes[self._permutation()]
-
     def directions(self) -> Tensor:
-        """The same: its rows are unit already."""
+        """:meth:`weight_by_label`: its rows are unit already."""
         return self.weight_by_label()
 
-    def pull(self, features: Tensor, labels: Tensor, loss: str) -> Tensor:
+    def pull(self, features: Tensor, labels: Tensor, loss: Loss) -> Tensor:
         """Eq. 6 or the squared loss of :func:`fastproto.ipm_loss` for each sample, [B]."""
         self._heal(counted_only=True)
         return ipm_loss(features, labels, self.prototypes, self.assignment, reduction="none", loss=loss)

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from fastproto.baselines.base import StaticHead
-from fastproto.head import prepare_prototypes
+from fastproto.head_state import prepare_prototypes
 from fastproto.prototypes.closed_forms import simplex
 from fastproto.support.checks import check_classes, check_positive, check_seed
+from fastproto.support.options import Reduction
 
 
 class ETFHead(StaticHead):
@@ -32,7 +33,7 @@ class ETFHead(StaticHead):
     """
 
     def __init__(
-        self, num_classes: int, dim: int, *, energy: float = 1.0, reduction: str = "mean", seed: int = 0
+        self, num_classes: int, dim: int, *, energy: float = 1.0, reduction: Reduction = "mean", seed: int = 0
     ) -> None:
         num_classes, dim = check_classes(num_classes, dim)
         energy, seed = check_positive("energy", energy, "1"), check_seed(seed)

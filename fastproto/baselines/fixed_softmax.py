@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from fastproto.baselines.base import StaticHead
-from fastproto.head import prepare_prototypes
+from fastproto.head_state import prepare_prototypes
 from fastproto.prototypes import Prototypes, estimate_prototypes
 from fastproto.support.checks import check_classes, check_seed
+from fastproto.support.options import Reduction
 
 
 class FixedSoftmaxHead(StaticHead):
@@ -34,7 +35,7 @@ class FixedSoftmaxHead(StaticHead):
         *,
         prototypes: Tensor | Prototypes | None = None,
         scale: float = 16.0,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         seed: int = 0,
     ) -> None:
         num_classes, dim = check_classes(num_classes, dim)

@@ -7,9 +7,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastproto.baselines.base import StaticHead
-from fastproto.head import prepare_prototypes
+from fastproto.head_state import prepare_prototypes
 from fastproto.prototypes import Prototypes, estimate_prototypes
 from fastproto.support.checks import check_classes, check_finite, check_matrix, check_positive, check_seed, whole
+from fastproto.support.options import Reduction
 
 
 class HPNHead(StaticHead):
@@ -36,7 +37,7 @@ class HPNHead(StaticHead):
         *,
         prototypes: Tensor | Prototypes | None = None,
         word_vectors: Tensor | Prototypes | None = None,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         seed: int = 0,
     ) -> None:
         num_classes, dim = check_classes(num_classes, dim)

@@ -7,8 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastproto.baselines.base import CosineHead, at_least_float32
-from fastproto.support.checks import check_finite, check_k, check_width, recording, tracing
+from fastproto.support.checks import check_finite, check_k, check_width
+from fastproto.support.options import Reduction
 from fastproto.support.row_norms import unit
+from fastproto.support.tracing import recording, tracing
 
 
 class LinearHead(CosineHead):
@@ -18,7 +20,7 @@ class LinearHead(CosineHead):
         num_classes, dim, reduction: as of :class:`CosineHead`.
     """
 
-    def __init__(self, num_classes: int, dim: int, *, reduction: str = "mean") -> None:
+    def __init__(self, num_classes: int, dim: int, *, reduction: Reduction = "mean") -> None:
         super().__init__(num_classes, dim, reduction=reduction)
         self.linear = nn.Linear(self.dim, self.num_classes)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastproto.baselines.base import CosineHead
+from fastproto.support.options import Reduction
 from fastproto.support.row_norms import unit
 
 
@@ -29,7 +30,7 @@ class SoftmaxHead(CosineHead):
     """
 
     def __init__(
-        self, num_classes: int, dim: int, *, scale: float = 16.0, reduction: str = "mean", chunked: bool = False
+        self, num_classes: int, dim: int, *, scale: float = 16.0, reduction: Reduction = "mean", chunked: bool = False
     ) -> None:
         super().__init__(num_classes, dim, scale=scale, reduction=reduction)
         num_classes, dim = self.num_classes, self.dim

@@ -8,6 +8,7 @@ from fastproto.baselines.base import at_least_float32
 from fastproto.baselines.softmax import SoftmaxHead
 from fastproto.functional import uniformity_loss
 from fastproto.support.checks import check_positive, real
+from fastproto.support.options import Reduction
 
 
 class SoftmaxUniformHead(SoftmaxHead):
@@ -35,7 +36,7 @@ class SoftmaxUniformHead(SoftmaxHead):
         uniformity_weight: float = 1.0,
         t: float = 2.0,
         scale: float = 16.0,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         chunked: bool = False,
     ) -> None:
         super().__init__(num_classes, dim, scale=scale, reduction=reduction, chunked=chunked)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fastproto.head import PrototypeHead
 from fastproto.support.checks import check_classes, check_finite, check_matrix, default_device
+from fastproto.support.options import Loss, Means, Reduction
 
 
 class TrainedPrototypesHead(PrototypeHead):
@@ -33,9 +34,9 @@ class TrainedPrototypesHead(PrototypeHead):
         *,
         weights: Tensor | None,
         momentum: float = 0.9,
-        loss: str = "eq6",
-        means: str = "ema",
-        reduction: str = "mean",
+        loss: Loss = "eq6",
+        means: Means = "ema",
+        reduction: Reduction = "mean",
         sync_class_means: bool = True,
         seed: int = 0,
     ) -> None:

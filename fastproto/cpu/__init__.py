@@ -1,1 +1,1 @@
-"""Implementations for the processor: blocks of a matrix product in PyTorch, row loops compiled by numba."""
+"""The ops for the CPU, by the same names: numba kernels, and blocks of a matrix product in PyTorch."""

@@ -13,6 +13,8 @@ import hashlib
 import pickle
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -25,6 +27,13 @@ from fastproto.support.cancellation import check_stop
 
 class _DamagedError(Exception):
     """A cache file does not hold what was written."""
+
+
+@cache
+def _library_stamp() -> tuple[tuple[str, int, int], ...]:
+    """Of this folder's files: a compiled function contains what it calls, also from files other than its own."""
+    found = [(file.name, file.stat()) for file in sorted(Path(__file__).parent.glob("*.py"))]
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)
 
 
 class _SealedResults(CompileResultCacheImpl):
@@ -41,8 +50,9 @@ class _SealedResults(CompileResultCacheImpl):
         return super().rebuild(target_context, pickle.loads(content))
 
     def _origin(self, codegen: Any) -> Any:
-        """Of the code: numba's version, the processor, the function and its source."""
-        return numba.__version__, codegen.magic_tuple(), self.filename_base, self.locator.get_source_stamp()
+        """Of the code: numba's version, the processor, the function, its source, and the files it may call into."""
+        own = self.filename_base, self.locator.get_source_stamp()
+        return numba.__version__, codegen.magic_tuple(), *own, _library_stamp()
 
 
 class _HarmlessCache(FunctionCache):
@@ -50,7 +60,7 @@ class _HarmlessCache(FunctionCache):
 
     _impl_class = _SealedResults
 
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
+    def load_overload(self, sig: object, target_context: Any) -> Any:
         check_stop()  # what follows if nothing is found, a compilation, takes up to seconds
         try:
             found = super().load_overload(sig, target_context)
@@ -61,7 +71,7 @@ class _HarmlessCache(FunctionCache):
             return None
         return found
 
-    def save_overload(self, sig: Any, data: Any) -> None:
+    def save_overload(self, sig: object, data: object) -> None:
         try:
             super().save_overload(sig, data)
         except OSError:
@@ -69,7 +79,7 @@ class _HarmlessCache(FunctionCache):
         except Exception:  # a damaged index, as above: begin a new one
             self._save_anew(sig, data)
 
-    def _save_anew(self, sig: Any, data: Any) -> None:
+    def _save_anew(self, sig: object, data: object) -> None:
         try:
             self.flush()
             super().save_overload(sig, data)

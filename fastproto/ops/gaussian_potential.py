@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastproto.backend import ASKED_FOR, KERNEL_DTYPES, kernel, resolve
-from fastproto.cpu.gaussian_potential import slices, sweep_in_blocks
+from fastproto.backend import KERNEL_DTYPES, kernel, resolve
+from fastproto.cpu import gaussian_potential as in_torch
+from fastproto.cpu.gaussian_blocks import slices
 from fastproto.support.checks import (
     check_finite,
     check_floats,
@@ -16,14 +17,13 @@ from fastproto.support.checks import (
     check_unit_rows,
     shape_of,
 )
+from fastproto.support.options import Precision, check_options
 from fastproto.support.registration import register
 
-PRECISIONS = ("highest", "high", "medium")
 WEIGHTED_MIN_DIM = 32  # weights take the kernels to bfloat16, whose "medium" errs by 3e-2 in two dimensions, 1e-2 in 16
 ROUNDED_MAX = 8.0  # up to this 2t bfloat16 keeps what is promised: its error of a cosine, 2⁻⁹, is multiplied by 2t
 COSINES_SIDE = 1024  # of a block, 4 MiB in float32
-# C²·D and D from which blocks of cuBLAS's float32 products are quicker than those of a kernel: on an H200 8 times at
-# (10,000, 512), 2.5 times at (10,000, 128)
+# C²·D and D from which blocks of cuBLAS's float32 products are quicker than the kernel
 BLAS_WORK, BLAS_MIN_DIM = 10**9, 64
 
 
@@ -34,7 +34,7 @@ def gaussian_potential(
     t: float = 2.0,
     self_index: Tensor | None = None,
     weights: Tensor | None = None,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> tuple[Tensor, Tensor]:
     """Potential and pull of unit vectors on unit vectors, in memory O((M + C)·D): no M×C matrix is stored.
 
@@ -70,7 +70,7 @@ def gaussian_potential(
     Source: Eq. 3 of Saadabadi et al., CVPR 2024 (the potential of Wang & Isola, 2020).
     """
     t = check_sharpness(t)
-    check_precision(precision)
+    check_options(precision=precision)
     if others is None and self_index is not None:
         raise ValueError("self_index is given without others; expected others too: leave self_index out")
     for name, tensor in (("points", points),) if others is None else (("points", points), ("others", others)):
@@ -144,7 +144,7 @@ def potential_and_pull(
     precision: str = "highest",
     centre: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """What the operator does, on the backend that :func:`fastproto.backend.resolve` names, without checks or gradient.
+    """The operator without its checks, on the backend that :func:`fastproto.backend.resolve` names.
 
     For Triton alone: the precision ``higher``, three float16 products for a float32 one; and ``centre`` [1],
     g = exp(2t (p·w - centre)), which float32 holds at any t.
@@ -153,7 +153,7 @@ def potential_and_pull(
     rounded = 2 * t <= ROUNDED_MAX
     choice = resolve("gaussian_potential", *given)
     exact = others is None and centre is None and (precision == "highest" or not rounded)
-    by_blas = exact and choice.reason != ASKED_FOR and blas_is_quicker(points)
+    by_blas = exact and not choice.forced and blas_is_quicker(points)
     if choice.backend == "triton" and not by_blas:
         if others is None:
             others, self_index = points, torch.arange(len(points), device=points.device)
@@ -165,7 +165,7 @@ def potential_and_pull(
         result: tuple[Tensor, Tensor] = kernel("gaussian_potential")(points, others, t=t, centre=centre, **options)
         return result
     with torch.autocast(points.device.type, enabled=False):
-        return sweep_in_blocks(points, others, t, self_index, weights, precision if rounded else "highest")
+        return in_torch.gaussian_potential(points, others, t, self_index, weights, precision if rounded else "highest")
 
 
 def blas_is_quicker(points: Tensor) -> bool:
@@ -190,8 +190,3 @@ def largest_cosine(points: Tensor, others: Tensor | None = None, self_index: Ten
                 cosines.masked_fill_(self_index[rows, None] == at, -torch.inf)
             largest = torch.maximum(largest, cosines.max())
     return largest
-
-
-def check_precision(precision: str) -> None:
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; expected 'highest', 'high' or 'medium'")

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from torch import Tensor
 
 from fastproto.backend import kernel, resolve
-from fastproto.ops.ipm_loss import loss_and_gradient, scaled, shapes, with_gradient
-from fastproto.ops.update_class_means import apart, move_means_, written
+from fastproto.ops.ipm_loss import LossOptions, loss_and_gradient, scaled, scaled_loss, shapes
+from fastproto.ops.update_class_means import copy_if_shared, mark_written, move_means_
 from fastproto.support.registration import register
+
+
+def head_step_(
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    assignment: Tensor,
+    options: LossOptions,
+    means: Tensor,
+    momentum: float,
+) -> Tensor:
+    """:func:`fastproto.ops.ipm_loss.ipm_per_sample` [B], differentiable; ``means`` [C, D] move once, in place."""
+    return scaled_loss(_operator, features, labels, prototypes, assignment, options, means, momentum)
 
 
 def _head_step_(
@@ -28,16 +39,15 @@ def _head_step_(
     """:func:`fastproto.ops.ipm_loss.loss_and_gradient`, and ``means`` [C, D] move as by ``update_class_means_``."""
     choice = resolve("head_step_", features, labels, prototypes, assignment, means)
     if choice.backend == "triton" and means.is_contiguous():
-        features, labels, prototypes = (apart(x, means) for x in (features, labels, prototypes))
+        features, labels, prototypes = (copy_if_shared(x, means) for x in (features, labels, prototypes))
         loss, gradient = kernel("head_step_")(
             means, features, labels, prototypes, assignment, momentum=momentum, flag=flag, skipped=skipped
         )
-        written(means)
+        mark_written(means)
         return scaled(loss, gradient, weight, factor)
     found = loss_and_gradient(features, labels, prototypes, assignment, weight, factor, skip, flag, skipped)
     move_means_(means, features, labels, momentum, skip, flag)  # a bad batch has been refused by now
     return found
 
 
-# (features, ..., means, momentum) -> the loss [B], differentiable
-head_step_ = partial(with_gradient, register("head_step_", _head_step_, shapes, mutates=["flag", "skipped", "means"]))
+_operator = register("head_step_", _head_step_, shapes, mutates=["flag", "skipped", "means"])

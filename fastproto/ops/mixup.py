@@ -1,9 +1,9 @@
-"""The shares of two labels in a mixed sample."""
+"""Mixup: samples with two labels each, and the share of either."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,35 @@ from fastproto.support.error_flags import BAD_SHARE
 Share = float | Tensor
 
 
-def check_share(lam: Any, labels: Tensor, flag: Tensor | None) -> tuple[Share, Share]:
+class Mixup(NamedTuple):
+    """The second label of each sample, and the shares λ and 1-λ of the two, numbers or [B]."""
+
+    labels2: Tensor
+    share: Share
+    share2: Share
+
+
+def check_mixup(
+    labels: Tensor, labels2: Tensor | None, lam: float | Tensor | None, num_classes: int, flag: Tensor | None
+) -> Mixup | None:
+    """What a head was given for mixup, or None if it was given neither ``labels2`` nor ``lam``.
+
+    Raises:
+        TypeError, ValueError: one without the other, or what :func:`check_share` refuses; labels that are not int64
+            [B]; on the CPU also labels outside 0..C-1.
+    """
+    if labels2 is None and lam is None:
+        return None
+    if labels2 is None or lam is None:
+        raise ValueError("labels2 and lam go together; expected both for mixup, or neither")
+    for name, given in (("labels", labels), ("labels2", labels2)):
+        check_labels(name, given, len(labels))
+        if given.device.type == "cpu" and not torch.compiler.is_compiling():
+            check_label_range(name, given, num_classes)
+    return Mixup(labels2, *check_share(lam, labels, flag))
+
+
+def check_share(lam: object, labels: Tensor, flag: Tensor | None) -> tuple[Share, Share]:
     """λ and 1-λ, numbers or [B], for the loss ``λ·L(labels) + (1-λ)·L(labels2)``.
 
     On a GPU looking at a tensor would wait for the device: there bad shares count as zero and set a bit of ``flag``.
@@ -58,22 +86,14 @@ def check_share(lam: Any, labels: Tensor, flag: Tensor | None) -> tuple[Share, S
     return torch.where(good, share, 0), torch.where(good, 1 - share, 0)
 
 
-def check_two_labels(labels: Tensor, labels2: Tensor, num_classes: int) -> None:
-    """Both int64 [B]; on the CPU in 0..C-1."""
-    for name, given in (("labels", labels), ("labels2", labels2)):
-        check_labels(name, given, len(labels))
-        if given.device.type == "cpu" and not torch.compiler.is_compiling():
-            check_label_range(name, given, num_classes)
+def mixed(first: Tensor, second: Tensor, mixup: Mixup) -> Tensor:
+    """λ·first + (1-λ)·second [B] in the dtype of the losses."""
+    share, share2 = (x.to(first.dtype) if isinstance(x, Tensor) else x for x in (mixup.share, mixup.share2))
+    return share * first + share2 * second
 
 
-def mixed(first: Tensor, second: Tensor, shares: tuple[Share, Share]) -> Tensor:
-    """The loss [B] of both labels, in the dtype of each."""
-    one, two = (x.to(first.dtype) if isinstance(x, Tensor) else x for x in shares)
-    return one * first + two * second
-
-
-def larger(labels: Tensor, labels2: Tensor, share: Share) -> Tensor:
+def label_of_larger_share(labels: Tensor, mixup: Mixup) -> Tensor:
     """The label of the larger share of each sample, the first of equals."""
-    if isinstance(share, Tensor):
-        return torch.where(share >= 0.5, labels, labels2)
-    return labels if share >= 0.5 else labels2
+    if isinstance(mixup.share, Tensor):
+        return torch.where(mixup.share >= 0.5, labels, mixup.labels2)
+    return labels if mixup.share >= 0.5 else mixup.labels2

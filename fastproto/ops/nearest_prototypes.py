@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-
 import torch
 from torch import Tensor
 
 from fastproto.backend import kernel, resolve
-from fastproto.support.checks import check_k, check_matrix, check_unit_rows, recording, shape_of, tracing
+from fastproto.support.checks import check_k, check_matrix, check_unit_rows, shape_of
 from fastproto.support.error_flags import NOT_FINITE, flag_of
 from fastproto.support.registration import register
 from fastproto.support.row_norms import compute_dtype, normalise
+from fastproto.support.tracing import recording, tracing
 
 BLOCK = 2048  # rows of one block of a B×C matrix that is never stored whole: 2048² float32 are 16 MiB
 KERNEL_MAX_K = 32  # of top_scores
 SELECT_MAX = 16  # above this k a stable sort beats k passes of max
-SCAN_ROWS = 512  # times BLOCK float32 are 4 MiB: they stay in the cache between the product and the scan
-SCAN_MAX = 64  # above this k insertion into a list costs more than a sort
+NUMBA_MAX_K = 64  # above it insertion into a sorted list costs more than a sort
 
 
 def _top(cosines: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -88,13 +86,15 @@ def _nearest(features: Tensor, prototypes: Tensor, k: int, flag: Tensor | None) 
             flag = flag_of(features.device) if flag is None else flag
             if flag is not None:
                 flag |= NOT_FINITE * spoiled.any()
-            cosines, indices = kernel("nearest_prototypes")(z, prototypes, k)
+            cosines, indices = kernel("top_scores")(z, prototypes, k)
             return cosines.masked_fill_(spoiled, torch.nan), indices
         check_unit_rows("prototypes", prototypes)
         z = normalise(features)[0]
-        if k <= SCAN_MAX and resolve("nearest_prototypes", z, prototypes).backend == "numba":
-            return _with_numba(z, prototypes.float(), k)
-        return _streaming_top(z, prototypes, k)
+        if k <= NUMBA_MAX_K and resolve("nearest_prototypes", z, prototypes).backend == "numba":
+            from fastproto.cpu.nearest_prototypes import nearest_prototypes as in_numba
+
+            return in_numba(z, prototypes.float(), k)
+        return streaming_top(z, prototypes, k)
 
 
 def _nearest_shapes(features: Tensor, prototypes: Tensor, k: int, flag: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -113,30 +113,17 @@ def _in_a_graph(features: Tensor, prototypes: Tensor, k: int) -> tuple[Tensor, T
         return torch.where(inverse.isnan(), torch.nan, cosines), indices
 
 
-def _with_numba(z: Tensor, w: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    keep_top = importlib.import_module("fastproto.cpu.score_blocks").keep_top
-    cosines = torch.full((len(z), k), -torch.inf, dtype=torch.float32, device="cpu")  # whatever the defaults are
-    indices = torch.full((len(z), k), -1, dtype=torch.int64, device="cpu")
-    room = torch.empty(min(SCAN_ROWS, len(z)) * min(BLOCK, len(w)), dtype=torch.float32, device="cpu")
-    for start in range(0, len(z), SCAN_ROWS):
-        rows = slice(start, start + SCAN_ROWS)
-        for column in range(0, len(w), BLOCK):
-            left, right = z[rows], w[column : column + BLOCK]
-            block = torch.mm(left, right.T, out=room[: len(left) * len(right)].view(len(left), len(right)))
-            keep_top(block.numpy(), column, cosines[rows].numpy(), indices[rows].numpy())
-    return cosines, indices
-
-
-def _streaming_top(z: Tensor, w: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def streaming_top(z: Tensor, w: Tensor, k: int, block: int = BLOCK) -> tuple[Tensor, Tensor]:
+    """Top k of z @ w.T, a square block at a time, the lowest index first among equals."""
     w = w.to(z.dtype)
     cosines, indices = z.new_empty(len(z), k), torch.empty(len(z), k, dtype=torch.int64, device=z.device)
-    for start in range(0, len(z), BLOCK):
-        rows = slice(start, start + BLOCK)
+    for start in range(0, len(z), block):
+        rows = slice(start, start + block)
         best = z.new_empty(len(z[rows]), 0)
         at = torch.empty_like(best, dtype=torch.int64)
-        for column in range(0, len(w), BLOCK):
-            block = z[rows] @ w[column : column + BLOCK].T
-            value, index = _top(block, min(k, block.shape[1]))
+        for column in range(0, len(w), block):
+            cosine = z[rows] @ w[column : column + block].T
+            value, index = _top(cosine, min(k, cosine.shape[1]))
             best, at = torch.cat([best, value], 1), torch.cat([at, index + column], 1)
             best, order = _top(best, min(k, best.shape[1]))
             at = at.gather(1, order)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from fastproto.backend import resolve
-from fastproto.ops.gaussian_potential import check_precision, largest_cosine, potential_and_pull
+from fastproto.ops.gaussian_potential import largest_cosine, potential_and_pull
 from fastproto.support.checks import (
     TINY_NORM,
     check_finite,
@@ -16,10 +14,9 @@ from fastproto.support.checks import (
     check_labels,
     check_matrix,
     check_sharpness,
-    refuse_double_backward,
-    refuse_transforms,
 )
-from fastproto.support.registration import register
+from fastproto.support.options import Form, Precision, check_options
+from fastproto.support.registration import register, with_gradient
 
 FLOAT32_SHARPNESS = 20.0  # exp(-4t), the least g can be, leaves float32 at t = 22
 
@@ -29,8 +26,8 @@ def uniformity_loss(
     *,
     t: float = 2.0,
     subset: Tensor | None = None,
-    form: str = "pairs",
-    precision: str = "highest",
+    form: Form = "pairs",
+    precision: Precision = "highest",
 ) -> Tensor:
     """L_uni of the directions of the rows: how evenly they are spread on the sphere (lower is better).
 
@@ -60,57 +57,40 @@ def uniformity_loss(
     """
     check_matrix("prototypes", prototypes, min_rows=2)
     t = check_sharpness(t)
-    check_precision(precision)
+    check_options(precision=precision)
     if prototypes.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"prototypes are {prototypes.dtype}; expected float32 or float64: convert them with .float()")
-    if form not in ("pairs", "eq5"):
-        raise ValueError(f"form is {form!r}; expected 'pairs' or 'eq5'")
+    check_options(form=form)
     if subset is not None:
         check_labels("subset", subset, subset.numel() if isinstance(subset, Tensor) else 0)
         if len(subset) == 0:
             raise ValueError("subset names no rows; expected distinct rows, at least one")
-    refuse_transforms()
-    result: Tensor = _UniformityLoss.apply(prototypes, t, subset, form, precision)
-    return result
-
-
-class _UniformityLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, prototypes: Tensor, t: float, subset: Tensor | None, form: str, precision: str) -> Tensor:
-        value: Tensor
-        value, gradient = _operator(prototypes, t, subset, form, precision, ctx.needs_input_grad[0])
-        ctx.save_for_backward(gradient)
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None, None]:
-        refuse_double_backward()
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad, None, None, None, None
+    differentiated = prototypes.requires_grad and torch.is_grad_enabled()
+    return with_gradient(_operator, prototypes, t, subset, form, precision, differentiated)
 
 
 def _uniformity_loss(
-    prototypes: Tensor, t: float, subset: Tensor | None, form: str, precision: str, with_gradient: bool
+    prototypes: Tensor, t: float, subset: Tensor | None, form: str, precision: str, differentiated: bool
 ) -> tuple[Tensor, Tensor]:
     if prototypes.device.type == "cpu":  # elsewhere looking would wait for the device
         _check_values(prototypes, subset)
     with torch.autocast(prototypes.device.type, enabled=False):
-        return _value_and_gradient(prototypes, t, subset, form, precision, with_gradient)
+        return value_and_gradient(prototypes, t, subset, form, precision, differentiated)
 
 
 def _uniformity_loss_shapes(
-    prototypes: Tensor, t: float, subset: Tensor | None, form: str, precision: str, with_gradient: bool
+    prototypes: Tensor, t: float, subset: Tensor | None, form: str, precision: str, differentiated: bool
 ) -> tuple[Tensor, Tensor]:
     return prototypes.new_empty(()), prototypes.new_empty(
-        prototypes.shape[0] if with_gradient else 0, prototypes.shape[1]
+        prototypes.shape[0] if differentiated else 0, prototypes.shape[1]
     )
 
 
 _operator = register("uniformity_loss", _uniformity_loss, _uniformity_loss_shapes)
 
 
-def _value_and_gradient(
-    prototypes: Tensor, t: float, subset: Tensor | None, form: str, precision: str, with_gradient: bool
+def value_and_gradient(
+    prototypes: Tensor, t: float, subset: Tensor | None, form: str, precision: str, differentiated: bool
 ) -> tuple[Tensor, Tensor]:
     """L_uni and its gradient [C, D], or [0, D] where it is not asked for."""
     sharp = t > FLOAT32_SHARPNESS and prototypes.dtype == torch.float32
@@ -130,7 +110,7 @@ def _value_and_gradient(
     if form == "eq5":
         value = torch.log1p((len(w) - 1) * value.exp())
         factor = 2 * t * faded.exp() / (len(sampled) + total * faded.exp())
-    if not with_gradient:
+    if not differentiated:
         return value.to(prototypes.dtype), prototypes.new_empty(0, prototypes.shape[1])
     gradient = _both_ends(w, subset, pull, t, precision, centre)
     gradient -= (gradient * w).sum(1, keepdim=True) * w

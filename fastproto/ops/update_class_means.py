@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-
 import torch
 from torch import Tensor
 
 from fastproto.backend import kernel, resolve
 from fastproto.support.checks import check_label_range, check_labels, check_matrix, check_momentum, shape_of
 from fastproto.support.error_flags import flag_of
+from fastproto.support.options import NanPolicy, check_options
 from fastproto.support.registration import register
-from fastproto.support.row_norms import normalise, not_finite
+from fastproto.support.row_norms import normalise
+
+OFFICIAL_MOMENTUM = 0.95  # the authors' q ← 1.9 q + 0.1 z, then normalised: the direction of 0.95 q + 0.05 z
 
 
 def update_class_means_(
-    means: Tensor, features: Tensor, labels: Tensor, momentum: float, *, nan_policy: str = "raise"
+    means: Tensor, features: Tensor, labels: Tensor, momentum: float, *, nan_policy: NanPolicy = "raise"
 ) -> None:
     """Exponential moving average of the normalised features per class, in place, touching only the classes present.
 
@@ -47,8 +48,7 @@ def update_class_means_(
     if means.shape[1] != features.shape[1]:
         raise ValueError(f"means are {shape_of(means)} and features {shape_of(features)}; expected the same D")
     momentum = check_momentum(momentum)
-    if nan_policy not in ("raise", "skip"):
-        raise ValueError(f"nan_policy is {nan_policy!r}; expected 'raise' or 'skip'")
+    check_options(nan_policy=nan_policy)
     _check_own_memory(means)
     if len(labels):
         move_means_(means, features.detach(), labels, momentum, nan_policy == "skip", None)
@@ -74,20 +74,20 @@ def _check_own_memory(means: Tensor) -> None:
         )
 
 
-def apart(tensor: Tensor, means: Tensor) -> Tensor:
-    """The tensor, or a copy where it lies in the memory of the means, which change while it is read."""
+def copy_if_shared(tensor: Tensor, means: Tensor) -> Tensor:
+    """The tensor, or a copy of one that shares memory with the means, which change while it is read."""
     same = tensor.untyped_storage().data_ptr() == means.untyped_storage().data_ptr()
     return tensor.clone() if same else tensor
 
 
-def written(means: Tensor) -> None:
-    """Tell autograd of a write that torch has not seen: what saved the means for backward must raise, not be wrong."""
+def mark_written(means: Tensor) -> None:
+    """Raise the version of means that a kernel has changed: autograd then refuses to use what it saved of them."""
     if not means.is_inference():
         torch.autograd.graph.increment_version(means)
 
 
 def update_class_means(
-    means: Tensor, features: Tensor, labels: Tensor, momentum: float, *, nan_policy: str = "raise"
+    means: Tensor, features: Tensor, labels: Tensor, momentum: float, *, nan_policy: NanPolicy = "raise"
 ) -> Tensor:
     """A new tensor with the update of :func:`update_class_means_` applied; ``means`` stays as it is."""
     updated = means.clone()
@@ -98,21 +98,23 @@ def update_class_means(
 def _update_class_means_(
     means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool, flag: Tensor | None
 ) -> None:
-    """:func:`update_class_means_` without checks of shapes and dtypes; ``flag`` as in the loss (None: the device's)."""
+    """:func:`update_class_means_` without checks of shapes and dtypes; ``flag`` as in LossOptions."""
     if len(labels) == 0:
         return
-    features, labels = apart(features, means), apart(labels, means)
+    features, labels = copy_if_shared(features, means), copy_if_shared(labels, means)
     backend = resolve("update_class_means_", means, features, labels).backend
     if not means.is_contiguous():  # the loops and the kernels walk over rows without strides
         backend = "torch"
     if backend == "triton":
         flag = flag_of(means.device, skip) if flag is None else flag
         kernel("update_class_means_")(means, features, labels, momentum, flag=flag)
-        written(means)
+        mark_written(means)
         return
     if backend == "numba":
-        _with_numba(means, features, labels, momentum, skip)
-        written(means)
+        from fastproto.cpu.update_class_means import update_class_means_ as in_numba
+
+        in_numba(means, features, labels, momentum, skip)
+        mark_written(means)
         return
     check_label_range("labels", labels, len(means))
     z, inverse = normalise(features, skip)
@@ -143,17 +145,20 @@ move_means_ = register(
 )
 
 
-def _with_numba(means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool) -> None:
-    rows = importlib.import_module("fastproto.cpu.ipm_loss")
-    wrong, row, _ = rows.class_mean_rows(
-        means.detach().numpy(),
-        features.float().contiguous().numpy(),
-        labels.contiguous().numpy(),
-        rows.np.float32(momentum),
-        skip,
-        torch.empty(len(labels), dtype=torch.float32, device="cpu").numpy(),
-    )
-    if wrong == rows.BAD_LABEL:
-        check_label_range("labels", labels, len(means))
-    elif wrong == rows.NOT_FINITE:
-        raise not_finite(row)
+@torch.no_grad()
+def move_official_means_(means: Tensor, features: Tensor, labels: Tensor) -> None:
+    """The authors' published update, in place: q_y ← F.normalize(0.95 q_y + 0.05 z) with the last sample of each class.
+
+    Nothing waits for the device. Every sample writes the new row of its class, the same for all of a class; bad samples
+    write another's, and a batch of bad ones writes rows as they are.
+    """
+    count = len(means)
+    z, inverse = normalise(features, skip=True)
+    good = (labels >= 0) & (labels < count) & ~inverse.isnan().squeeze(1)
+    own = torch.arange(len(labels), device=labels.device)
+    classes = labels[torch.where(good, own, good.int().argmax())].clamp(0, count - 1)
+    ordered, order = torch.where(good, labels, -1).sort(stable=True)
+    last = order[(torch.searchsorted(ordered, classes, right=True) - 1).clamp_min(0)]
+    before = means[classes]
+    row = torch.nn.functional.normalize(OFFICIAL_MOMENTUM * before + (1 - OFFICIAL_MOMENTUM) * z[last], dim=1)
+    means.index_copy_(0, classes, torch.where(good.any(), row.to(before.dtype), before))

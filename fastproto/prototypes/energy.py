@@ -15,16 +15,12 @@ from torch import Tensor
 from fastproto.backend import resolve
 from fastproto.ops.gaussian_potential import largest_cosine, potential_and_pull
 from fastproto.ops.nearest_prototypes import BLOCK
+from fastproto.ops.sphere_step import tangent
 
 Energy: TypeAlias = Callable[[Tensor], tuple[float, Tensor]]  # unit rows [C, D] -> L_uni, C times its tangent gradient
 
 # In these widths exp(-4t) is still a normal number; a sharper potential is summed relative to its largest term.
 PLAIN_SHARPNESS = {torch.float32: 16.0, torch.float64: 128.0}
-
-
-def tangent(points: Tensor, vectors: Tensor) -> Tensor:
-    """The part of each row that is orthogonal to its point."""
-    return torch.addcmul(vectors, (vectors * points).sum(-1, keepdim=True), points, value=-1)
 
 
 def energy(t: float, precision: str = "highest") -> Energy:

@@ -9,7 +9,6 @@ from typing import Literal, TypeAlias, get_args
 
 import torch
 
-from fastproto.ops.gaussian_potential import PRECISIONS
 from fastproto.prototypes.cache import CacheFile
 from fastproto.prototypes.closed_forms import Objective, closed_form
 from fastproto.prototypes.codes import binary_code
@@ -18,9 +17,11 @@ from fastproto.prototypes.files import Prototypes, make
 from fastproto.prototypes.search import random_start, search_max_cosine, search_uniform
 from fastproto.prototypes.sgd import check_sgd, sgd
 from fastproto.support.checks import check_classes, check_seed, check_sharpness, default_cpu, real, whole
+from fastproto.support.options import check_options
 
 Method: TypeAlias = Literal["auto", "lbfgs", "binary_code", "sgd"]
-OBJECTIVES, METHODS = get_args(Objective), get_args(Method)
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+METHODS: tuple[Method, ...] = get_args(Method)
 RECIPE = 4  # part of the cache's key: raise it when the same arguments begin to give other prototypes
 
 
@@ -126,8 +127,7 @@ def _check(objective: Objective, method: Method, precision: str) -> None:
         raise ValueError(
             f"objective {objective!r} with method {method!r}; expected one of {OBJECTIVES} and of {METHODS}"
         )
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; expected one of {PRECISIONS}")
+    check_options(precision=precision)
 
 
 def _limits(max_passes: int | None, time_limit: float | None) -> tuple[int | None, float | None]:

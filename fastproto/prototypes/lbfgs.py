@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from fastproto.prototypes.energy import tangent
+from fastproto.ops.sphere_step import tangent
 
 MEMORY = 10  # pairs that L-BFGS keeps: more saved no passes
 

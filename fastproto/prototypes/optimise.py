@@ -10,8 +10,9 @@ import math
 import torch
 from torch import Tensor
 
+from fastproto.ops.sphere_step import tangent
 from fastproto.prototypes.effort import Effort
-from fastproto.prototypes.energy import Energy, energy, tangent
+from fastproto.prototypes.energy import Energy, energy
 from fastproto.prototypes.lbfgs import History, Preconditioner
 
 LONGEST = 1.0  # no point moves farther than this in one step (before it is put back on the sphere)

@@ -7,11 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from fastproto.backend import kernel, resolve
 from fastproto.ops.gaussian_potential import potential_and_pull
+from fastproto.ops.sphere_step import sphere_step_
 from fastproto.ops.uniformity_loss import FLOAT32_SHARPNESS
 from fastproto.prototypes.effort import Effort
-from fastproto.prototypes.energy import tangent
 from fastproto.support.checks import real, whole
 
 FORMS = ("eq5", "within_batch")
@@ -83,26 +82,6 @@ def sgd(
             f"t is {t}, so sharp that every pair of a batch underflows; expected at most about 170: lower t"
         )
     return points
-
-
-def sphere_step_(
-    points: Tensor, velocity: Tensor, pull: Tensor, total: Tensor, factor: float, rate: float, momentum: float
-) -> None:
-    """One momentum step of unit rows along a pull, in place; the velocity stays tangent.
-
-    ``v = momentum * v + factor / total * tangent(w, pull); w = F.normalize(w - rate * v); v = tangent(w, v)``
-
-    Args:
-        points, velocity: [M, D] float32 or float64, contiguous; both change.
-        pull: [M, D] and total [1], of the same dtype: Σ_j g_ij w_j, and what the gradient is relative to.
-        factor, rate, momentum: numbers; with factor 4t and the sum of the potential as total, L_uni goes down.
-    """
-    if resolve("sphere_step_", points, velocity, pull, total).backend == "triton":
-        kernel("sphere_step_")(points, velocity, pull, total, factor=factor, rate=rate, momentum=momentum)
-        return
-    velocity.mul_(momentum).add_(tangent(points, pull).mul_(factor / total))
-    points.copy_(torch.nn.functional.normalize(points - rate * velocity, dim=1))
-    velocity.copy_(tangent(points, velocity))
 
 
 def check_sgd(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
-from collections.abc import Iterator
 from numbers import Real
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from fastproto.support.tracing import tracing
 
 TINY_NORM = 1e-12  # rows shorter than this have no direction
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -21,7 +21,7 @@ def shape_of(tensor: Tensor) -> str:
     return "[" + ", ".join(map(str, tensor.shape)) + "]"
 
 
-def whole(name: str, value: Any) -> int:
+def whole(name: str, value: object) -> int:
     """An integer: Python's or NumPy's, or a float that is one, such as 10.0.
 
     Raises:
@@ -31,7 +31,7 @@ def whole(name: str, value: Any) -> int:
     truth = isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool)
     if not truth:
         try:
-            return operator.index(value)
+            return operator.index(value)  # type: ignore[arg-type]  # what is none raises
         except TypeError:
             if isinstance(value, Real) and float(value).is_integer():
                 return int(float(value))
@@ -39,7 +39,7 @@ def whole(name: str, value: Any) -> int:
     raise error(f"{name} is {value!r}; expected an integer, such as 10: convert it with int()")
 
 
-def real(name: str, value: Any) -> float:
+def real(name: str, value: object) -> float:
     """A number as a Python float, NaN and inf included: Python's, NumPy's or a tensor of one number.
 
     Raises:
@@ -52,7 +52,7 @@ def real(name: str, value: Any) -> float:
     raise TypeError(f"{name} is {value!r}; expected a number: convert it with float()")
 
 
-def check_classes(num_classes: Any, dim: Any) -> tuple[int, int]:
+def check_classes(num_classes: object, dim: object) -> tuple[int, int]:
     """C and D as integers.
 
     Raises:
@@ -64,7 +64,7 @@ def check_classes(num_classes: Any, dim: Any) -> tuple[int, int]:
     return count, width
 
 
-def check_seed(seed: Any) -> int:
+def check_seed(seed: object) -> int:
     """A seed that torch and NumPy take.
 
     Raises:
@@ -76,7 +76,7 @@ def check_seed(seed: Any) -> int:
     return number
 
 
-def check_momentum(momentum: Any) -> float:
+def check_momentum(momentum: object) -> float:
     """α of the class means.
 
     Raises:
@@ -88,7 +88,7 @@ def check_momentum(momentum: Any) -> float:
     return number
 
 
-def check_positive(name: str, value: Any, example: str) -> float:
+def check_positive(name: str, value: object, example: str, what: str = "number") -> float:
     """A finite number above zero.
 
     Raises:
@@ -96,11 +96,11 @@ def check_positive(name: str, value: Any, example: str) -> float:
     """
     number = real(name, value)
     if not 0 < number < math.inf:
-        raise ValueError(f"{name} is {number}; expected a number > 0, such as {example}")
+        raise ValueError(f"{name} is {number}; expected a {what} > 0, such as {example}")
     return number
 
 
-def check_floats(name: str, tensor: Any) -> None:
+def check_floats(name: str, tensor: object) -> None:
     """A dense tensor of float32, float64, bfloat16 or float16.
 
     Raises:
@@ -119,12 +119,9 @@ def check_floats(name: str, tensor: Any) -> None:
     raise TypeError(f"{name} is {given}; expected a floating-point tensor: {advice}")
 
 
-def check_sharpness(t: Any) -> float:
+def check_sharpness(t: object) -> float:
     """t of the Gaussian potential, finite and above zero."""
-    number = real("t", t)
-    if not 0 < number < math.inf:
-        raise ValueError(f"t is {number}; expected a sharpness > 0, such as 2.0")
-    return number
+    return check_positive("t", t, "2.0", "sharpness")
 
 
 def check_matrix(name: str, tensor: Tensor, *, min_rows: int = 1, min_dim: int = 2) -> None:
@@ -187,7 +184,7 @@ def not_unit(name: str, tensor: Tensor, row: int) -> ValueError:
     )
 
 
-def check_k(k: Any, count: int) -> int:
+def check_k(k: object, count: int) -> int:
     """How many of ``count`` rows are asked for."""
     number = whole("k", k)
     if not 1 <= number <= count:
@@ -241,24 +238,6 @@ def check_permutation(name: str, permutation: Tensor, size: int) -> None:
         )
 
 
-def refuse_transforms() -> None:
-    """Under torch.func the ready-made gradient would not be what is differentiated, mapped or linearised."""
-    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
-        raise RuntimeError(
-            "the losses of fastproto cannot be transformed by torch.func (grad, vmap, jvp, ...); use backward() or "
-            "torch.autograd.grad, or the functions of fastproto.reference"
-        )
-
-
-def refuse_double_backward() -> None:
-    """The gradient comes ready-made from the forward pass: differentiated again, it would silently be a constant."""
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "the losses of fastproto cannot be differentiated twice (create_graph=True was given); "
-            "use fastproto.reference for second derivatives"
-        )
-
-
 def default_device() -> torch.device:
     """Where tensors are made; torch's own function raises in torch 2.9 once the default has been set back to None."""
     return torch.empty(0).device
@@ -267,28 +246,3 @@ def default_device() -> torch.device:
 def default_cpu() -> contextlib.AbstractContextManager[object]:
     """Tensors that are made without a device come on the CPU, whatever torch.set_default_device says."""
     return contextlib.nullcontext() if default_device().type == "cpu" else torch.device("cpu")
-
-
-def recording() -> bool:
-    """Whether torch.export or torch.jit.trace is recording: a graph for other batches, which must not hold values."""
-    # the flag itself: the compiler of torch 2.9 takes is_exporting() for true in every graph
-    return torch.compiler._is_exporting_flag or tracing()
-
-
-def tracing() -> bool:
-    """Whether torch.jit.trace is recording: shapes are then tensors, and comparing them is warned about."""
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
-
-
-@contextlib.contextmanager
-def not_traced() -> Iterator[None]:
-    """What runs inside is no part of the graph that torch.jit.trace records, if it records one."""
-    state = torch._C._get_tracing_state()
-    if state is None:
-        yield
-        return
-    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class OtherRankError(ValueError):
@@ -19,6 +21,16 @@ class OtherRankError(ValueError):
 
 def in_process_group() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def sum_for_ddp(losses: Tensor) -> Tensor:
+    """Σ of this rank's losses, scaled so that DDP's average of the gradients is the gradient of Σ over all ranks."""
+    return losses.sum() * dist.get_world_size()
+
+
+def mean_for_ddp(losses: Tensor, counts: list[int]) -> Tensor:
+    """The same for the mean over the samples of all ranks; ``counts`` are their batch sizes."""
+    return sum_for_ddp(losses) / max(sum(counts), 1)
 
 
 def all_counts(count: int, device: torch.device) -> list[int]:
@@ -69,9 +81,9 @@ def rank_0_says(yes: bool, device: torch.device) -> bool:
     return bool(told)
 
 
-def from_rank_0(compute: Callable[[], Any], device: torch.device) -> Any:
-    """Rank 0's result on every rank; an error there is raised everywhere, so that no rank waits for ever."""
-    box: list[Any] = [None]
+def from_rank_0(compute: Callable[[], T], device: torch.device) -> T:
+    """Rank 0's result on every rank, on this device; an error there is raised everywhere, so that no rank waits."""
+    box: list[T | Exception | None] = [None]
     if dist.get_rank() == 0:
         try:
             box[0] = _moved(compute(), torch.device("cpu"))
@@ -80,13 +92,13 @@ def from_rank_0(compute: Callable[[], Any], device: torch.device) -> Any:
     dist.broadcast_object_list(box, src=0)
     if isinstance(box[0], Exception):
         raise box[0]
-    return _moved(box[0], device)
+    return _moved(cast(T, box[0]), device)
 
 
-def _moved(found: Any, device: torch.device) -> Any:
+def _moved(found: T, device: torch.device) -> T:
     """A tensor, or a dataclass with all of its tensors, on this device."""
     if isinstance(found, Tensor):
-        return found.to(device)
+        return cast(T, found.to(device))
     if is_dataclass(found) and not isinstance(found, type):
         return replace(found, **{field.name: _moved(getattr(found, field.name), device) for field in fields(found)})
     return found

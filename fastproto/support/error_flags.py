@@ -1,16 +1,35 @@
-"""What the kernels found wrong in a batch: bits of a flag on the device, looked at later so that no step waits for it.
+"""What can be wrong with a row of a batch, and the flag on the device that remembers it until someone looks.
 
-On the GPU looking at labels or features would make every step wait. The kernels leave a bad row out (loss, gradient and
-share of the class means zero) and set its bit; :func:`check_batches` raises what the bits say.
+Looking at labels or features on a GPU would make every step wait. The kernels leave a bad row out (zero loss, zero
+gradient, no share in the class means) and set its bit; :func:`check_batches` raises what the bits say. The numba
+kernels of the CPU return the same numbers.
 """
 
 from __future__ import annotations
 
+from enum import IntFlag
+from typing import Final
+
 import torch
 from torch import Tensor
 
-BAD_LABEL, NOT_FINITE, BAD_ASSIGNMENT = 1, 2, 4  # as in fastproto_kernels.lib.row_blocks
-BAD_SHARE = 8
+
+class RowError(IntFlag):
+    """What is wrong with a row. fastproto_kernels.lib.row_blocks, which imports nothing of this package, repeats it."""
+
+    BAD_LABEL = 1
+    NOT_FINITE = 2
+    BAD_ASSIGNMENT = 4
+    BAD_SHARE = 8
+    NOT_UNIT = 16  # a prototype; the kernels do not look at it
+
+
+# plain integers: what torch.compile and numba take
+BAD_LABEL: Final = RowError.BAD_LABEL.value
+NOT_FINITE: Final = RowError.NOT_FINITE.value
+BAD_ASSIGNMENT: Final = RowError.BAD_ASSIGNMENT.value
+BAD_SHARE: Final = RowError.BAD_SHARE.value
+NOT_UNIT: Final = RowError.NOT_UNIT.value
 
 _SENTENCES = {
     BAD_LABEL: "labels outside 0..C-1 (check the number of classes or leave out the unlabelled samples)",
@@ -50,11 +69,11 @@ def check_batches() -> None:
     """
     bits = 0
     for (_, skip), flag in _flags.items():
-        bits |= take(flag) & ~(NOT_FINITE if skip else 0)
+        bits |= read_and_clear(flag) & ~(NOT_FINITE if skip else 0)
     raise_bits(bits)
 
 
-def take(flag: Tensor) -> int:
+def read_and_clear(flag: Tensor) -> int:
     """The bits, which are then zero."""
     bits = int(flag)
     flag.zero_()

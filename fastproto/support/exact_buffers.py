@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -193,7 +193,7 @@ def _near(rows: Tensor, others: Tensor) -> bool:
     return bool(torch.linalg.vector_norm(rows - others.to(rows.device), dim=1).max() <= SAME)
 
 
-def readable(buffers: dict[str, Any]) -> bool:
+def readable(buffers: dict[str, Tensor]) -> bool:
     """Whether these are plain tensors with values: not under transforms, on meta or where a graph is captured."""
     return all(type(x) is Tensor and x.device.type != "meta" for x in buffers.values()) and not (
         torch._C._functorch.peek_interpreter_stack() is not None

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastproto.support.checks import check_finite, check_permutation, check_unit_rows, not_traced, recording
+from fastproto.support.checks import check_finite, check_permutation, check_unit_rows
 from fastproto.support.exact_buffers import NAMES, ExactBuffers, readable
 from fastproto.support.registration import register
+from fastproto.support.tracing import not_traced, recording
 
 
 class GuardedState(nn.Module):
@@ -23,11 +24,12 @@ class GuardedState(nn.Module):
     """
 
     num_classes: int
+    prototypes: Tensor
     assignment: Tensor
 
     _exact: ExactBuffers
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **options)
         self._exact = ExactBuffers()
 
@@ -90,18 +92,23 @@ class GuardedState(nn.Module):
         found: Tensor = _checked_permutation(self.assignment)
         return found
 
+    def weight_by_label(self) -> Tensor:
+        """W[A] [C, D]: row y is the prototype of label y; the weight of an ``nn.Linear`` without bias, for export."""
+        self._sound()
+        return self.prototypes[self._permutation()]
+
     def train(self, mode: bool = True) -> GuardedState:
         self.settle()
         self._heal()
         super().train(mode)
         return self
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         self.settle()
         self._heal()
         return {name: value for name, value in self.__dict__.items() if name != "_exact"}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._exact = ExactBuffers()
 
@@ -200,6 +207,19 @@ class GuardedState(nn.Module):
                 buffer.zero_()
             else:
                 setattr(self, name, torch.zeros_like(buffer, device=device))
+
+
+def exclude_from_broadcast(model: nn.Module) -> None:
+    """Keep DDP from sending the heads' C-sized buffers before every forward: call it on the module given to DDP.
+
+    Every rank computes the same state from the same gathered samples, so there is nothing to send.
+    """
+    ignored = set(getattr(model, "_ddp_params_and_buffers_to_ignore", ()))
+    for name, module in model.named_modules():
+        if isinstance(module, GuardedState):
+            buffers = dict(module.named_buffers(recurse=False))
+            ignored |= {f"{name}.{buffer}" if name else buffer for buffer in buffers}
+    model._ddp_params_and_buffers_to_ignore = ignored  # type: ignore[assignment]  # the name DDP reads
 
 
 def _check_kind(key: str, value: Tensor, dtype: torch.dtype) -> None:

@@ -13,13 +13,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastproto.prototypes import Prototypes, Quality, estimate_prototypes, load_prototypes, measure_prototypes
+from fastproto.prototypes import (
+    OBJECTIVES,
+    Prototypes,
+    Quality,
+    estimate_prototypes,
+    load_prototypes,
+    measure_prototypes,
+)
 from lib.initial_assignment import initial_assignment
 from lib.repository import Record
 
 NO_PUBLISHED = "not measured: --published was not given"
 AUTHORS = "authors' published file"
-OBJECTIVES = ("uniform", "max_cosine")
 
 
 # --- Table 7: largest and smallest cosine of the prototypes ----------------------------------------------------------

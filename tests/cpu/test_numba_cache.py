@@ -149,4 +149,4 @@ def test_every_compiled_function_of_the_package_has_such_a_cache(root: Path) -> 
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if (isinstance(node, ast.alias) and node.name in ("njit", "jit", "vectorize", "guvectorize", "numba"))
     }
-    assert by_name == {"fastproto/compiled.py"}
+    assert by_name == {"fastproto/cpu/numba_cache.py"}

@@ -276,27 +276,6 @@ def test_the_mean_of_states_is_refused() -> None:
             model().load_state_dict(mean, strict=False)
 
 
-@pytest.mark.parametrize("write", ["counted", "data", "exchanged", "float", "outside"])
-def test_a_damaged_assignment_is_never_predicted_with(write: str) -> None:
-    head, x = PrototypeHead(20, 5, prototypes=unit_rows(20, 5)), torch.randn(30, 5)
-    if write == "counted":
-        head.assignment[3] = head.assignment[4]
-    elif write == "data":
-        head.assignment.data.floor_divide_(2)
-    elif write == "exchanged":
-        head.assignment = torch.zeros(20, dtype=torch.int64)
-    elif write == "float":
-        head.assignment.data = head.assignment.data * 0.5
-    else:
-        head.assignment.data[3] = 20
-    with pytest.raises(ValueError, match="assignment"):
-        head.predict(x)
-    head.class_means.normal_()
-    head.assignment = torch.randperm(20)
-    head.reassign()
-    assert head.predict(x).max() < 20
-
-
 def test_heads_without_means_survive_too() -> None:
     net = nn.Sequential(nn.Linear(6, 5), ETFHead(6, 5))
     average, update = TOOLS["ema"](net)
@@ -305,27 +284,3 @@ def test_heads_without_means_survive_too() -> None:
     labels = average[1].predict(torch.randn(9, 5), k=6)
     assert torch.equal(labels.sort(dim=1).values, torch.arange(6).expand(9, 6))
     assert all(torch.equal(a, b) for a, b in zip(average[1].buffers(), net[1].buffers(), strict=True))
-
-
-def test_empty_memory_is_no_state() -> None:
-    head = model()[1].to_empty(device="cpu")
-    head.assignment.fill_(-7)
-    with pytest.raises(ValueError, match="assignment"):
-        head.predict(torch.randn(3, 5))
-    state = model()[1].state_dict()
-    head.load_state_dict(state)
-    assert head.predict(torch.randn(3, 5)).max() < 20
-
-
-def test_a_state_of_parameters_is_assigned_as_buffers() -> None:
-    source, into = PrototypeHead(20, 5, prototypes=unit_rows(20, 5)), PrototypeHead(20, 5, prototypes=unit_rows(20, 5))
-    state = {
-        name: nn.Parameter(value, requires_grad=value.is_floating_point())
-        for name, value in source.state_dict().items()
-    }
-    into.load_state_dict(state, assign=True)
-    assert not list(into.parameters()) and not into.prototypes.requires_grad
-    assert torch.equal(into.assignment, source.assignment)
-    with pytest.raises(RuntimeError, match="prototypes"):
-        into.load_state_dict(source.state_dict() | {"prototypes": source.prototypes.numpy()})
-    assert torch.equal(into.predict(torch.ones(3, 5)), source.predict(torch.ones(3, 5)))

@@ -1,19 +1,15 @@
-"""The heads that ours is compared with: against plain float64 formulas, and through the trainer by name."""
+"""The heads that ours is compared with, against plain float64 formulas."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import fastproto.baselines as baselines
-from fastproto import PrototypeHead, estimate_prototypes
+from fastproto import PrototypeHead
 from fastproto.baselines import (
     CosineHead,
     ETFHead,
@@ -27,9 +23,6 @@ from fastproto.baselines import (
     semantic_prototypes,
 )
 from fastproto.head import exclude_from_broadcast
-from fastproto.training import TrainConfig, fit
-from fastproto.training.classifier import load_classifier
-from fastproto.training.config import HEADS
 
 from ..helpers import assert_as_accurate_as, unit_rows
 
@@ -237,192 +230,3 @@ def test_a_broken_state_is_refused(name: str) -> None:
 
 
 # --- what is particular to one ---------------------------------------------------------------------------------------
-
-
-def test_etf_is_a_simplex_in_random_position() -> None:
-    for c, d in ((2, 2), (6, 5), (6, 9)):
-        head = ETFHead(c, d)
-        gram = head.prototypes @ head.prototypes.T
-        expected = torch.full((c, c), -1 / (c - 1)).fill_diagonal_(1.0)
-        torch.testing.assert_close(gram, expected, atol=1e-6, rtol=0)
-    assert torch.equal(ETFHead(6, 9).prototypes, head.prototypes)
-    assert not torch.allclose(ETFHead(6, 9, seed=1).prototypes, head.prototypes, atol=0.1)
-    x, y = torch.randn(4, 9), torch.randint(0, 6, (4,))
-    h, w = 2 * F.normalize(x, dim=1), 3 * head.prototypes[y]  # E_H = 4, E_W = 9
-    torch.testing.assert_close(ETFHead(6, 9, energy=6.0)(x, y), (((h * w).sum(1) - 6) ** 2 / 12).mean())
-
-
-def test_fixed_heads_of_one_seed_share_prototypes_and_assignment() -> None:
-    made = estimate_prototypes(C, D).vectors
-    for seed in (0, 1):
-        fixed, softmax = FixedHead(C, D, seed=seed), FixedSoftmaxHead(C, D, seed=seed)
-        assert torch.equal(softmax.prototypes, made)
-        assert torch.equal(softmax.assignment, fixed.assignment)
-        assert torch.equal(softmax.weight_by_label(), fixed.weight_by_label())
-    assert not torch.equal(FixedHead(C, D).assignment, fixed.assignment)
-
-
-def test_hpn_prototypes() -> None:
-    given = unit_rows(12, 4)
-    assert torch.equal(HPNHead(12, 4, prototypes=given).weight_by_label(), given)
-    made = estimate_prototypes(8, 4, objective="max_cosine").vectors
-    rows = HPNHead(8, 4).weight_by_label()
-    assert not torch.equal(rows, made)  # the same rows in an order of their own
-    assert sorted(rows.tolist()) == sorted(made.tolist())
-    assert not torch.equal(HPNHead(8, 4, seed=1).weight_by_label(), rows)
-
-
-def test_semantic_prototypes_keep_the_order_of_the_words() -> None:
-    # Three groups of four words; in three dimensions there is room for the groups, not for everything.
-    centres = unit_rows(3, 50)
-    near = centres.repeat_interleave(4, 0) + 0.05 * torch.randn(12, 50)
-    w = semantic_prototypes(near, 3)
-    assert w.dtype == torch.float32 and torch.equal(semantic_prototypes(near, 3), w)
-    torch.testing.assert_close(w.norm(dim=1), torch.ones(12))
-    group = torch.arange(12) // 4
-    same = (group[:, None] == group) & ~torch.eye(12, dtype=torch.bool)
-    cosines = w @ w.T
-    assert cosines[same].mean() > 0.15 > -0.15 > cosines[group[:, None] != group].mean()
-    nearest = (cosines - 3 * torch.eye(12)).amax(1).mean()
-    assert (
-        nearest < 0.46
-    )  # the icosahedron, 12 points as far apart as can be, has 0.447; groups of words have about 0.9
-    assert torch.equal(HPNHead(12, 3, word_vectors=near).weight_by_label(), w)
-    assert semantic_prototypes(near[:2], 2).prod(1).isfinite().all()  # two classes make no triplet
-
-
-def test_trained_prototypes() -> None:
-    softmax = SoftmaxHead(20, 3)
-    head = TrainedPrototypesHead(20, 3, weights=5 * softmax.weight_by_label())
-    torch.testing.assert_close(head.prototypes, F.normalize(softmax.weight, dim=1).detach())
-    assert torch.equal(head.assignment, torch.arange(20)) and not list(head.parameters())
-    head(head.prototypes[torch.randperm(20)], torch.arange(20))
-    assert head.reassign().changed  # it is renewed as ours is
-
-
-def test_chunked_cross_entropy_equals_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, y, weight = torch.randn(70, 4), torch.randint(0, 30, (70,)), torch.rand(70)
-    if not hasattr(F, "linear_cross_entropy"):
-        with pytest.raises(ValueError, match="update torch"):
-            SoftmaxHead(30, 4, chunked=True)
-        return
-    whole, pieces = SoftmaxHead(30, 4), SoftmaxHead(30, 4, chunked=True)
-    pieces.load_state_dict(whole.state_dict())
-    outcomes = []
-    for head in (whole, pieces):
-        leaf = x.clone().requires_grad_()
-        loss = head(leaf, y, weight)
-        outcomes.append([loss.detach(), *gradients(loss, head, leaf)])
-    for a, b in zip(*outcomes, strict=True):
-        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-6)
-    monkeypatch.delattr(F, "linear_cross_entropy")
-    with pytest.raises(ValueError, match="update torch"):
-        SoftmaxHead(30, 4, chunked=True)
-
-
-# --- through the trainer ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of three kinds, 8 pixels wide: a bright spot in one of three corners."""
-    from PIL import Image
-
-    folder = tmp_path_factory.mktemp("toy")
-    random = np.random.default_rng(0)
-    for part, count in (("train", 24), ("val", 8)):
-        for label, (row, column) in enumerate([(0, 0), (0, 5), (5, 0)]):
-            (folder / part / f"kind {label}").mkdir(parents=True)
-            for index in range(count):
-                pixels = random.integers(0, 60, (8, 8), dtype=np.uint8)
-                pixels[row : row + 3, column : column + 3] += 180
-                Image.fromarray(pixels).save(folder / part / f"kind {label}" / f"{index}.png")
-    (folder / "words.txt").write_text("kind 0\t1 0 0 1\nkind 1\t0.9 0.1 0 1\nkind 2\t0 0 1 -1\n")
-    return folder
-
-
-def settings(toy: Path, out: Path, head: str, **options: Any) -> TrainConfig:
-    config = TrainConfig(out=str(out), progress=False, accelerator="cpu")
-    config.data.name, config.data.root, config.data.image_size, config.data.augment = "image-folder", str(toy), 8, False
-    config.data.batch_size, config.model.name, config.optim.epochs = 16, "mlp", 3
-    config.head.name, config.head.dim = head, 2
-    for key, value in options.items():
-        setattr(config.head, key, value)
-    return config
-
-
-def train(toy: Path, out: Path, head: str, **options: Any) -> Head:
-    result = fit(settings(toy, out, head, **options))
-    assert result.test_accuracy > 0.6  # chance is 0.33
-    found: Head = load_classifier(result.checkpoint).head
-    return found
-
-
-KINDS = {
-    "prototype": PrototypeHead,
-    "fixed": FixedHead,
-    "softmax": SoftmaxHead,
-    "softmax_uniform": SoftmaxUniformHead,
-    "linear": LinearHead,
-    "fixed_softmax": FixedSoftmaxHead,
-    "etf": ETFHead,
-    "hpn": HPNHead,
-    "trained": TrainedPrototypesHead,
-}
-
-
-@pytest.mark.parametrize("name", [name for name in HEADS if name not in ("prototype", "fixed", "trained")])
-def test_trained_by_name(name: str, toy: Path, tmp_path: Path) -> None:
-    options = {"words": str(toy / "words.txt")} if name == "hpn" else {}
-    assert type(train(toy, tmp_path / "run", name, **options)) is KINDS[name]
-
-
-def test_ours_on_what_a_softmax_run_has_learned(toy: Path, tmp_path: Path) -> None:
-    softmax = train(toy, tmp_path / "softmax", "softmax")
-    head = train(toy, tmp_path / "ours", "trained", trained=str(tmp_path / "softmax"))
-    assert type(head) is TrainedPrototypesHead
-    torch.testing.assert_close(head.prototypes, F.normalize(softmax.weight_by_label(), dim=1).detach())
-    assert "assignment/changed" in (tmp_path / "ours" / "metrics.csv").read_text()
-    with pytest.raises(ValueError, match="3 classes in 2 dimensions; expected the same 3 classes"):
-        fit(settings(toy, tmp_path / "wide", "trained", trained=str(tmp_path / "softmax"), dim=4))
-    with pytest.raises(ValueError, match="a run with head trained; expected one whose rows were learned"):
-        fit(settings(toy, tmp_path / "twice", "trained", trained=str(tmp_path / "ours")))
-    assert not (tmp_path / "wide").exists() and not (tmp_path / "twice").exists()
-
-
-@pytest.mark.parametrize(
-    ("head", "options", "message"),
-    [
-        ("etf", {"prototypes": "w.npz"}, "head.prototypes is 'w.npz'; expected none with head etf"),
-        ("prototype", {"words": "glove.txt"}, "it is for hpn"),
-        ("trained", {}, "head.trained is None; expected the run folder"),
-        ("softmax", {"scale": 0.0}, "head.scale is 0.0"),
-        ("softmax_uniform", {"uniformity_weight": -1.0}, "head.uniformity_weight is -1.0"),
-        ("hpn", {"words": "/no/such/file.txt"}, "no file of word vectors"),
-        ("trained", {"trained": "/no/such/run"}, "no run folder or checkpoint"),
-    ],
-)
-def test_settings_that_no_run_can_use(
-    head: str, options: dict[str, Any], message: str, toy: Path, tmp_path: Path
-) -> None:
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
-        fit(settings(toy, tmp_path / "run", head, **options))
-    assert not (tmp_path / "run").exists()
-
-
-def test_too_many_classes_for_an_etf_are_found_before_the_run(tmp_path: Path) -> None:
-    config = TrainConfig(out=str(tmp_path / "run"), progress=False, accelerator="cpu")
-    config.head.name = "etf"  # 10 digits in 5 dimensions
-    with pytest.raises(ValueError, match="expected dim >= 9"):
-        fit(config)
-    assert not (tmp_path / "run").exists()
-
-
-def test_every_head_has_a_name_in_the_trainer() -> None:
-    assert set(KINDS) == set(HEADS)
-    public = {name for name in baselines.__all__ if name.endswith("Head")} - {"CosineHead"}
-    assert public == {kind.__name__ for kind in KINDS.values()} - {"PrototypeHead"}
-    config = TrainConfig()
-    config.head.name = "arcface"  # type: ignore[assignment]
-    with pytest.raises(ValueError, match="'arcface'; expected one of prototype"):
-        config.check()

@@ -21,7 +21,8 @@ def test_cpu_tensors_run_on_torch_and_the_choice_prints() -> None:
     choice = resolve("gaussian_potential", CPU)
     assert choice == Choice("torch", "the tensors are on the CPU")
     assert str(choice) == "torch: the tensors are on the CPU"
-    assert resolve("gaussian_potential", CPU, backend="torch").reason == "asked for"
+    asked = resolve("gaussian_potential", CPU, backend="torch")
+    assert asked.reason == "asked for" and asked.forced and not choice.forced
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the kernels are compiled, not interpreted")
@@ -82,7 +83,8 @@ def test_an_op_without_kernel() -> None:
 
 def test_every_kernel_in_the_table_is_there() -> None:
     pytest.importorskip("triton")
-    assert all(callable(backend.kernel(op)) for op in backend.KERNELS)
+    assert all(backend.kernel(name).__name__ == name for name in backend.KERNELS)
+    assert set(backend.LAUNCHERS.values()) <= backend.KERNELS.keys()
 
 
 def test_float64_has_no_kernel() -> None:

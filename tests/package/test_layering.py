@@ -18,6 +18,7 @@ ROOMS = [
     ["fastproto.ops"],
     ["fastproto.functional"],
     ["fastproto.assignment", "fastproto.prototypes"],
+    ["fastproto.head_state"],
     ["fastproto.head"],
     ["fastproto.baselines"],
     ["fastproto.data", "fastproto.models", "fastproto.plots"],

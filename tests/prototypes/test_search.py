@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from fastproto import reference
+from fastproto.ops.sphere_step import tangent
 from fastproto.prototypes import cache_folder, estimate_prototypes, load_prototypes, measure_prototypes
 from fastproto.prototypes import energy as energy_module
 from fastproto.prototypes.effort import Effort
-from fastproto.prototypes.energy import energy, tangent
+from fastproto.prototypes.energy import energy
 from fastproto.prototypes.lbfgs import History, Preconditioner
 from fastproto.prototypes.optimise import minimise
 from fastproto.prototypes.population import hopping_population

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastproto.cpu.gaussian_potential import quick_bfloat16
+from fastproto.cpu.hardware import quick_bfloat16
 from fastproto.functional import gaussian_potential
 
 from ..kernel_device import DEVICE  # first: it skips the file where the kernels cannot run

@@ -10,7 +10,7 @@ import lightning as L
 import pytest
 import torch
 
-import fastproto.head as head_module
+import fastproto.head_state as head_module
 from fastproto.assignment import Assignment, assign
 from fastproto.training import fit, run
 from fastproto.training.checkpoint_files import read_checkpoint

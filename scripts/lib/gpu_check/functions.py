@@ -10,7 +10,7 @@ from torch import Tensor
 from fastproto import reference
 from fastproto.backend import resolve, use_backend
 from fastproto.functional import gaussian_potential, uniformity_loss
-from fastproto.prototypes.optimise import Effort
+from fastproto.prototypes.effort import Effort
 from fastproto.prototypes.sgd import sgd
 from lib.gpu_check.measuring import milliseconds, unit_rows
 from lib.gpu_check.steps import Entries

@@ -1,4 +1,4 @@
-"""The public functions and the descents on the triton backend, against float64: on a GPU, or under the interpreter."""
+"""L_uni on the triton backend: on a GPU, or under the interpreter."""
 
 from __future__ import annotations
 
@@ -14,13 +14,8 @@ from fastproto import reference
 from fastproto.backend import Choice, use_backend
 from fastproto.ops import gaussian_potential as P
 from fastproto.ops import uniformity_loss as uniformity
-from fastproto.prototypes import estimate_prototypes
-from fastproto.prototypes import sgd as descent
-from fastproto.prototypes.effort import Effort
-from fastproto.prototypes.energy import energy
-from fastproto.prototypes.search import random_start
 
-from ..helpers import assert_as_accurate_as, unit_rows
+from ..helpers import unit_rows
 from ..kernel_device import DEVICE, needs_cuda, record_kernels  # it skips the file where the kernels cannot run
 
 SHAPES = [(64, 32), (37, 17), (2, 2), (130, 3), (20, 100)]
@@ -29,7 +24,7 @@ SHAPES = [(64, 32), (37, 17), (2, 2), (130, 3), (20, 100)]
 @pytest.fixture(autouse=True)
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Names of the kernels that the test launches; everything in it asks for Triton."""
-    launched = record_kernels(monkeypatch, P, descent)
+    launched = record_kernels(monkeypatch, P)
     with use_backend("triton"):
         yield launched
 
@@ -40,87 +35,6 @@ def rows(count: int, dim: int) -> Tensor:
 
 def some(*indices: int) -> Tensor:
     return torch.tensor(indices, device=DEVICE)
-
-
-# --- gaussian_potential
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("t", [2.0, 15.0])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_gaussian_potential(shape: tuple[int, int], t: float, weighted: bool, calls: list[str]) -> None:
-    count, dim = shape
-    w = rows(count, dim)
-    weights = torch.rand(count, device=DEVICE) if weighted else None
-    own = torch.arange(count, device=DEVICE)
-    part = torch.randperm(count, device=DEVICE)[: 1 + count // 3]
-    full = F.gaussian_potential(w, t=t, weights=weights)
-    piece = F.gaussian_potential(w[part], w, t=t, self_index=part, weights=weights)
-    assert calls == ["gaussian_potential"] * 2
-    heavy = None if weights is None else weights.double()
-    for ours, chosen in ((full, own), (piece, part)):
-        torchs = reference.gaussian_potential(w[chosen], w, t, chosen, weights)
-        truth = reference.gaussian_potential(w[chosen].double(), w.double(), t, chosen, heavy)
-        for our, plain, true in zip(ours, torchs, truth, strict=True):
-            assert our.dtype == torch.float32
-            assert_as_accurate_as(our, plain, true)
-
-
-@pytest.mark.parametrize("backend", ["triton", "torch"])
-@pytest.mark.parametrize("precision", ["highest", "high"])
-def test_minus_one_leaves_out_no_pair(backend: str, precision: str) -> None:
-    w = rows(30, 6)
-    points = torch.cat([w[[4, 7]], rows(2, 6)])
-    with use_backend(backend):
-        potential, _ = F.gaussian_potential(points, w, self_index=some(4, 7, -1, -1), precision=precision)
-    truth = torch.exp(4 * (points.double() @ w.double().T - 1))
-    truth[0, 4] = truth[1, 7] = 0
-    torch.testing.assert_close(potential.double(), truth.sum(1), rtol=1e-3 if precision == "high" else 1e-5, atol=0)
-
-
-@pytest.mark.parametrize("backend", ["triton", "torch"])
-@pytest.mark.parametrize("dtype", [torch.float16, pytest.param(torch.bfloat16, marks=needs_cuda)])
-def test_half_precision_rows_are_the_float32_rows_they_are(backend: str, dtype: torch.dtype) -> None:
-    w = rows(40, 12).to(dtype)
-    with use_backend(backend):
-        ours, wide = F.gaussian_potential(w), F.gaussian_potential(w.float())
-    for our, plain in zip(ours, wide, strict=True):
-        assert our.dtype == torch.float32
-        torch.testing.assert_close(our, plain)
-
-
-@pytest.mark.parametrize(("precision", "bound"), [("highest", 1e-5), ("high", 1e-3), ("medium", 1e-2)])
-@pytest.mark.parametrize("dim", [2, 64])
-@pytest.mark.parametrize("t", [2.0, 8.0])
-def test_precisions_keep_their_promise(precision: str, bound: float, dim: int, t: float) -> None:
-    """At t = 8 half precision would not: the products are then float32."""
-    w = rows(400, dim)
-    part = torch.arange(64, device=DEVICE)
-    pull = F.gaussian_potential(w[part], w, t=t, self_index=part, precision=precision)[1].double()
-    true = reference.gaussian_potential(w[part].double(), w.double(), t, part)[1]
-    p = w[part].double()
-    pull, true = (x - (x * p).sum(1, keepdim=True) * p for x in (pull, true))
-    assert float((pull - true).norm() / true.norm()) <= bound
-
-
-@pytest.mark.parametrize("precision", ["medium", "high"])
-@pytest.mark.parametrize(("dim", "passed_on"), [(31, "highest"), (32, None)])
-def test_weights_in_few_dimensions_stay_float32(
-    precision: str, dim: int, passed_on: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """bfloat16 halves, which weights need, would miss the promised error there."""
-    seen: list[str] = []
-
-    def launcher(points: Tensor, *_: Any, precision: str, **__: Any) -> tuple[Tensor, Tensor]:
-        seen.append(precision)
-        return points[:, 0], points
-
-    monkeypatch.setattr(P, "kernel", lambda op: launcher)
-    P.potential_and_pull(rows(5, dim), None, 2.0, weights=torch.ones(5, device=DEVICE), precision=precision)
-    assert seen == [passed_on or precision]
-
-
-# --- L_uni
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -221,13 +135,13 @@ def test_nothing_is_read_back(t: float, subset: int | None, monkeypatch: pytest.
     def launcher(points: Tensor, others: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
         return points.new_empty(len(points)), points.new_empty(points.shape)
 
-    for module in (P, uniformity, descent):
+    for module in (P, uniformity):
         monkeypatch.setattr(module, "resolve", lambda *_, **__: Choice("triton", "pretended"))
     monkeypatch.setattr(P, "kernel", lambda op: launcher)
     w = torch.empty(5000, 3, device="meta")
     chosen = None if subset is None else torch.empty(subset, dtype=torch.int64, device="meta")
     for form in ("pairs", "eq5"):
-        value, gradient = uniformity._value_and_gradient(w, t, chosen, form, "highest", True)
+        value, gradient = uniformity.value_and_gradient(w, t, chosen, form, "highest", True)
         assert value.shape == () and gradient.shape == w.shape and gradient.dtype == torch.float32
 
 
@@ -253,42 +167,3 @@ def test_inside_a_cuda_graph_and_without_a_wait(t: float) -> None:
         captured = step()
     graph.replay()
     assert all(torch.equal(a, b) for a, b in zip(eager, captured, strict=True))
-
-
-# --- the descents
-
-
-@pytest.mark.parametrize("t", [2.0, 64.0])
-def test_energy_of_the_optimiser(t: float, calls: list[str]) -> None:
-    """t = 64 is beyond what float32 holds without a centre."""
-    w = rows(60, 7)
-    value, gradient = energy(t)(w)
-    assert calls == ["gaussian_potential"]
-    with use_backend("torch"):
-        true, expected = energy(t)(w.double())
-    assert value == pytest.approx(true, rel=1e-6 * t)
-    assert float((gradient - expected).norm()) <= 1e-6 * t * float(expected.norm())
-
-
-@pytest.mark.parametrize("form", ["eq5", "within_batch"])
-def test_sgd_steps_with_the_sphere_kernel(form: str, calls: list[str]) -> None:
-    start = random_start(40, 6, 0).to(DEVICE)
-    effort = Effort()
-    moved = descent.sgd(start.float(), 2.0, effort, form=form, subset_size=15, iterations=5, lr=2.0)
-    assert calls.count("sphere_step_") == 5
-    assert calls.count("gaussian_potential") == 5 * (2 if form == "eq5" else 1)
-    with use_backend("torch"):
-        exact = Effort()
-        expected = descent.sgd(start, 2.0, exact, form=form, subset_size=15, iterations=5, lr=2.0)
-    assert len(calls) <= 15
-    torch.testing.assert_close(moved.double(), expected, rtol=0, atol=3e-6)
-    torch.testing.assert_close(torch.tensor(effort.trace), torch.tensor(exact.trace), rtol=1e-5, atol=1e-5)
-    assert float((moved - start).norm()) > 0.05
-
-
-@needs_cuda
-def test_prototypes_are_estimated_on_the_gpu() -> None:
-    found = estimate_prototypes(2000, 64, device=DEVICE, cache=False, max_passes=30)
-    with use_backend("torch"):
-        expected = estimate_prototypes(2000, 64, cache=False, max_passes=30)
-    assert found.quality.uniformity == pytest.approx(expected.quality.uniformity, abs=2e-4)

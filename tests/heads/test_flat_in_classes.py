@@ -11,7 +11,7 @@ from fastproto import PrototypeHead
 from ..helpers import unit_rows
 
 B, D = 64, 16
-SIZES = (1_000, 300_000)
+C = 300_000
 
 
 def allocated(c: int, backend: str) -> int:
@@ -40,7 +40,6 @@ def allocated(c: int, backend: str) -> int:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler's own imports
 def test_a_compiled_step_does_not_grow_with_the_classes() -> None:
-    small, large = (allocated(c, "inductor") for c in SIZES)
-    assert large == small > 0
+    assert 0 < allocated(C, "inductor") < C, "no tensor of a byte for each class"
     # A compiler that does not write into the class means in place copies them, and the measure sees it.
-    assert allocated(SIZES[1], "aot_eager") > 4 * SIZES[1] * D
+    assert allocated(C, "aot_eager") > 4 * C * D

@@ -1,0 +1,110 @@
+"""A pass of the Gaussian potential over all pairs in square blocks: the plain one, in the dtype of the points."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+OFFSET_MAX = 16.0  # up to this 2t the factor exp(-2t) is applied to the sums, not to g; beyond, g is more accurate so
+CUDA_SIDE = 4096  # of a block: 64 MiB, products that fill the chip
+LOG2_E = 1 / math.log(2)  # torch's exp2 takes a third of the time of its exp
+
+
+class Blocks(NamedTuple):
+    """How large the blocks are, and from which size on a pass uses quicker products."""
+
+    side: int = 768  # 2.3 MiB in float32: in the cache from the product that makes a block to those that use it
+    transposed_from: int = 4000  # points; with fewer the quicker products gain less than transposing costs
+    transposed_side: int = 832  # 2.6 MiB; from 640 to 1792 the difference is a few hundredths
+    inner: int = 208  # of the blocks on the diagonal, where half of the work is done twice
+    integer_min_ratio: float = 6  # rows over D from which integers gain more than their exact moments, 4·C·D², cost
+
+
+def slices(count: int, side: int) -> list[slice]:
+    return [slice(start, min(start + side, count)) for start in range(0, count, side)]
+
+
+class Block(NamedTuple):
+    """What a block holds [R, C] in float32, and, for the products of ``pull``, rounded: g ≈ unit·(rounded + zero)."""
+
+    g: Tensor
+    rounded: Tensor | None = None
+    unit: float = 1.0
+    zero: int = 0
+
+    def turned(self) -> Block:
+        """Its columns as rows."""
+        return self._replace(g=self.g.T, rounded=None if self.rounded is None else self.rounded.T)
+
+
+class PotentialPass:
+    """One pass in the dtype of the points. With k = 2t a block holds exp(k·cos); exp(-k) is applied to the sums."""
+
+    def __init__(self, points: Tensor, others: Tensor | None, k: float, weights: Tensor | None, blocks: Blocks) -> None:
+        self.k, self.points, self.others = k, points, points if others is None else others
+        self.blocks, self.side = blocks, CUDA_SIDE if points.device.type == "cuda" else blocks.side
+        self.weights = points.new_ones(len(self.others)) if weights is None else weights
+        self.values = self.others if weights is None else self.others * weights[:, None]
+        self.offset = 0.0 if k <= OFFSET_MAX else k
+        self.potential = points.new_zeros(len(points))
+        self.pull = torch.zeros_like(points, memory_format=torch.contiguous_format)
+
+    def left(self, rows: slice) -> Tensor:
+        """Of the product that makes the blocks of these rows."""
+        return self.points[rows] if self.offset else self.points[rows] * (self.k * LOG2_E)
+
+    def block(self, left: Tensor, columns: slice, own: tuple[Tensor, Tensor] | None) -> Block:
+        """The block of the rows of ``left`` with these columns, zero at the places ``own``, the self-pairs."""
+        return self.potentials(left @ self.others[columns].T, own)
+
+    def potentials(self, g: Tensor, own: tuple[Tensor, Tensor] | None) -> Block:
+        # the first in this order: 1 - cos of a close pair is exact, k times the cosine would not be
+        g = g.sub_(1).mul_(self.k).exp_() if self.offset else g.exp2_()
+        if own is not None:
+            g.index_put_(own, g.new_zeros(()))  # a Python 0 would make a GPU wait
+        return Block(g)
+
+    def add(self, into: slice, summed: slice, block: Block) -> None:
+        """For each row of the block, the points ``into``, Σ over its columns, the rows ``summed`` of others."""
+        self.potential[into] += torch.mv(block.g, self.weights[summed])  # also along columns as quick as the memory
+        self.pull[into].addmm_(block.g, self.values[summed])
+
+    def symmetric(self) -> tuple[Tensor, Tensor]:
+        self.add_pairs()
+        return self.finish(slice(None))
+
+    def add_pairs(self) -> None:
+        """Each pair once: a row of blocks begins at the diagonal and gives to both its rows and its columns."""
+        blocks = slices(len(self.points), self.side)
+        for i, rows in enumerate(blocks):
+            left = self.left(rows)
+            self.add_diagonal(left, rows)
+            for columns in blocks[i + 1 :]:
+                block = self.block(left, columns, None)
+                self.add(rows, columns, block)
+                self.add(columns, rows, block.turned())
+                del block  # or two would be held at once
+
+    def add_diagonal(self, left: Tensor, rows: slice) -> None:
+        """The pairs of the rows with each other."""
+        own = torch.arange(len(left), device=left.device)
+        self.add(rows, rows, self.block(left, rows, (own, own)))
+
+    def general(self, self_index: Tensor | None) -> tuple[Tensor, Tensor]:
+        for rows in slices(len(self.points), self.side):
+            left = self.left(rows)
+            for columns in slices(len(self.others), self.side):
+                own = None
+                if self_index is not None:
+                    at = self_index[rows] - columns.start
+                    inside = ((at >= 0) & (at < columns.stop - columns.start)).nonzero().squeeze(1)
+                    own = inside, at[inside]
+                self.add(rows, columns, self.block(left, columns, own))
+        return self.finish(self_index)
+
+    def finish(self, own: Tensor | slice | None) -> tuple[Tensor, Tensor]:
+        scale = math.exp(self.offset - self.k)
+        return self.potential.mul_(scale), self.pull.mul_(scale)

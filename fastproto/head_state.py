@@ -1,0 +1,178 @@
+"""The prototypes and the assignment of a head: made or given, read, and renewed on all ranks by what rank 0 solves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fastproto.assignment import Alignment, Assignment, align, assign, in_background
+from fastproto.prototypes import Prototypes, check_shape
+from fastproto.support.checks import check_permutation, default_device
+from fastproto.support.distributed import from_rank_0, in_process_group, rank_0_says
+from fastproto.support.error_flags import BAD_ASSIGNMENT
+from fastproto.support.guarded_module import GuardedState
+from fastproto.support.tracing import recording
+
+Found = Assignment | Alignment
+T = TypeVar("T")
+
+
+class RenewableState(GuardedState):
+    """A state with class means [C, D], from which its assignment [C], prices [C] and prototypes [C, D] are renewed."""
+
+    class_means: Tensor
+    prices: Tensor
+    flag: Tensor  # int32 [1], bits of fastproto.support.error_flags
+    _inverse: tuple[Tensor, Tensor] | None = None  # an assignment and its inverse, of the last prediction
+
+    def check_batches(self) -> None:
+        """Raise what is wrong with the batches so far: called before anything is solved from their class means."""
+
+    @torch.no_grad()
+    def _label_of_row(self) -> Tensor:
+        """A⁻¹ [C]: numbers in 0..C-1 whatever the assignment is; on the CPU one that is no permutation is an error."""
+        if torch.compiler.is_compiling() or recording():
+            return torch.argsort(self._permutation())
+        count, device = self.num_classes, self.assignment.device
+        if device.type == "cpu" and self._inverse is not None and torch.equal(self._inverse[0], self.assignment):
+            return self._inverse[1]
+        label_of_row = torch.full_like(self.assignment, -1)
+        within = self.assignment.clamp(0, count - 1)
+        label_of_row.scatter_(0, within, torch.arange(count, device=device))
+        bad = ((label_of_row < 0) | (within != self.assignment)).any()
+        if device.type == "cpu":
+            if bool(bad):
+                check_permutation("assignment", self.assignment, count)
+            self._inverse = self.assignment.clone(), label_of_row
+            return label_of_row
+        self.flag |= BAD_ASSIGNMENT * bad
+        return label_of_row.clamp_min_(0)
+
+    def __getstate__(self) -> dict[str, object]:
+        return super().__getstate__() | {"_inverse": None}
+
+    @torch.no_grad()
+    def reassign(self, *, class_means: Tensor | None = None) -> Assignment:
+        """Renew the assignment from the class means; rank 0 solves, every rank gets the same answer.
+
+        ``class_means`` [C, D] stand in for the head's own, such as those of an untrained backbone; same on all ranks.
+        """
+        return self._adopt_assignment(self._on_rank_0(self._reassignment(class_means)))
+
+    @torch.no_grad()
+    def align(
+        self,
+        *,
+        starts: int = 4,
+        seed: int = 0,
+        class_means: Tensor | None = None,
+        time_limit: float | None = None,
+    ) -> Alignment:
+        """Turn the prototypes and renew the assignment together; the turned prototypes are what a checkpoint holds."""
+        return self._adopt_alignment(self._on_rank_0(self._alignment(class_means, starts, seed, time_limit)))
+
+    @torch.no_grad()
+    def begin_renewal(self, *, aligned: bool = False, starts: int = 4, seed: int = 0) -> Future[Found]:
+        """Start to solve what :meth:`reassign` (or :meth:`align`) would, in a thread and from copies: steps can go on.
+
+        Give the result to :meth:`finish_renewal`, with no other renewal in between. On ranks other than 0 nothing runs.
+        """
+        self.settle()
+        if in_process_group() and dist.get_rank() != 0:
+            return Future()
+        means = self.class_means.clone()
+        problem: Callable[[], Found] = (
+            self._alignment(means, starts, seed, None) if aligned else self._reassignment(means)
+        )
+        return in_background(problem, self.assignment.device)
+
+    @torch.no_grad()
+    def finish_renewal(self, renewal: Future[Found], *, wait: bool = True, adopt: bool = True) -> Found | None:
+        """Adopt a renewal that :meth:`begin_renewal` started, on all ranks; an error of its thread is raised here.
+
+        None, with nothing changed, if it still runs and ``wait`` is False. With ``adopt=False`` it is only waited for.
+        """
+        if not wait and not rank_0_says(renewal.done(), self.assignment.device):
+            return None
+        found = self._on_rank_0(renewal.result)
+        if not adopt:
+            return found
+        return self._adopt_alignment(found) if isinstance(found, Alignment) else self._adopt_assignment(found)
+
+    def _reassignment(self, class_means: Tensor | None) -> Callable[[], Assignment]:
+        means, prototypes = self._factors(class_means)
+        return partial(assign, means, prototypes, previous=self._as_assignment())
+
+    def _alignment(
+        self, class_means: Tensor | None, starts: int, seed: int, time_limit: float | None
+    ) -> Callable[[], Alignment]:
+        means, prototypes = self._factors(class_means)
+        return partial(align, means, prototypes, starts=starts, seed=seed, time_limit=time_limit)
+
+    def _factors(self, class_means: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Class means (None: the head's own, as they are when it is solved) and prototypes."""
+        self.settle()
+        self._heal()
+        return self.class_means if class_means is None else class_means, self.prototypes
+
+    def _on_rank_0(self, compute: Callable[[], T]) -> T:
+        """The result of rank 0 on every rank; bad batches are raised first."""
+
+        def checked() -> T:
+            self.check_batches()
+            return compute()
+
+        return from_rank_0(checked, self.assignment.device) if in_process_group() else checked()
+
+    def _adopt_alignment(self, found: Alignment) -> Alignment:
+        """Take over an alignment with its turn."""
+        with torch.autocast(self.prototypes.device.type, enabled=False):
+            rotation = found.rotation.to(self.prototypes)
+            self.prototypes.copy_(nn.functional.normalize(self.prototypes @ rotation, dim=1))
+        return replace(found, assignment=self._adopt_assignment(found.assignment))
+
+    def _adopt_assignment(self, found: Assignment) -> Assignment:
+        """Take over an assignment; ``changed`` is counted against the one in force."""
+        found = replace(found, changed=int((found.permutation.to(self.assignment.device) != self.assignment).sum()))
+        self.assignment.copy_(found.permutation)
+        self.prices.copy_(found.prices)
+        self._keep(decided=True)
+        return found
+
+    def _as_assignment(self) -> Assignment:
+        return Assignment(
+            permutation=self.assignment.clone(),
+            prices=self.prices.clone(),
+            objective=float("nan"),
+            gap=float("inf"),
+            relative_gap=float("inf"),
+            rounding_floor=0.0,
+            certified=False,
+            changed=None,
+            method="head",
+            reason="the head's buffers",
+            seconds=0.0,
+            passes=0,
+        )
+
+
+def prepare_prototypes(
+    given: Tensor | Prototypes | None, num_classes: int, dim: int, make: Callable[[], Tensor]
+) -> Tensor:
+    """Unit rows [C, D] float32 on the default device: the given ones, or those that rank 0 makes.
+
+    On the meta device nothing is made: a checkpoint will bring them.
+    """
+    device = default_device()
+    if given is not None:
+        return check_shape(given, num_classes, dim).float().clone().to(device)
+    if device.type == "meta":
+        return torch.empty(num_classes, dim, dtype=torch.float32)
+    return from_rank_0(make, device) if in_process_group() else make().to(device)

@@ -1,0 +1,42 @@
+"""The string options of the public functions and heads: what each may be, and the one check that says so."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
+
+Loss: TypeAlias = Literal["eq6", "official"]
+Means: TypeAlias = Literal["ema", "official"]
+Reduction: TypeAlias = Literal["mean", "sum", "none"]
+NanPolicy: TypeAlias = Literal["raise", "skip"]
+Form: TypeAlias = Literal["pairs", "eq5"]
+Precision: TypeAlias = Literal["highest", "high", "medium"]
+Backend: TypeAlias = Literal["auto", "triton", "numba", "torch"]
+
+_ALLOWED: dict[str, tuple[str, ...]] = {
+    "loss": get_args(Loss),
+    "means": get_args(Means),
+    "reduction": get_args(Reduction),
+    "nan_policy": get_args(NanPolicy),
+    "form": get_args(Form),
+    "precision": get_args(Precision),
+    "backend": get_args(Backend),
+}
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
+def check_options(**given: str) -> None:
+    """``check_options(loss=loss, reduction=reduction)``: each is one of the values its type allows.
+
+    Raises:
+        ValueError: another value.
+    """
+    for name, value in given.items():
+        if value not in _ALLOWED[name]:
+            raise ValueError(f"{name} is {value!r}; expected {_one_of(_ALLOWED[name])}")
+
+
+def _one_of(allowed: tuple[str, ...]) -> str:
+    named = [repr(value) for value in allowed]
+    if len(named) > 3:
+        return f"one of {', '.join(named)}"
+    return f"{', '.join(named[:-1])} or {named[-1]}"
