@@ -27,9 +27,12 @@ from lib.repository import ROOT
 
 TESTS = (  # what runs on a GPU where there is one
     "tests/kernels",
-    "tests/ops/test_functions_on_kernels.py",
+    "tests/ops/test_gaussian_potential_on_kernels.py",
+    "tests/ops/test_row_ops_on_kernels.py",
+    "tests/ops/test_uniformity_loss_on_kernels.py",
     "tests/heads/test_head_on_kernels.py",
     "tests/assignment/test_scores_gpu.py",
+    "tests/prototypes/test_descents_on_kernels.py",
     "tests/ops/test_backend.py",
 )
 
