@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 import numpy
 import pytest
 import torch
+from torch import Tensor
 
-from fastproto.backend import kernel
+from fastproto.backend import kernel, use_backend
+from fastproto.functional import check_batches
+
+from .helpers import ipm_batch, unit_rows
 
 triton = pytest.importorskip("triton")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -30,8 +35,12 @@ if DEVICE.type == "cpu" and version(triton.__version__) < (3, 7) and version(num
 needs_cuda = pytest.mark.skipif(DEVICE.type == "cpu", reason="needs a GPU: streams, graphs and bfloat16 arithmetic")
 
 
-def record_kernels(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> list[str]:
-    """A list to which the ops are added whose kernels these modules launch from now on."""
+@contextmanager
+def on_kernels(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> Iterator[list[str]]:
+    """Everything inside asks for Triton; gives a list that grows by the ops whose kernels these modules launch.
+
+    A bad batch that no test has asked about is an error at the end.
+    """
     launched: list[str] = []
 
     def counted(op: str) -> Any:
@@ -40,7 +49,23 @@ def record_kernels(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> lis
 
     for module in modules:
         monkeypatch.setattr(module, "kernel", counted)
-    return launched
+    with use_backend("triton"):
+        yield launched
+    check_batches()
+
+
+def rows(count: int, dim: int) -> Tensor:
+    return unit_rows(count, dim).to(DEVICE)
+
+
+def some(*indices: int) -> Tensor:
+    return torch.tensor(indices, device=DEVICE)
+
+
+def batch(b: int, c: int, d: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features, labels, prototypes and assignment."""
+    x, labels, w, assignment = (part.to(DEVICE) for part in ipm_batch(b, c, d))
+    return x.to(dtype), labels, w, assignment
 
 
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,29 +11,20 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fastproto import PrototypeHead, reference
-from fastproto import functional as F
-from fastproto.backend import use_backend
 from fastproto.ops import head_step as step
 from fastproto.ops import ipm_loss as ipm
 from fastproto.ops import nearest_prototypes as nearest
 from fastproto.ops import update_class_means as means
 
 from ..helpers import unit_rows
-from ..kernel_device import DEVICE, needs_cuda, record_kernels  # it skips the file where the kernels cannot run
+from ..kernel_device import DEVICE, batch, needs_cuda, on_kernels  # it skips the file where the kernels cannot run
 
 
 @pytest.fixture(autouse=True)
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Names of the kernels that the test launches; everything in it asks for Triton. No flag is left behind."""
-    launched = record_kernels(monkeypatch, ipm, means, nearest, step)
-    with use_backend("triton"):
+    """Names of the kernels that the test launches; everything in it asks for Triton."""
+    with on_kernels(monkeypatch, ipm, means, nearest, step) as launched:
         yield launched
-    F.check_batches()
-
-
-def batch(b: int, c: int, d: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    x, labels = (3 * torch.randn(b, d)).to(DEVICE, dtype), torch.randint(0, c, (b,), device=DEVICE)
-    return x, labels, unit_rows(c, d).to(DEVICE), torch.randperm(c, device=DEVICE)
 
 
 def make(c: int = 12, d: int = 4, **options: Any) -> PrototypeHead:

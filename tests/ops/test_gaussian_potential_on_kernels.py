@@ -14,8 +14,8 @@ from fastproto import reference
 from fastproto.backend import use_backend
 from fastproto.ops import gaussian_potential as P
 
-from ..helpers import assert_as_accurate_as, unit_rows
-from ..kernel_device import DEVICE, needs_cuda, record_kernels  # it skips the file where the kernels cannot run
+from ..helpers import assert_as_accurate_as
+from ..kernel_device import DEVICE, needs_cuda, on_kernels, rows, some  # it skips the file where the kernels cannot run
 
 SHAPES = [(64, 32), (37, 17), (2, 2), (130, 3), (20, 100)]
 
@@ -23,17 +23,8 @@ SHAPES = [(64, 32), (37, 17), (2, 2), (130, 3), (20, 100)]
 @pytest.fixture(autouse=True)
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Names of the kernels that the test launches; everything in it asks for Triton."""
-    launched = record_kernels(monkeypatch, P)
-    with use_backend("triton"):
+    with on_kernels(monkeypatch, P) as launched:
         yield launched
-
-
-def rows(count: int, dim: int) -> Tensor:
-    return unit_rows(count, dim).to(DEVICE)
-
-
-def some(*indices: int) -> Tensor:
-    return torch.tensor(indices, device=DEVICE)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -10,29 +10,21 @@ from torch import Tensor
 
 from fastproto import functional as F
 from fastproto import reference
-from fastproto.backend import use_backend
 from fastproto.ops import head_step as step
 from fastproto.ops import ipm_loss as ipm
 from fastproto.ops import nearest_prototypes as nearest
 from fastproto.ops import update_class_means as means
 from fastproto.support.error_flags import RowError
 
-from ..helpers import SHAPES, assert_as_accurate_as, unit_rows
-from ..kernel_device import DEVICE, needs_cuda, record_kernels  # it skips the file where the kernels cannot run
+from ..helpers import SHAPES, assert_as_accurate_as
+from ..kernel_device import DEVICE, batch, needs_cuda, on_kernels  # it skips the file where the kernels cannot run
 
 
 @pytest.fixture(autouse=True)
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Names of the kernels that the test launches; everything in it asks for Triton. No flag is left behind."""
-    launched = record_kernels(monkeypatch, ipm, means, nearest, step)
-    with use_backend("triton"):
+    """Names of the kernels that the test launches; everything in it asks for Triton."""
+    with on_kernels(monkeypatch, ipm, means, nearest, step) as launched:
         yield launched
-    F.check_batches()
-
-
-def batch(b: int, c: int, d: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    x, labels = (3 * torch.randn(b, d)).to(DEVICE, dtype), torch.randint(0, c, (b,), device=DEVICE)
-    return x, labels, unit_rows(c, d).to(DEVICE), torch.randperm(c, device=DEVICE)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -17,14 +17,13 @@ from fastproto.prototypes.energy import energy
 from fastproto.prototypes.search import random_start
 
 from ..helpers import unit_rows
-from ..kernel_device import DEVICE, needs_cuda, record_kernels  # it skips the file where the kernels cannot run
+from ..kernel_device import DEVICE, needs_cuda, on_kernels  # it skips the file where the kernels cannot run
 
 
 @pytest.fixture(autouse=True)
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Names of the kernels that the test launches; everything in it asks for Triton."""
-    launched = record_kernels(monkeypatch, P, sphere)
-    with use_backend("triton"):
+    with on_kernels(monkeypatch, P, sphere) as launched:
         yield launched
 
 

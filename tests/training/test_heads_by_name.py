@@ -12,22 +12,11 @@ from torch.nn import functional as F
 
 import fastproto.baselines as baselines
 from fastproto import PrototypeHead
-from fastproto.baselines import (
-    CosineHead,
-    ETFHead,
-    FixedHead,
-    FixedSoftmaxHead,
-    HPNHead,
-    LinearHead,
-    SoftmaxHead,
-    SoftmaxUniformHead,
-    TrainedPrototypesHead,
-)
 from fastproto.training import TrainConfig, fit
 from fastproto.training.classifier import load_classifier
 from fastproto.training.config import HEADS
 
-Head = PrototypeHead | CosineHead
+Head = PrototypeHead | baselines.CosineHead
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +56,14 @@ def train(toy: Path, out: Path, head: str, **options: Any) -> Head:
 
 KINDS = {
     "prototype": PrototypeHead,
-    "fixed": FixedHead,
-    "softmax": SoftmaxHead,
-    "softmax_uniform": SoftmaxUniformHead,
-    "linear": LinearHead,
-    "fixed_softmax": FixedSoftmaxHead,
-    "etf": ETFHead,
-    "hpn": HPNHead,
-    "trained": TrainedPrototypesHead,
+    "fixed": baselines.FixedHead,
+    "softmax": baselines.SoftmaxHead,
+    "softmax_uniform": baselines.SoftmaxUniformHead,
+    "linear": baselines.LinearHead,
+    "fixed_softmax": baselines.FixedSoftmaxHead,
+    "etf": baselines.ETFHead,
+    "hpn": baselines.HPNHead,
+    "trained": baselines.TrainedPrototypesHead,
 }
 
 
@@ -87,7 +76,7 @@ def test_trained_by_name(name: str, toy: Path, tmp_path: Path) -> None:
 def test_ours_on_what_a_softmax_run_has_learned(toy: Path, tmp_path: Path) -> None:
     softmax = train(toy, tmp_path / "softmax", "softmax")
     head = train(toy, tmp_path / "ours", "trained", trained=str(tmp_path / "softmax"))
-    assert type(head) is TrainedPrototypesHead
+    assert type(head) is baselines.TrainedPrototypesHead
     torch.testing.assert_close(head.prototypes, F.normalize(softmax.weight_by_label(), dim=1).detach())
     assert "assignment/changed" in (tmp_path / "ours" / "metrics.csv").read_text()
     with pytest.raises(ValueError, match="3 classes in 2 dimensions; expected the same 3 classes"):
