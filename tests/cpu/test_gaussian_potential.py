@@ -14,7 +14,7 @@ from fastproto.cpu.gaussian_potential import gaussian_potential
 from fastproto.cpu.hardware import Hardware
 from fastproto.support.options import PRECISIONS
 
-from ..helpers import SHAPES, assert_as_accurate_as, unit_rows
+from ..helpers import SHAPES, assert_potential_as_accurate, unit_rows
 
 ALLOWED = {"high": 1e-3, "medium": 1e-2}  # of the norm of the tangent gradient, at random unit rows
 # several ragged blocks, on and off the diagonal, at test sizes
@@ -53,11 +53,7 @@ def test_points_on_others(m: int, c: int, d: int, t: float, weighted: bool, bloc
     points = others[self_index] if self_index is not None else unit_rows(m, d)
     weights = torch.rand(c) if weighted else None
     ours = over_others(points, others, t, self_index, weights, blocks=blocks)
-    torchs = reference.gaussian_potential(points, others, t, self_index, weights)
-    heavy = None if weights is None else weights.double()
-    truth = reference.gaussian_potential(points.double(), others.double(), t, self_index, heavy)
-    for our, plain, true in zip(ours, torchs, truth, strict=True):
-        assert_as_accurate_as(our, plain, true)
+    assert_potential_as_accurate(ours, points, others, t, self_index, weights)
 
 
 @small_blocks
@@ -67,13 +63,8 @@ def test_points_on_others(m: int, c: int, d: int, t: float, weighted: bool, bloc
 def test_the_full_set(c: int, d: int, t: float, weighted: bool, blocks: Blocks) -> None:
     w = unit_rows(c, d)
     weights = torch.rand(c) if weighted else None
-    own = torch.arange(c)
     ours = over_pairs(w, t, weights, blocks=blocks)
-    torchs = reference.gaussian_potential(w, w, t, own, weights)
-    heavy = None if weights is None else weights.double()
-    truth = reference.gaussian_potential(w.double(), w.double(), t, own, heavy)
-    for our, plain, true in zip(ours, torchs, truth, strict=True):
-        assert_as_accurate_as(our, plain, true)
+    assert_potential_as_accurate(ours, w, w, t, torch.arange(c), weights)
 
 
 @rounded

@@ -15,7 +15,7 @@ from fastproto_kernels import gaussian_potential as op
 from fastproto_kernels.lib import tile_sizes as tiles
 from fastproto_kernels.lib.common import ROW_PAD
 
-from ..helpers import assert_as_accurate_as, unit_rows
+from ..helpers import assert_potential_as_accurate, unit_rows
 
 needs_cuda = pytest.mark.skipif(
     DEVICE.type == "cpu", reason="the interpreter has no bfloat16 arithmetic, streams or TF32"
@@ -51,18 +51,8 @@ def tile_of(dim: int, precision: str) -> tiles.Tile | None:
 def check(
     points: Tensor, others: Tensor, *, t: float, precision: str, crumb: float = 1e-6, **more: Tensor | None
 ) -> None:
-    potential, pull = run(points, others, t=t, precision=precision, **more)
-    truth = reference.gaussian_potential(
-        points.double(),
-        others.double(),
-        t,
-        more.get("self_index"),
-        None if (w := more.get("weights")) is None else w.double(),
-    )
-    torchs = reference.gaussian_potential(points.float(), others.float(), t, **more)
-    assert potential.dtype == pull.dtype == torch.float32
-    assert_as_accurate_as(potential, torchs[0], truth[0], crumb)
-    assert_as_accurate_as(pull, torchs[1], truth[1], crumb)
+    ours = run(points, others, t=t, precision=precision, **more)
+    assert_potential_as_accurate(ours, points, others, t, more.get("self_index"), more.get("weights"), crumb)
 
 
 def run(
