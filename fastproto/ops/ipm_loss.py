@@ -199,7 +199,7 @@ def loss_and_gradient(
     backend = resolve("ipm_loss", features, prototypes, labels, assignment, *weights).backend
     if backend == "triton":
         flag = flag_of(features.device, skip) if flag is None else flag
-        loss, gradient, _ = kernel("ipm_loss")(features, labels, prototypes, assignment, flag=flag, skipped=skipped)
+        loss, gradient = kernel("ipm_loss")(features, labels, prototypes, assignment, flag=flag, skipped=skipped)
         return scaled(loss, gradient, weight, factor)
     if backend == "numba":
         return _with_numba(features, labels, prototypes, assignment, weight, factor, skip, flag, skipped)
