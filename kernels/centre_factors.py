@@ -24,15 +24,12 @@ from torch import Tensor
 from triton.runtime.jit import JITFunction
 
 from .lib.common import next_power_of_2
+from .lib.score_facts import NUMBERS, Facts, facts_in, unit_of, write_facts, write_sums_of_squares
 from .lib.variants import ROWS as COUNTED_ROWS
 from .lib.variants import Variant
 
 ROWS, BLOCK_D = 16, 128  # of a block: 16 float64 numbers a thread, whole lines of memory
 MAX_PARTS = 128  # of the rows of a mean
-BLOCK_M = 256  # rows of a program of the last kernel, which reads no columns
-# Bound on the error of tensor cores, which truncate, in three sums of D products each: times D + 1 and the norms of
-# the rows. 1 % is for the rounding of the bound itself.
-SUM_ERROR = 4 * 1.01 * 2.0**-23
 
 
 @triton.jit
@@ -100,13 +97,6 @@ def _row_norms_kernel(
 
 
 @triton.jit
-def _unit(longest_ptr, side):
-    """What the rows of a set are divided by: their largest norm, 1 if all are zero."""
-    longest = tl.load(longest_ptr + side)
-    return tl.where(longest > 0, longest, 1.0)
-
-
-@triton.jit
 def _centre_rows_kernel(
     left_ptr, right_ptr, norms_ptr, means_ptr, longest_ptr,
     rows_ptr, rounded_ptr, loss_ptr, low_ptr, largest_loss_ptr, largest_low_ptr,
@@ -117,7 +107,7 @@ def _centre_rows_kernel(
     the low half (low), and the largest norms of each set [2]."""
     side = tl.program_id(2)
     o_m, m_m, place = _places(tl.program_id(0) * ROWS, M, C, ROWS)
-    share = 1.0 / _unit(longest_ptr, side)
+    share = 1.0 / unit_of(longest_ptr, side)
     lost, lows = tl.zeros([ROWS], tl.float64), tl.zeros([ROWS], tl.float64)
     for column in tl.range(0, D, BLOCK_D):
         x, o_d, m_d = _load(left_ptr, right_ptr, norms_ptr, o_m, m_m, column, D, BLOCK_D)
@@ -138,62 +128,6 @@ def _centre_rows_kernel(
     _raise(largest_low_ptr + side, low)
 
 
-@triton.jit
-def _facts_kernel(
-    means_ptr, norm_ptr, loss_ptr, low_ptr, longest_ptr, largest_loss_ptr, largest_low_ptr,
-    unit_ptr, offset_ptr, magnitude_ptr, error_ptr, row_shift_ptr,
-    M, D, sum_error,
-    BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """The numbers of ``Facts`` that these determine; row_shift holds x_i·ȳ before. error_i bounds the difference of
-    unit p_i·w_j from the sum of three float16 products: Cauchy-Schwarz on what the halves leave out."""
-    products, squares = tl.zeros([BLOCK_D], tl.float64), tl.zeros([BLOCK_D], tl.float64)
-    for column in tl.range(0, D, BLOCK_D):
-        o_d = column + tl.arange(0, BLOCK_D)
-        x = tl.load(means_ptr + o_d, mask=o_d < D, other=0.0)
-        y = tl.load(means_ptr + D + o_d, mask=o_d < D, other=0.0)
-        products += x * y
-        squares += y * y
-    offset = tl.sum(products, 0)
-    unit, unit_right = _unit(longest_ptr, 0), _unit(longest_ptr, 1)
-    longest, lost, lowest = (
-        tl.load(longest_ptr + 1) / unit_right,
-        tl.load(largest_loss_ptr + 1),
-        tl.load(largest_low_ptr + 1),
-    )
-    o_m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
-    m_m = o_m < M
-    norm, loss = tl.load(norm_ptr + o_m, mask=m_m, other=0.0), tl.load(loss_ptr + o_m, mask=m_m, other=0.0)
-    low = tl.load(low_ptr + o_m, mask=m_m, other=0.0)
-    error = loss * (longest + lost) + (norm / unit) * (lost + sum_error * longest) + low * lowest
-    tl.store(error_ptr + o_m, error * unit * unit_right, mask=m_m)
-    # in place: each of the BLOCK_M numbers is in one thread
-    tl.store(row_shift_ptr + o_m, tl.load(row_shift_ptr + o_m, mask=m_m, other=0.0) - offset, mask=m_m)
-    if tl.program_id(0) == 0:
-        tl.store(unit_ptr, unit * unit_right)
-        tl.store(offset_ptr, offset)
-        tl.store(magnitude_ptr, unit_right + tl.sqrt(tl.sum(squares, 0)))
-
-
-class Facts(NamedTuple):
-    """What is known of the scores, float64: views of one tensor, in this order, so that one copy moves all of them."""
-
-    unit: Tensor  # []
-    offset: Tensor  # [] x̄·ȳ
-    magnitude: Tensor  # [] a bound on |s_ij|
-    square_sum: Tensor  # [] Σ_ij (p_i·w_j)², from rows rounded to bfloat16
-    gram_norms: Tensor  # [2] ‖PᵀP‖ and ‖WᵀW‖, whose product bounds it
-    error: Tensor  # [M] a bound on the rounding error of unit p_i·w_j as a sum of three float16 products
-    row_shift: Tensor  # [M]
-    column_shift: Tensor  # [C]
-
-
-def facts_in(packed: Tensor, m: int, c: int) -> Facts:
-    """The views of ``packed`` [6 + 2 m + c]."""
-    unit, offset, magnitude, square_sum, *others = packed.split([1, 1, 1, 1, 2, m, m, c])
-    return Facts(unit[0], offset[0], magnitude[0], square_sum[0], *others)
-
-
 class Centred(NamedTuple):
     """Results of :func:`centre_factors`."""
 
@@ -210,13 +144,6 @@ class Centred(NamedTuple):
         return facts_in(self.packed.cpu(), len(self.points), len(self.others))
 
 
-def _sums_of_squares(points: Tensor, others: Tensor, facts: Facts) -> None:
-    """Σ_ij (p_i·w_j)² = Σ (PᵀP ⊙ WᵀW), and the norms of these two matrices."""
-    grams = torch.stack([x.T @ x for x in (points, others)]).float()
-    torch.sum(grams[0] * grams[1], (0, 1), dtype=torch.float64, out=facts.square_sum)
-    torch.linalg.vector_norm(grams, dim=(1, 2), dtype=torch.float64, out=facts.gram_norms)
-
-
 def centre_factors(left: Tensor, norms: Tensor, right: Tensor) -> Centred:
     """left [M, D] and right [C, D]: float32 or float64; norms [M] float64, not zero."""
     (m, dim), c = left.shape, len(right)
@@ -231,9 +158,8 @@ def centre_factors(left: Tensor, norms: Tensor, right: Tensor) -> Centred:
     norm, loss, low = numbers(3, m + c)
     # the largest of these in each set, [3, 2]: atomics raise the bits of float64
     raised = torch.zeros((3, 2), dtype=torch.int64, device=left.device)
-    longest, largest_loss, largest_low = raised.view(torch.float64)
     rows, rounded = numbers(m + c, dim, dtype=torch.float32), numbers(m + c, dim, dtype=torch.bfloat16)
-    packed = numbers(6 + m + m + c)
+    packed = numbers(NUMBERS + m + m + c)
     facts = facts_in(packed, m, c)
     with torch.cuda.device_of(left):
         parts = numbers(2, min(MAX_PARTS, -(-most // (4 * ROWS))), dim)
@@ -246,7 +172,7 @@ def centre_factors(left: Tensor, norms: Tensor, right: Tensor) -> Centred:
         _centre_rows_kernel[grid](
             **sets,
             means_ptr=means,
-            longest_ptr=longest,
+            longest_ptr=raised[0].view(torch.float64),
             rows_ptr=rows,
             rounded_ptr=rounded,
             loss_ptr=loss,
@@ -255,26 +181,8 @@ def centre_factors(left: Tensor, norms: Tensor, right: Tensor) -> Centred:
             largest_low_ptr=raised[2],
             **sizes,
         )
-        _facts_kernel[(max(1, -(-m // BLOCK_M)),)](
-            means_ptr=means,
-            norm_ptr=norm,
-            loss_ptr=loss,
-            low_ptr=low,
-            longest_ptr=longest,
-            largest_loss_ptr=largest_loss,
-            largest_low_ptr=largest_low,
-            unit_ptr=facts.unit,
-            offset_ptr=facts.offset,
-            magnitude_ptr=facts.magnitude,
-            error_ptr=facts.error,
-            row_shift_ptr=facts.row_shift,
-            M=m,
-            D=dim,
-            sum_error=SUM_ERROR * (dim + 1),
-            BLOCK_M=BLOCK_M,
-            BLOCK_D=block_d,
-        )
-    _sums_of_squares(rounded[:m], rounded[m:], facts)
+        write_facts(facts, means, norm, loss, low, raised)
+    write_sums_of_squares(facts, rounded[:m], rounded[m:])
     return Centred(rows[:m], rows[m:], packed)
 
 
@@ -299,12 +207,3 @@ def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
             constants={"ROWS": ROWS, "BLOCK_D": min(BLOCK_D, dim)},
             bytes=2 * COUNTED_ROWS * dim * (size + (x == "fp64") * 4),
         )
-    yield Variant(
-        kernel="facts",
-        name="fp64",
-        dim=dims[-1],
-        function=_facts_kernel,
-        types={name: "fp64" for name in _facts_kernel.arg_names if name.endswith("_ptr")} | {"sum_error": "fp32"},
-        constants={"BLOCK_M": BLOCK_M, "BLOCK_D": BLOCK_D},
-        bytes=48 * COUNTED_ROWS,
-    )

@@ -224,22 +224,16 @@ def gaussian_potential(
         pull = torch.empty((plan.parts, m, dim), dtype=torch.float32, device=points.device)
         kernel = _gaussian_potential_sliced_kernel if plan.tile.block_d else _gaussian_potential_kernel
         kernel[(-(-m // plan.tile.block_m), plan.parts, plan.slices)](
-            points_ptr=p,
-            others_ptr=w,
+            points_ptr=p, others_ptr=w,
             self_ptr=None if self_index is None else self_index.contiguous(),
             weights_ptr=None if weights is None else weights.float().contiguous(),
-            centre_ptr=centre,
-            potential_ptr=potential,
-            pull_ptr=pull,
-            M=m,
-            C=c,
-            D=dim,
+            centre_ptr=centre, potential_ptr=potential, pull_ptr=pull,
+            M=m, C=c, D=dim,
             scale=2 * t * LOG2_E,
             offset=(FLOAT16_SHIFT if plan.dtype == torch.float16 else 0) - 2 * t * LOG2_E,
-            num_warps=plan.tile.num_warps,
-            num_stages=plan.tile.num_stages,
+            num_warps=plan.tile.num_warps, num_stages=plan.tile.num_stages,
             **_constants(plan),
-        )
+        )  # fmt: skip
         found = add_parts(potential, pull)
         if points.dtype != plan.dtype and rounding_shows(plan.precision, t, plan.dtype, plan.pieces, c, dim):
             lost = points.detach().float()

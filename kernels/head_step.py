@@ -39,25 +39,25 @@ def _head_step_kernel(
     mean, began, count = begin_walk(BLOCK)
     for step in tl.range(0, steps):
         position = walk * steps + step
-        sample, label, live, head, tail = sorted_sample(order_ptr, sorted_ptr, position, B, C)
-        known = label < C
+        sample, label, live, known, head, tail = sorted_sample(order_ptr, sorted_ptr, position, B, C)
         x = load_rows(features_ptr, sample, stride_row, stride_column, 0, D, live, BLOCK.width)
         inverse, finite = inverse_norm(tl.sum(x * x, 1))
-        if skipped_ptr is not None:  # here the fewest registers are live: after the loss it spills on sm_100
+        # the counter and the flag come here, where the fewest registers are live: after the loss they spill on sm_80
+        if skipped_ptr is not None:
             count_skipped(skipped_ptr, live, finite)
+        row, assigned = prototype_of(label, known, assignment_ptr, C)
+        if flag_ptr is not None:
+            raise_flag(flag_ptr, live, known, assigned, finite)
         good = known & finite
         z = tl.where(good[:, None], x, 0.0) * inverse[:, None]
         mean, began, count = step_means(
             means_ptr, parts_ptr, counts_ptr, mean, began, count, z, good, walk, position, steps,
             label, known, head, tail, 0, D, momentum, share, BLOCK,
         )  # fmt: skip
-        row, assigned = prototype_of(label, known, assignment_ptr, C)
         w = load_rows(prototypes_ptr, row, stride_prototype, 1, 0, D, known, BLOCK.width)
         loss, cosine, slope = loss_and_slope(tl.sum(x * w, 1), inverse, good & assigned)
         tl.store(loss_ptr + sample, loss, mask=live)
         store_rows(gradient_ptr, sample, 0, D, slope[:, None] * (w - cosine[:, None] * z), live, BLOCK.width)
-        if flag_ptr is not None:
-            raise_flag(flag_ptr, live, known, assigned, finite)
 
 
 def head_step_(
@@ -89,30 +89,16 @@ def head_step_(
     order, ordered = batch_order(labels, means.shape[0])
     with torch.cuda.device_of(features):
         _head_step_kernel[(-(-walks.number // block.rows),)](
-            features_ptr=features,
-            order_ptr=order,
-            sorted_ptr=ordered,
-            means_ptr=means,
-            parts_ptr=walks.parts,
-            counts_ptr=walks.counts,
-            flag_ptr=flag,
-            prototypes_ptr=prototypes,
-            assignment_ptr=assignment.contiguous(),
-            loss_ptr=losses,
-            gradient_ptr=gradient,
-            skipped_ptr=skipped,
-            B=b,
-            C=means.shape[0],
-            D=dim,
-            steps=walks.steps,
-            stride_row=features.stride(0),
-            stride_column=features.stride(1),
+            features_ptr=features, order_ptr=order, sorted_ptr=ordered, means_ptr=means,
+            parts_ptr=walks.parts, counts_ptr=walks.counts, flag_ptr=flag,
+            prototypes_ptr=prototypes, assignment_ptr=assignment.contiguous(),
+            loss_ptr=losses, gradient_ptr=gradient, skipped_ptr=skipped,
+            B=b, C=means.shape[0], D=dim, steps=walks.steps,
+            stride_row=features.stride(0), stride_column=features.stride(1),
             stride_prototype=prototypes.stride(0),
-            momentum=momentum,
-            share=1 - momentum,
-            BLOCK=block,
-            num_warps=block.num_warps,
-        )
+            momentum=momentum, share=1 - momentum,
+            BLOCK=block, num_warps=block.num_warps,
+        )  # fmt: skip
         join_parts(means, walks, ordered, momentum)
     return losses, gradient
 

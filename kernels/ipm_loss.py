@@ -102,23 +102,14 @@ def ipm_loss(
     block = row_block(dim, per_thread=16)
     with torch.cuda.device_of(features):
         _ipm_loss_kernel[(-(-b // block.rows),)](
-            features_ptr=features,
-            labels_ptr=labels.contiguous(),
-            prototypes_ptr=prototypes,
-            assignment_ptr=assignment.contiguous(),
-            loss_ptr=losses,
-            gradient_ptr=gradient,
-            flag_ptr=flag,
-            skipped_ptr=skipped,
-            B=b,
-            C=prototypes.shape[0],
-            D=dim,
-            stride_row=features.stride(0),
-            stride_column=features.stride(1),
+            features_ptr=features, labels_ptr=labels.contiguous(),
+            prototypes_ptr=prototypes, assignment_ptr=assignment.contiguous(),
+            loss_ptr=losses, gradient_ptr=gradient, flag_ptr=flag, skipped_ptr=skipped,
+            B=b, C=prototypes.shape[0], D=dim,
+            stride_row=features.stride(0), stride_column=features.stride(1),
             stride_prototype=prototypes.stride(0),
-            BLOCK=block,
-            num_warps=block.num_warps,
-        )
+            BLOCK=block, num_warps=block.num_warps,
+        )  # fmt: skip
     return losses, gradient
 
 

@@ -36,8 +36,7 @@ def _update_class_means_kernel(
     mean, began, count = begin_walk(BLOCK)
     for step in tl.range(0, steps):
         position = walk * steps + step
-        sample, label, live, head, tail = sorted_sample(order_ptr, sorted_ptr, position, B, C)
-        known = label < C
+        sample, label, live, known, head, tail = sorted_sample(order_ptr, sorted_ptr, position, B, C)
         x = load_rows(features_ptr, sample, stride_row, stride_column, column, D, live, BLOCK.width)
         squares = tl.sum(x * x, 1)
         if BLOCK.rounds > 1:  # this program has 4096 columns of the row, its norm needs all
@@ -78,24 +77,13 @@ def update_class_means_(
     order, ordered = batch_order(labels, c)
     with torch.cuda.device_of(features):
         _update_class_means_kernel[(-(-walks.number // block.rows), block.rounds)](
-            features_ptr=features,
-            order_ptr=order,
-            sorted_ptr=ordered,
-            means_ptr=means,
-            parts_ptr=walks.parts,
-            counts_ptr=walks.counts,
-            flag_ptr=flag,
-            B=b,
-            C=c,
-            D=dim,
-            steps=walks.steps,
-            stride_row=features.stride(0),
-            stride_column=features.stride(1),
-            momentum=momentum,
-            share=1 - momentum,
-            BLOCK=block,
-            num_warps=block.num_warps,
-        )
+            features_ptr=features, order_ptr=order, sorted_ptr=ordered, means_ptr=means,
+            parts_ptr=walks.parts, counts_ptr=walks.counts, flag_ptr=flag,
+            B=b, C=c, D=dim, steps=walks.steps,
+            stride_row=features.stride(0), stride_column=features.stride(1),
+            momentum=momentum, share=1 - momentum,
+            BLOCK=block, num_warps=block.num_warps,
+        )  # fmt: skip
         join_parts(means, walks, ordered, momentum)
 
 

@@ -62,16 +62,15 @@ def begin_walk(BLOCK: tl.constexpr):
 
 @triton.jit
 def sorted_sample(order_ptr, sorted_ptr, position, B, C):
-    """The sample at each sorted position, its label (C if unknown), and whether it is the first or last of its class.
-
-    ``live`` is false past the end of the batch.
-    """
+    """The sample at each sorted position and its label (C if unknown); live: a position of the batch; known; and head
+    and tail: the first and the last position of its class."""
     live = position < B
     label = tl.load(sorted_ptr + position, mask=live, other=C).to(tl.int64)
+    known = label < C
     head = tl.load(sorted_ptr + position - 1, mask=live & (position > 0), other=-1) != label
     tail = tl.load(sorted_ptr + position + 1, mask=position + 1 < B, other=-1) != label
     sample = tl.load(order_ptr + position, mask=live, other=0).to(tl.int64)
-    return sample, label, live, head, tail
+    return sample, label, live, known, head, tail
 
 
 @triton.jit
