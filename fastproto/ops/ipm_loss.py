@@ -154,8 +154,7 @@ def loss_and_gradient(
     backend = resolve("ipm_loss", features, prototypes, labels, assignment, *weights).backend
     if backend == "triton":
         flag = flag_of(features.device, skip) if flag is None else flag
-        # the first two: not z, which a kernel may also return
-        loss, gradient = kernel("ipm_loss")(features, labels, prototypes, assignment, flag=flag, skipped=skipped)[:2]
+        loss, gradient = kernel("ipm_loss")(features, labels, prototypes, assignment, flag=flag, skipped=skipped)
         return scaled(loss, gradient, weight, factor)
     if backend == "numba":
         from fastproto.cpu.ipm_loss import ipm_loss as in_numba

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 
 from .common import next_power_of_2
 
-PRECISIONS = ("highest", "higher", "high", "medium", "tf32", "tf32x3")
+Precision = Literal["highest", "higher", "high", "medium", "tf32", "tf32x3"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 FLOAT16_SHIFT = 12  # 2^12 g is what becomes float16: up to 16 g fit, for cosines a little above 1
 FLOAT16_MAX_T = 4.5  # 2^12 e^{-4t} >= 2^-14, the smallest normal float16
 TWO_PIECES_MAX_T = 2.5  # the tangent gradient's error stays below 1e-3 down to D = 2; it grows with t
@@ -18,7 +19,10 @@ RESIDENT_MAX_D = 512  # above, [64, D] float32 sums no longer fit the registers 
 
 
 class Tile(NamedTuple):
-    """Sizes of one program. block_d = 0: all of D stays in the program; else the width of its slice of the pull."""
+    """Sizes of one program. With block_d = 0 the program holds all of D; otherwise block_d is its slice of the pull.
+
+    A constexpr of the kernels.
+    """
 
     block_m: int
     block_n: int
@@ -26,6 +30,9 @@ class Tile(NamedTuple):
     num_stages: int = 2
     block_d: int = 0
     block_k: int = 0
+
+    def sizes(self) -> tuple[int, ...]:
+        return (self.block_m, self.block_n) + ((self.block_d, self.block_k) if self.block_d else ())
 
 
 # The largest tiles that neither spill nor outgrow the shared memory (227 KiB on families 90 and 100; 99 KiB on family
@@ -104,7 +111,7 @@ def width_of(dim: int) -> int:
     return next_power_of_2(dim) if dim <= RESIDENT_MAX_D else -(-dim // 256) * 256
 
 
-def tile_for(width: int, precision: str, pieces: int, family: int, weighted: bool = False) -> Tile:
+def tile_for(width: int, precision: Precision, pieces: int, family: int, weighted: bool = False) -> Tile:
     """The tile that ships for a padded D, a precision and a family of chips (80, 90 or 100)."""
     if precision == "highest":  # FMA units: 16 to 64 sums a thread; more, or longer products at once, spill
         if width <= 64:
@@ -153,7 +160,7 @@ def parts_of_sweep(m: int, c: int, slices: int, tile: Tile) -> int:
     return min(range(1, max(1, min(tiles, 8 * 132 // programs)) + 1), key=price)
 
 
-def promised_at(dim: int, precision: str, t: float, scaled: bool) -> str:
+def promised_at(dim: int, precision: Precision, t: float, scaled: bool) -> Precision:
     """The precision that keeps the promise of ``precision`` in few dimensions.
 
     There many rows share the rounded values that a half has: at C = 100,000 on the circle "high" would err by 3e-3.
@@ -163,7 +170,7 @@ def promised_at(dim: int, precision: str, t: float, scaled: bool) -> str:
     return "highest" if scaled or t > FLOAT16_MAX_T else "higher"
 
 
-def operands_for(precision: str, t: float, scaled: bool) -> tuple[torch.dtype, int]:
+def operands_for(precision: Precision, t: float, scaled: bool) -> tuple[torch.dtype, int]:
     """dtype and number of half-precision pieces that a precision means at this sharpness.
 
     scaled: weights or a centre take g out of [e^{-4t}, 1], and so perhaps out of float16's range.
@@ -176,3 +183,8 @@ def operands_for(precision: str, t: float, scaled: bool) -> tuple[torch.dtype, i
     one = t <= FLOAT16_MAX_T  # at larger t the rounding of one bfloat16 cosine, times 2t, is more than "medium" may err
     pieces = {"medium": 1 if one else 3, "high": 2 if fits and t <= TWO_PIECES_MAX_T else 3, "higher": 3}[precision]
     return torch.float16 if fits else torch.bfloat16, pieces
+
+
+def dot_precision(precision: Precision) -> str:
+    """How ``tl.dot`` treats its float32 operands; halves have no choice to make."""
+    return precision if precision in ("tf32", "tf32x3") else "ieee"
