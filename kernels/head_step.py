@@ -20,7 +20,9 @@ from torch import Tensor
 from .batch_order import batch_order
 from .ipm_loss import ipm_loss, loss_and_slope, prototype_of
 from .lib.class_walks import begin_walk, cut_into_walks, join_parts, sorted_sample, step_means
-from .lib.row_blocks import WIDEST, count_skipped, inverse_norm, load_rows, raise_flag, row_block, store_rows
+from .lib.error_flags import count_skipped, raise_flag
+from .lib.row_blocks import inverse_norm, load_rows, store_rows
+from .lib.tile_sizes import WIDEST, row_block
 from .lib.variants import ROWS, Variant, row_kernel_dims
 from .update_class_means import update_class_means_
 

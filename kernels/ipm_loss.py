@@ -19,7 +19,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .lib.row_blocks import count_skipped, inverse_norm, load_rows, raise_flag, row_block, store_rows
+from .lib.error_flags import count_skipped, raise_flag
+from .lib.row_blocks import inverse_norm, load_rows, store_rows
+from .lib.tile_sizes import row_block
 from .lib.variants import ROWS, Variant, row_kernel_dims
 
 
@@ -90,7 +92,7 @@ def ipm_loss(
     features [B, D] float32, bfloat16 or float16 with any strides; labels [B] and assignment [C] int64; prototypes
     [C, D], unit rows. A zero row has loss ½ and zero gradient. A row with NaN or inf, or with a label or a prototype
     number outside 0..C-1, has zero loss and gradient, and sets its bit of ``flag`` (int32 [1]): ``BAD_LABEL``,
-    ``BAD_ASSIGNMENT`` or ``NOT_FINITE`` of lib/row_blocks. ``skipped`` (int64, one number) grows by the rows with NaN
+    ``BAD_ASSIGNMENT`` or ``NOT_FINITE`` of lib/error_flags. ``skipped`` (int64, one number) grows by the rows with NaN
     or inf.
     """
     b, dim = features.shape

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from .batch_order import batch_order
 from .lib.class_walks import begin_walk, cut_into_walks, join_parts, sorted_sample, step_means
-from .lib.row_blocks import inverse_norm, load_rows, raise_flag, row_block
+from .lib.error_flags import raise_flag
+from .lib.row_blocks import inverse_norm, load_rows
+from .lib.tile_sizes import row_block
 from .lib.variants import ROWS, Variant, row_kernel_dims
 
 
@@ -67,7 +69,7 @@ def update_class_means_(
     """means [C, D] float32, contiguous, change in place in the rows of the classes present.
 
     features [B, D] float32, bfloat16 or float16 with any strides; labels int64 [B]; momentum in [0, 1). Rows that are
-    left out set the bits ``BAD_LABEL`` and ``NOT_FINITE`` (lib/row_blocks) of ``flag``, int32 [1]. ``steps`` replaces
+    left out set the bits ``BAD_LABEL`` and ``NOT_FINITE`` (lib/error_flags) of ``flag``, int32 [1]. ``steps`` replaces
     the length of the walks.
     """
     (b, dim), c = features.shape, means.shape[0]

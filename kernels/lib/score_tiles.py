@@ -28,6 +28,7 @@ from .tile_sizes import (
     dot_precision,
     operands_for,
     parts_of_sweep,
+    score_tile_for,
     width_of,
 )
 from .variants import ROWS, TYPE_NAMES, Constant, Variant
@@ -85,26 +86,6 @@ class Sweep(NamedTuple):
 
     grid: tuple[int, int]
     arguments: dict[str, Tensor | Constant]
-
-
-def score_tile_for(width: int, precision: Precision, pieces: int, family: int, keys: bool = False) -> Tile:
-    """The tile that ships for a padded D, a precision and a family of chips (80, 90 or 100).
-
-    The tiles do not spill and fit the shared memory (scripts/inspect_kernels). A thread has 64 sums. Points stay in the
-    program while they and two tiles of others, halves included, take less than 200 KiB. A program that also holds keys
-    (top_scores) has 32 sums a thread and is small, so that one program searches while another waits for its product.
-    """
-    if precision == "highest":  # FMA units: 16 sums a thread
-        return Tile(64, 32 if keys else 64, block_k=min(width, 32))
-    narrow = keys and family != 90  # elsewhere than on wgmma the operands or the copied sums take registers too
-    if precision in ("tf32", "tf32x3"):  # tf32x3 holds each operand twice
-        return Tile(64, 32 if narrow else 64, num_warps=4, block_k=min(width, 32))
-    resident = width <= (256 if pieces == 1 else 128)
-    block_k = width if resident else 64
-    if keys:
-        return Tile(64, 32 if narrow else 64, num_warps=4, block_k=block_k)
-    block_n = 64 if family == 80 or (pieces > 1 and width > 64) else 128
-    return Tile(128, block_n, num_stages=2 if resident else 3, block_k=block_k)
 
 
 def sweep(

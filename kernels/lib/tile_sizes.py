@@ -1,4 +1,8 @@
-"""Block sizes of the Gaussian potential: pure functions of the shape, the precision and the family of chips."""
+"""Tile sizes of the kernels: pure functions of the shape, the precision and the family of chips.
+
+``tile_for`` is for the Gaussian potential, ``score_tile_for`` for the sweeps over scores, ``row_block`` for the kernels
+that hold whole rows.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ FLOAT16_SHIFT = 12  # 2^12 g is what becomes float16: up to 16 g fit, for cosine
 FLOAT16_MAX_T = 4.5  # 2^12 e^{-4t} >= 2^-14, the smallest normal float16
 TWO_PIECES_MAX_T = 2.5  # the tangent gradient's error stays below 1e-3 down to D = 2; it grows with t
 HALVES_MIN_DIM = 8  # below it "medium" and "high" mean more; 16 columns is the least that tensor cores multiply anyway
+WIDEST = 4096  # columns that one program holds in registers; wider rows are read in rounds
 RESIDENT_MAX_D = 512  # above, [64, D] float32 sums no longer fit the registers of one program
 
 
@@ -131,6 +136,52 @@ def tile_for(width: int, precision: Precision, pieces: int, family: int, weighte
         tile = _WEIGHTED.get((family, column), narrower) if pieces == 1 else narrower
     # widths past 512 are multiples of 256 alone, small ones have fewer columns than a slice
     return tile._replace(block_d=min(tile.block_d, 256 if width > RESIDENT_MAX_D else width))
+
+
+def score_tile_for(width: int, precision: Precision, pieces: int, family: int, keys: bool = False) -> Tile:
+    """The tile that ships for a padded D, a precision and a family of chips (80, 90 or 100).
+
+    The tiles do not spill and fit the shared memory (scripts/inspect_kernels). A thread has 64 sums. Points stay in the
+    program while they and two tiles of others, halves included, take less than 200 KiB. A program that also holds keys
+    (top_scores) has 32 sums a thread and is small, so that one program searches while another waits for its product.
+    """
+    if precision == "highest":  # FMA units: 16 sums a thread
+        return Tile(64, 32 if keys else 64, block_k=min(width, 32))
+    narrow = keys and family != 90  # elsewhere than on wgmma the operands or the copied sums take registers too
+    if precision in ("tf32", "tf32x3"):  # tf32x3 holds each operand twice
+        return Tile(64, 32 if narrow else 64, num_warps=4, block_k=min(width, 32))
+    resident = width <= (256 if pieces == 1 else 128)
+    block_k = width if resident else 64
+    if keys:
+        return Tile(64, 32 if narrow else 64, num_warps=4, block_k=block_k)
+    block_n = 64 if family == 80 or (pieces > 1 and width > 64) else 128
+    return Tile(128, block_n, num_stages=2 if resident else 3, block_k=block_k)
+
+
+class RowBlock(NamedTuple):
+    """rows × width numbers for one program; ``rounds`` blocks of that width cover a row. A constexpr of the kernels."""
+
+    rows: int
+    width: int
+    num_warps: int
+    rounds: int
+
+    def sizes(self) -> tuple[int, ...]:
+        return self.rows, self.width
+
+
+def row_block(dim: int, per_thread: int) -> RowBlock:
+    """The block of a kernel that holds whole rows: up to 4096 columns, ``per_thread`` numbers of each tensor a thread.
+
+    8 numbers are one 16-byte load of bfloat16 or two of float32: every thread has a load in flight, and four float32
+    rows (features, prototype, mean, gradient) stay far below the 255 registers of a thread. At most 8 warps: with 16
+    the compiler allows 64 registers a thread, and D = 4096 spills on sm_80.
+    """
+    width = min(WIDEST, max(16, 1 << (dim - 1).bit_length()))
+    least_warps = 4 if per_thread > 8 else 1
+    rows = max(1, 32 * least_warps * per_thread // width)
+    num_warps = min(8, max(least_warps, rows * width // (32 * per_thread)))
+    return RowBlock(rows, width, num_warps, -(-dim // width))
 
 
 def chip_family(device: torch.device) -> int:

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from triton.runtime.jit import JITFunction
 
-from .row_blocks import RowBlock
-from .tile_sizes import Tile
+from .tile_sizes import RowBlock, Tile
 
 DIMS = (64, 128, 256, 512)
 WIDE_DIMS = (1024, 2048, 4096)  # of the kernels that hold whole rows

@@ -14,7 +14,8 @@ from ..kernel_device import DEVICE, REPEATS, needs_cuda, poison  # first: it ski
 
 # isort: split
 from fastproto_kernels.ipm_loss import ipm_loss
-from fastproto_kernels.lib import row_blocks as row_helpers
+from fastproto_kernels.lib import error_flags
+from fastproto_kernels.lib.tile_sizes import row_block
 
 from ..helpers import assert_as_accurate_as, unit_rows
 
@@ -94,13 +95,13 @@ def test_bad_rows_are_left_out_and_flagged(dim: int) -> None:
     x, labels, w, assignment = batch(12 if dim < 4096 else 5, 5, dim)
     clean = ipm_loss(x, labels, w, assignment)
     spoils: list[tuple[Callable[[Tensor, Tensor, Tensor], object], int]] = [
-        (lambda x, y, a: y.__setitem__(3, 5), row_helpers.BAD_LABEL),
-        (lambda x, y, a: y.__setitem__(3, -1), row_helpers.BAD_LABEL),
-        (lambda x, y, a: y.__setitem__(3, 2**40), row_helpers.BAD_LABEL),
-        (lambda x, y, a: x[3].__setitem__(dim - 1, torch.nan), row_helpers.NOT_FINITE),
-        (lambda x, y, a: x[3].__setitem__(0, -torch.inf), row_helpers.NOT_FINITE),
-        (lambda x, y, a: a.__setitem__(y[3], 5), row_helpers.BAD_ASSIGNMENT),
-        (lambda x, y, a: a.__setitem__(y[3], -7), row_helpers.BAD_ASSIGNMENT),
+        (lambda x, y, a: y.__setitem__(3, 5), error_flags.BAD_LABEL),
+        (lambda x, y, a: y.__setitem__(3, -1), error_flags.BAD_LABEL),
+        (lambda x, y, a: y.__setitem__(3, 2**40), error_flags.BAD_LABEL),
+        (lambda x, y, a: x[3].__setitem__(dim - 1, torch.nan), error_flags.NOT_FINITE),
+        (lambda x, y, a: x[3].__setitem__(0, -torch.inf), error_flags.NOT_FINITE),
+        (lambda x, y, a: a.__setitem__(y[3], 5), error_flags.BAD_ASSIGNMENT),
+        (lambda x, y, a: a.__setitem__(y[3], -7), error_flags.BAD_ASSIGNMENT),
     ]
     for spoil, bit in spoils if dim < 4096 else spoils[::3]:
         bad_x, bad_labels, bad_assignment = x.clone(), labels.clone(), assignment.clone()
@@ -122,7 +123,7 @@ def test_the_flag_collects_bits() -> None:
     flag = torch.tensor([8], dtype=torch.int32, device=DEVICE)
     skipped = torch.tensor(40, device=DEVICE)
     ipm_loss(x, labels, w, assignment, flag=flag, skipped=skipped)
-    assert int(flag) == 8 | row_helpers.BAD_LABEL | row_helpers.NOT_FINITE
+    assert int(flag) == 8 | error_flags.BAD_LABEL | error_flags.NOT_FINITE
     assert int(skipped) == 42
 
 
@@ -153,7 +154,7 @@ def test_inside_a_cuda_graph() -> None:
 @pytest.mark.parametrize("per_thread", [8, 16])
 def test_a_block_covers_the_row(per_thread: int) -> None:
     for dim in [2, 3, 16, 17, 64, 100, 512, 513, 2048, 4096, 4097, 10_000]:
-        block = row_helpers.row_block(dim, per_thread)
+        block = row_block(dim, per_thread)
         assert block.width * block.rounds >= dim > block.width * (block.rounds - 1)
         assert block.num_warps in (1, 2, 4, 8)
         assert block.rows * block.width == 32 * (16 if block.width == 4096 else per_thread) * block.num_warps

@@ -11,7 +11,6 @@ from torch import Tensor
 from ..kernel_device import DEVICE, REPEATS, needs_cuda, poison  # first: it skips the file where the kernels cannot run
 
 # isort: split
-from fastproto_kernels.lib import score_tiles as sweeps
 from fastproto_kernels.lib import tile_sizes as tiles
 from fastproto_kernels.lib.common import ROW_PAD
 from fastproto_kernels.top_scores import MAX_PARTS, top_scores
@@ -180,7 +179,7 @@ def test_tiles_fit_the_padded_operands(family: int, precision: str) -> None:
     for dim in [2, 16, 17, 64, 100, 128, 200, 256, 511, 512, 513, 700, 1024, 4096]:
         width = tiles.width_of(dim)
         _, pieces = tiles.operands_for(precision, 0.0, scaled=False)
-        tile = sweeps.score_tile_for(width, precision, pieces, family)
+        tile = tiles.score_tile_for(width, precision, pieces, family)
         assert ROW_PAD % tile.block_m == ROW_PAD % tile.block_n == 0
         assert width % tile.block_k == 0 and tile.block_k >= 16
 

@@ -13,7 +13,7 @@ from ..kernel_device import DEVICE, REPEATS, needs_cuda, poison  # first: it ski
 # isort: split
 from fastproto_kernels.head_step import head_step_
 from fastproto_kernels.ipm_loss import ipm_loss
-from fastproto_kernels.lib import row_blocks as row_helpers
+from fastproto_kernels.lib import error_flags
 from fastproto_kernels.lib.class_walks import walk_steps
 from fastproto_kernels.update_class_means import update_class_means_
 
@@ -127,7 +127,7 @@ def test_bad_rows_are_left_out_and_flagged(dim: int) -> None:
     torchs = reference.update_class_means(means, x[good], labels[good], 0.9)
     ours, together, flag = means.clone(), means.clone(), new_flag()
     update_class_means_(ours, x, labels, 0.9, flag=flag, steps=STEPS)
-    assert int(flag) == row_helpers.BAD_LABEL | row_helpers.NOT_FINITE
+    assert int(flag) == error_flags.BAD_LABEL | error_flags.NOT_FINITE
     assert_as_accurate_as(ours, torchs, truth, crumb=2e-7)
     w, assignment, flag = unit_rows(2, dim).to(DEVICE), torch.tensor([1, 0], device=DEVICE), new_flag()
     skipped = torch.tensor(2**40, device=DEVICE)
@@ -135,7 +135,7 @@ def test_bad_rows_are_left_out_and_flagged(dim: int) -> None:
         together, x, labels, w, assignment, momentum=0.9, flag=flag, skipped=skipped, steps=STEPS
     )
     assert torch.equal(together, ours)
-    assert int(flag) == row_helpers.BAD_LABEL | row_helpers.NOT_FINITE
+    assert int(flag) == error_flags.BAD_LABEL | error_flags.NOT_FINITE
     assert int(skipped) == 2**40 + 3, "rows with NaN or inf, each once"
     assert not bool(loss[~good].any()) and not bool(gradient[~good].any())
     torch.testing.assert_close(loss[good], ipm_loss(x, labels, w, assignment)[0][good], rtol=1e-5, atol=1e-6)
@@ -155,7 +155,7 @@ def test_a_bad_assignment_costs_the_loss_but_not_the_means() -> None:
     ours, together = means.clone(), means.clone()
     update_class_means_(ours, x, labels, 0.9)
     loss, gradient = head_step_(together, x, labels, w, assignment, momentum=0.9, flag=flag)
-    assert torch.equal(ours, together) and int(flag) == row_helpers.BAD_ASSIGNMENT
+    assert torch.equal(ours, together) and int(flag) == error_flags.BAD_ASSIGNMENT
     assert not bool(loss[labels == 1].any()) and not bool(gradient[labels == 1].any())
     assert bool((loss[labels != 1] > 0).all())
 

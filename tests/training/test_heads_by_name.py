@@ -25,7 +25,7 @@ from fastproto.baselines import (
 )
 from fastproto.training import TrainConfig, fit
 from fastproto.training.classifier import load_classifier
-from fastproto.training.config import HEADS
+from fastproto.training.head_names import HEADS
 
 Head = PrototypeHead | CosineHead
 
