@@ -5,7 +5,8 @@ from __future__ import annotations
 from lib.repository import NOT_MEASURED, Record
 from lib.tables import duration, machine, markdown, ratio
 
-TITLES = {"ours": "fastproto", "ours_unchanged": "unchanged", "scipy": "SciPy"}  # others by the name they have
+TITLES = {"ours": "fastproto", "ours_unchanged": "unchanged", "lapjv": "lapjv", "lapx": "lapx", "scipy": "SciPy"}
+"""Columns in this order, measured or not; then the peers that the cells name besides."""
 
 
 def table(found: Record) -> str:
@@ -20,7 +21,7 @@ def table(found: Record) -> str:
     text.append(
         f"Extra memory at (20,000, 128): {found['extra_peak_mib_20000_128']:.0f} MiB; the float32 matrix is 1,526 MiB."
     )
-    names = list(dict.fromkeys(name for cell in found["cells"] for name in cell["providers"]))
+    names = list(dict.fromkeys([*TITLES, *(name for cell in found["cells"] for name in cell["providers"])]))
     titles = ["class means, C", "method of `auto`", *(TITLES.get(name, name) for name in names)]
     return markdown(titles, [row(cell, names) for cell in found["cells"]]) + "\n\n" + " ".join(text)
 
