@@ -15,14 +15,9 @@ import torch
 from safetensors.torch import save_file
 
 from fastproto import estimate_prototypes
-from fastproto.prototypes import Prototypes, cache_folder
+from fastproto.prototypes import Prototypes, cache_folder, load_prototypes
 
 from ..helpers import unit_rows
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def estimate(**other: int) -> Prototypes:
@@ -85,6 +80,34 @@ CONTENTS: dict[str, Callable[[Path], None]] = {
     "a link to itself": lambda file: as_link(file.name)(file),
     "a pipe": as_pipe,
 }
+
+
+def test_cache_is_read_and_keyed_by_what_matters() -> None:
+    first = estimate_prototypes(30, 5, max_passes=20)
+    assert len(list(cache_folder().iterdir())) == 1
+    for other in ({"seed": 1}, {"t": 1.0}, {"objective": "max_cosine"}, {"max_passes": 21}, {"method": "sgd"}):
+        estimate_prototypes(30, 5, **({"max_passes": 20} | other))  # type: ignore[arg-type]
+    assert len(list(cache_folder().iterdir())) == 6
+    again = estimate_prototypes(30, 5, max_passes=20)
+    assert from_cache(again, first) and torch.equal(first.vectors, again.vectors)
+    assert (again.method, again.passes, again.quality) == ("lbfgs", first.passes, first.quality)
+
+
+def test_damaged_cache_is_made_again() -> None:
+    first = estimate_prototypes(30, 5, max_passes=20)
+    (file,) = cache_folder().iterdir()
+    file.write_bytes(b"nothing")
+    assert torch.equal(first.vectors, estimate_prototypes(30, 5, max_passes=20).vectors)
+    assert load_prototypes(file).passes == 20
+
+
+def test_unwritable_cache_is_a_line_not_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert estimate_prototypes(30, 5, max_passes=5).passes == 5
+    assert "could not write the prototype cache" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", CONTENTS)

@@ -1,118 +1,21 @@
-"""The search for prototypes: what it reaches, determinism, limits, interruption, the cache."""
+"""The search for prototypes: what it reaches, determinism, limits, interruption, bad input."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from fastproto import reference
-from fastproto.ops.sphere_step import tangent
-from fastproto.prototypes import cache_folder, estimate_prototypes, load_prototypes, measure_prototypes
-from fastproto.prototypes import energy as energy_module
+from fastproto.prototypes import cache_folder, estimate_prototypes, measure_prototypes
+from fastproto.prototypes.closed_forms import Objective
 from fastproto.prototypes.effort import Effort
-from fastproto.prototypes.energy import energy
-from fastproto.prototypes.lbfgs import History, Preconditioner
 from fastproto.prototypes.optimise import minimise
 from fastproto.prototypes.population import hopping_population
 from fastproto.prototypes.search import anneal, max_cosine, random_start, search_uniform
 
-from ..helpers import unit_rows
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-# --- one evaluation --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("t", [2.0, 100.0, 1000.0])
-def test_energy_equals_the_reference(t: float) -> None:
-    w = random_start(60, 5, 0)
-    free = w.clone().requires_grad_()
-    z = free / free.norm(dim=1, keepdim=True)
-    off = (z @ z.T)[~torch.eye(60, dtype=torch.bool)]
-    value = torch.logsumexp(2 * t * (off - 1), 0) - math.log(len(off))
-    (gradient,) = torch.autograd.grad(value, free)
-    if t == 2.0:
-        assert float(value.detach()) == pytest.approx(float(reference.uniformity_loss(w, t)), abs=1e-12)
-    ours, scaled = energy(t)(w)
-    assert ours == pytest.approx(float(value.detach()), abs=1e-10)
-    torch.testing.assert_close(scaled / 60, gradient, rtol=1e-9, atol=1e-10)
-
-
-def test_energy_at_a_sharp_potential_in_float32() -> None:
-    w = random_start(3000, 4, 0)  # more than one block
-    assert energy(500.0)(w.float())[0] == pytest.approx(measure_prototypes(w, 500.0).uniformity, rel=1e-4)
-
-
-def test_coincident_points_do_not_blow_up() -> None:
-    w = random_start(40, 4, 0)
-    w[1] = w[0]
-    for t in (2.0, 4096.0):
-        value, gradient = energy(t)(w)
-        assert math.isfinite(value) and bool(torch.isfinite(gradient).all())
-    points, value = minimise(w, 2.0, Effort(), passes=50, tolerance=0.0)
-    assert math.isfinite(value) and bool(torch.isfinite(points).all())
-
-
-@pytest.mark.parametrize(("classes", "dim"), [(40, 30), (200, 50), (50, 3)])
-def test_preconditioner_is_positive_definite(classes: int, dim: int) -> None:
-    w = random_start(classes, dim, 0)
-    precondition = Preconditioner(w, 2.0)
-    generator = torch.Generator().manual_seed(1)
-    u, v = (tangent(w, torch.randn(classes, dim, generator=generator, dtype=torch.float64)) for _ in range(2))
-    pu, pv = precondition.whole(u), precondition.whole(v)
-    assert float((pu * v).sum()) == pytest.approx(float((u * pv).sum()), rel=1e-9, abs=1e-9)
-    for field in (u, v, tangent(w, w @ w.T @ u), tangent(w, u.mean(0).expand_as(w))):
-        assert float((field * precondition.whole(field)).sum()) > 0
-
-
 # --- what is reached -------------------------------------------------------------------------------------------------
-
-
-def two_loops(pairs: list[tuple[torch.Tensor, torch.Tensor]], gradient: torch.Tensor, whole: Any) -> torch.Tensor:
-    """L-BFGS as it is in the textbooks; ``whole`` is the inverse Hessian it begins with, up to a factor."""
-    q, alphas = gradient.clone(), []
-    for s, y in reversed(pairs):
-        alphas.append((s * q).sum() / (s * y).sum())
-        q -= alphas[-1] * y
-    s, y = pairs[-1]
-    r = whole(q) * ((s * y).sum() / (y * whole(y)).sum())
-    for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
-        r += s * (alpha - (y * r).sum() / (s * y).sum())
-    return r
-
-
-def test_history_is_limited_memory_bfgs() -> None:
-    points = unit_rows(9, 4).double()
-    precondition, history = Preconditioner(points, 2.0), History(points, memory=3)
-    pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
-    generator = torch.Generator().manual_seed(0)
-    for k in range(8):  # wraps round the ring, meets a pair without curvature, is cleared
-        step = torch.randn(9, 4, generator=generator, dtype=torch.float64)
-        change = step + 0.3 * torch.randn(9, 4, generator=generator, dtype=torch.float64)
-        if k == 5:
-            change = -change
-        else:
-            pairs = [*pairs, (step, change)][-3:]
-        if k == 6:
-            history.clear()
-            pairs = pairs[-1:]
-        history.add(step, change)
-        gradient = torch.randn(9, 4, generator=generator, dtype=torch.float64)
-        expected = two_loops(pairs, gradient, precondition.whole)
-        torch.testing.assert_close(history.solve(gradient, precondition), expected, rtol=1e-9, atol=1e-12)
 
 
 def passes_to(trace: list[tuple[float, float, float]], value: float) -> float:
@@ -198,55 +101,23 @@ def test_progress_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed.startswith("\rprototypes: pass 1 of 5") and printed.count("\n") == 1
 
 
-@pytest.mark.parametrize("objective", ["uniform", "max_cosine"])
-def test_interruption_returns_the_best_so_far(
-    objective: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    count, genuine = 0, energy_module.potential_and_pull
+class Interrupting(list[tuple[float, float, float]]):
+    """A trace whose user presses Ctrl-C at the 40th pass."""
 
-    def interrupted(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        nonlocal count
-        count += 1
-        if count == 40:
+    def append(self, entry: tuple[float, float, float]) -> None:
+        super().append(entry)
+        if len(self) == 40:
             raise KeyboardInterrupt
-        return genuine(*args, **kwargs)
 
-    monkeypatch.setattr(energy_module, "potential_and_pull", interrupted)
-    found = estimate_prototypes(50, 6, objective=objective)
-    assert found.passes == 39
+
+@pytest.mark.parametrize("objective", ["uniform", "max_cosine"])
+def test_interruption_returns_the_best_so_far(objective: Objective, capsys: pytest.CaptureFixture[str]) -> None:
+    found = estimate_prototypes(50, 6, objective=objective, trace=Interrupting())
+    assert found.passes == 40
     assert found.quality.uniformity < measure_prototypes(random_start(50, 6, 0)).uniformity - 0.05
     printed = capsys.readouterr().err
-    assert "interrupted after 39 passes" in printed and printed.count("\n") == 1
+    assert "interrupted after 40 passes" in printed and printed.count("\n") == 1
     assert not cache_folder().exists()
-
-
-def test_cache_is_read_and_keyed_by_what_matters(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = estimate_prototypes(30, 5, max_passes=20)
-    assert len(list(cache_folder().iterdir())) == 1
-    for other in ({"seed": 1}, {"t": 1.0}, {"objective": "max_cosine"}, {"max_passes": 21}, {"method": "sgd"}):
-        estimate_prototypes(30, 5, **({"max_passes": 20} | other))  # type: ignore[arg-type]
-    assert len(list(cache_folder().iterdir())) == 6
-    monkeypatch.setattr("fastproto.prototypes.estimate.search_uniform", None)  # the search is not called again
-    again = estimate_prototypes(30, 5, max_passes=20)
-    assert torch.equal(first.vectors, again.vectors)
-    assert (again.method, again.passes, again.quality) == ("lbfgs", first.passes, first.quality)
-
-
-def test_damaged_cache_is_made_again() -> None:
-    first = estimate_prototypes(30, 5, max_passes=20)
-    (file,) = cache_folder().iterdir()
-    file.write_bytes(b"nothing")
-    assert torch.equal(first.vectors, estimate_prototypes(30, 5, max_passes=20).vectors)
-    assert load_prototypes(file).passes == 20
-
-
-def test_unwritable_cache_is_a_line_not_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert estimate_prototypes(30, 5, max_passes=5).passes == 5
-    assert "could not write the prototype cache" in capsys.readouterr().err
 
 
 def test_lower_precision_ends_as_well_as_the_highest() -> None:
@@ -254,30 +125,6 @@ def test_lower_precision_ends_as_well_as_the_highest() -> None:
     quick = search_uniform(120, 40, 2.0, 0, Effort(limit=100), precision="medium")
     values = [measure_prototypes(w).uniformity for w in (exact, quick)]
     assert values[1] == pytest.approx(values[0], abs=2e-3)
-
-
-# --- the paper's descent ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("form", "cost"), [("eq5", 1 / 4), ("within_batch", 1 / 16)])
-def test_sgd_lowers_the_potential_and_counts_its_passes(form: str, cost: float) -> None:
-    found = estimate_prototypes(80, 6, method="sgd", form=form, subset_size=20, iterations=200, lr=1.0)
-    assert found.method == "sgd" and found.passes == math.ceil(200 * cost)
-    assert found.quality.uniformity < measure_prototypes(random_start(80, 6, 0)).uniformity - 0.02
-
-
-def test_one_sgd_step_is_the_gradient_of_eq5() -> None:
-    w = random_start(30, 4, 0)
-    free = w.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(reference.uniformity_loss(free, form="eq5"), free)
-    expected = torch.nn.functional.normalize(w - 0.1 * gradient, dim=1)
-    found = estimate_prototypes(30, 4, method="sgd", iterations=1)
-    torch.testing.assert_close(found.vectors, expected.float(), rtol=0, atol=1e-6)
-
-
-def test_sgd_within_batches_refuses_a_potential_that_underflows() -> None:
-    with pytest.raises(ValueError, match="lower t"):
-        estimate_prototypes(20, 10, method="sgd", form="within_batch", t=1e4, iterations=2, cache=False)
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from fastproto import Prototypes, baselines, estimate_prototypes, load_prototypes, measure_prototypes, prototypes
 
-from .exploring import DTYPES, LAYOUTS, bad_floats, eps, explore, laid_out, made, refused, same, twice, unit, within
+from .exploring import eps, explore, refused, same, twice, within
+from .inputs import DTYPES, LAYOUTS, bad_floats, laid_out, made, unit
 
 pytestmark = pytest.mark.slow
 
