@@ -154,19 +154,3 @@ def test_the_table_from_any_folder(root: Path, tmp_path: Path) -> None:
     assert line.split()[:5] == ["add_parts", "fp32", "90", "64", "16x64"] and line.split()[-1] == "none"
     unknown = subprocess.run([*command, "--variant", "fp1"], capture_output=True, text=True)
     assert unknown.returncode == 2 and "no variant has this name" in unknown.stderr
-
-
-def test_gpu_check_says_what_it_needs_and_runs_dry(root: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(root / "scripts" / "gpu_check"), str(tmp_path)]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    refused = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "needs a CUDA GPU" in refused.stderr
-    done = subprocess.run(
-        [*command, "--dry-run", "--steps", "million", "functions"], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    steps = json.loads((tmp_path / "results.json").read_text())["steps"]
-    assert steps["million"]["status"] == "done" and steps["million"]["results"]["finite"] is True
-    losses = [found for name, found in steps["functions"]["results"].items() if name.startswith("uniformity_loss t")]
-    assert len(losses) == 4 and all(found["within"] for found in losses)
-    assert "== million: done" in done.stdout
