@@ -31,7 +31,8 @@ from fastproto.support.distributed import (
 )
 from fastproto.support.error_flags import NOT_FINITE, new_flag, raise_bits, read_and_clear
 from fastproto.support.guarded_module import exclude_from_broadcast
-from fastproto.support.options import Loss, Means, NanPolicy, Reduction, check_options
+from fastproto.support.loss_options import Loss, Means, NanPolicy, Reduction
+from fastproto.support.options import check_options
 from fastproto.support.row_norms import unit
 from fastproto.support.tracing import after_backward, in_backward
 

@@ -1,22 +1,25 @@
-"""The batch sorted by label, samples of one class in batch order: a stable sort by counting, in one launch.
+"""Sorts a batch by label, stably: one launch that counts the position of every sample.
 
     position_i = #{j: y_j < y_i} + #{j < i: y_j = y_i}
 
-B² compares of 32-bit numbers: by their count some 10 µs for 8,192 labels on a chip that makes 3e13 operations a second,
-where a radix sort of so few numbers is several launches. Each thread counts for itself to the end: added up across
-threads at every step, 128 labels at a time, they took 76 µs on an H200. Beyond 16,384 labels torch sorts.
+B² compares of 32-bit numbers cost less than the several launches of a radix sort while B is small; larger batches are
+sorted by torch. Each thread keeps its own counts to the end: a sum across threads at every step is much slower.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-COUNTED_MAX = 16_384  # labels; 4 instructions for each pair then take what a radix sort takes
+from .lib.variants import Variant
+
+COUNTED_MAX = 16_384  # labels, where 4 instructions for each pair take as long as a radix sort
 
 
 @triton.jit(do_not_specialize=["B"])
@@ -37,13 +40,14 @@ def _batch_order_kernel(labels_ptr, order_ptr, sorted_ptr, B, C, BLOCK_I: tl.con
     tl.store(sorted_ptr + position, mine, mask=o_i < B)
 
 
-def batch_order(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """order [B] (sample at each sorted position) and the sorted labels [B] int32.
+def batch_order(labels: Tensor, classes: int, *, counted_max: int = COUNTED_MAX) -> tuple[Tensor, Tensor]:
+    """The sample at each sorted position and the sorted labels, both [B] int32.
 
-    labels int64 [B]; those outside 0..classes-1 become ``classes`` (at most 2^31 - 2) and so come last.
+    labels int64 [B]; those outside 0..classes-1 become ``classes`` (at most 2^31 - 2) and come last. More than
+    ``counted_max`` labels are sorted by torch.
     """
     b = labels.shape[0]
-    if b > COUNTED_MAX:
+    if b > counted_max:
         known = labels.masked_fill((labels < 0) | (labels >= classes), classes).to(torch.int32)
         ordered, order = known.sort(stable=True)
         return order, ordered
@@ -62,3 +66,17 @@ def batch_order(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
             num_warps=8,
         )
     return order, ordered
+
+
+def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
+    yield Variant(
+        kernel="batch_order",
+        name="int64",
+        dim=dims[-1],
+        function=_batch_order_kernel,
+        types={"labels_ptr": "i64", "order_ptr": "i32", "sorted_ptr": "i32"},
+        constants={"BLOCK_I": 32, "BLOCK_J": 512},
+        num_warps=8,
+        bytes=16 * COUNTED_MAX,
+        flops=4 * COUNTED_MAX**2,
+    )

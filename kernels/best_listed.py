@@ -1,11 +1,16 @@
-"""The best of a few listed columns of each row in float64: max_k (s_ij - p_j), j = indices_ik, s_ij = x_i·y_j / ‖x_i‖.
+"""The largest reduced score among a few listed columns of each row, in float64.
 
-What tensor cores leave in question is decided here: the product of two float32 numbers is exact in float64.
+    best_i = max_k (s_ij - p_j),  j = indices_ik,  s_ij = x_i·y_j / ‖x_i‖
+
+Decides what the rounding of tensor cores leaves open: the product of two float32 numbers is exact in float64.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
 
 import torch
 import triton
@@ -13,8 +18,9 @@ import triton.language as tl
 from torch import Tensor
 
 from .lib.common import next_power_of_2
+from .lib.variants import ROWS, Variant
 
-WIDEST = 512  # numbers of a row at a time
+WIDEST = 512  # columns that a program reads at a time
 
 
 @triton.jit
@@ -36,14 +42,14 @@ def _best_listed_kernel(
     tl.store(best_ptr + i, best)
 
 
-def warps(block_d: int) -> int:
+def _warps(block_d: int) -> int:
     return max(1, block_d // 256)  # 8 numbers a thread of each of two rows
 
 
 def best_listed(left: Tensor, right: Tensor, norms: Tensor, prices: Tensor, indices: Tensor) -> Tensor:
-    """[M] float64 of left [M, D], right [C, D], norms [M] and prices [C] float64 and indices [M, K] int64, -1 for none.
+    """best [M] float64; -inf for a row that lists no column.
 
-    -inf for a row without any.
+    left [M, D] and right [C, D] float32 or float64; norms [M] and prices [C] float64; indices [M, K] int64, -1: none.
     """
     best = torch.empty_like(norms)
     dim = left.shape[1]
@@ -60,6 +66,22 @@ def best_listed(left: Tensor, right: Tensor, norms: Tensor, prices: Tensor, indi
                 D=dim,
                 places=indices.shape[1],
                 BLOCK_D=block_d,
-                num_warps=warps(block_d),
+                num_warps=_warps(block_d),
             )
     return best
+
+
+def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
+    for dim, x in itertools.product(dims, ("fp32", "fp64")):
+        block_d = min(WIDEST, dim)
+        yield Variant(
+            kernel="best_listed",
+            name=x,
+            dim=dim,
+            function=_best_listed_kernel,
+            types={"left_ptr": x, "right_ptr": x, "indices_ptr": "i64"}
+            | dict.fromkeys(("norms_ptr", "prices_ptr", "best_ptr"), "fp64"),
+            constants={"BLOCK_D": block_d},
+            num_warps=_warps(block_d),
+            bytes=ROWS * dim * (8 if x == "fp32" else 16),  # one listed column
+        )

@@ -1,39 +1,40 @@
-"""Two sets of rows made ready for sweeps over their scores s_ij = x_i·y_j: centred, and what rounding can do to them.
+"""Centres both factors of the scores s_ij = x_i·y_j and bounds the rounding error.
 
-The points are x_i = left_i / norms_i and the others y_j = right_j, each less the mean of its set, in units of the
-longest of its set:
+The left factor has rows x_i = left_i / norms_i, the right one y_j = right_j. Points p and others w are these rows less
+the mean of their set, divided by the largest norm of their set:
 
     s_ij = unit (p_i·w_j) + row_shift_i + column_shift_j,   row_shift_i = x_i·ȳ - x̄·ȳ,   column_shift_j = y_j·x̄
 
-Centring leaves digits for what the rows do not have in common. Everything but the resulting rows is float64. Both sets
-are in one launch, whose last dimension says which.
+A common part of all rows then costs no digits of the products. Everything but p and w is float64. Every launch works on
+both sets; the last dimension of the grid says which (0 left, 1 right).
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.runtime.jit import JITFunction
 
 from .lib.common import next_power_of_2
+from .lib.score_facts import NUMBERS, Facts, facts_in, unit_of, write_facts, write_sums_of_squares
+from .lib.variants import ROWS as COUNTED_ROWS
+from .lib.variants import Variant
 
 ROWS, BLOCK_D = 16, 128  # of a block: 16 float64 numbers a thread, whole lines of memory
 MAX_PARTS = 128  # of the rows of a mean
-BLOCK_M = 256  # rows for the last kernel, which sees no columns
-SCALARS = 6  # in front of ``facts``
-# What tensor cores, which cut off bits, may do to the sums of three products of D numbers each: relative to D + 1 and
-# the lengths of the rows. 1 % is for the rounding of the bound itself.
-SUM_ERROR = 4 * 1.01 * 2.0**-23
 
 
 @triton.jit
 def _places(first, M, C, ROWS: tl.constexpr):
-    """Rows first.. of this program's set (int64), which of them exist, and their places among those of both sets."""
+    """Rows first.. of this program's set (int64), which of them exist, and their places in both sets together."""
     side = tl.program_id(2)
     o_m = tl.cast(first, tl.int64) + tl.arange(0, ROWS)
     return o_m, o_m < tl.where(side == 0, M, C), o_m + side * M
@@ -42,7 +43,7 @@ def _places(first, M, C, ROWS: tl.constexpr):
 @triton.jit
 def _load(left_ptr, right_ptr, norms_ptr, o_m, m_m, column, D, BLOCK_D: tl.constexpr):
     """Columns column.. of x or y in float64 [ROWS, BLOCK_D], zeros outside; the columns and which of them exist."""
-    # compared as a block: the interpreter of Triton 3.9 makes integers of a scalar that a comparison gave
+    # compared as a block: in the interpreter of Triton 3.9 the comparison of a scalar is an integer
     side = tl.program_id(2) + tl.zeros_like(o_m)
     left, right = m_m & (side == 0), m_m & (side == 1)
     o_d = column + tl.arange(0, BLOCK_D)
@@ -54,13 +55,13 @@ def _load(left_ptr, right_ptr, norms_ptr, o_m, m_m, column, D, BLOCK_D: tl.const
 
 @triton.jit
 def _raise(ptr, values):
-    """The number there becomes the largest: the bits of float64, not negative, have the order of integers."""
+    """Raises the number there to the largest value: nonnegative float64 numbers have the order of their bits."""
     tl.atomic_max(ptr, tl.max(values, 0).to(tl.int64, bitcast=True))
 
 
 @triton.jit
 def _mean_parts_kernel(left_ptr, right_ptr, norms_ptr, parts_ptr, M, C, D, ROWS: tl.constexpr, BLOCK_D: tl.constexpr):
-    """parts [2, parts, D]: what each part of the rows adds to the mean of its set."""
+    """parts [2, parts, D]: the share of each part of the rows in the mean of its set."""
     side, parts = tl.program_id(2), tl.num_programs(0)
     n = tl.where(side == 0, M, C)
     rows = tl.cdiv(tl.cdiv(n, ROWS), parts) * ROWS
@@ -76,10 +77,11 @@ def _mean_parts_kernel(left_ptr, right_ptr, norms_ptr, parts_ptr, M, C, D, ROWS:
 
 @triton.jit
 def _row_norms_kernel(
-    left_ptr, right_ptr, norms_ptr, means_ptr, norm_ptr, along_ptr, largest_ptr, M, C, D,
+    left_ptr, right_ptr, norms_ptr, means_ptr, norm_ptr, along_ptr, longest_ptr,
+    M, C, D,
     ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """norm_i = ‖x_i - x̄‖ and along_i = x_i·ȳ, of the other set likewise; largest [side] becomes the largest norm."""
+    """norm_i = ‖x_i - x̄‖ and along_i = x_i·ȳ, likewise of the right set; longest [2] gets the largest norms."""
     side = tl.program_id(2)
     o_m, m_m, place = _places(tl.program_id(0) * ROWS, M, C, ROWS)
     square, along = tl.zeros([ROWS], tl.float64), tl.zeros([ROWS], tl.float64)
@@ -91,25 +93,21 @@ def _row_norms_kernel(
     norm = tl.sqrt(square)
     tl.store(norm_ptr + place, norm, mask=m_m)
     tl.store(along_ptr + place, along, mask=m_m)
-    _raise(largest_ptr + side, norm)
-
-
-@triton.jit
-def _unit(longest_ptr, side):
-    longest = tl.load(longest_ptr + side)
-    return tl.where(longest > 0, longest, 1.0)
+    _raise(longest_ptr + side, norm)
 
 
 @triton.jit
 def _centre_rows_kernel(
-    left_ptr, right_ptr, norms_ptr, means_ptr, longest_ptr, rows_ptr, rounded_ptr, loss_ptr, low_ptr, largest_ptr,
-    M, C, D, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
+    left_ptr, right_ptr, norms_ptr, means_ptr, longest_ptr,
+    rows_ptr, rounded_ptr, loss_ptr, low_ptr, largest_loss_ptr, largest_low_ptr,
+    M, C, D,
+    ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """The rows themselves and rounded to bfloat16; how far the sum of their two float16 halves is from them (loss) and
-    the length of the lower half (low); largest [0, side] and [1, side] become the largest of these."""
+    """The rows in float32 and bfloat16; of their split into two float16 halves, the norm of what is lost (loss) and of
+    the low half (low), and the largest norms of each set [2]."""
     side = tl.program_id(2)
     o_m, m_m, place = _places(tl.program_id(0) * ROWS, M, C, ROWS)
-    share = 1.0 / _unit(longest_ptr, side)
+    share = 1.0 / unit_of(longest_ptr, side)
     lost, lows = tl.zeros([ROWS], tl.float64), tl.zeros([ROWS], tl.float64)
     for column in tl.range(0, D, BLOCK_D):
         x, o_d, m_d = _load(left_ptr, right_ptr, norms_ptr, o_m, m_m, column, D, BLOCK_D)
@@ -126,43 +124,8 @@ def _centre_rows_kernel(
     loss, low = tl.sqrt(lost), tl.sqrt(lows)
     tl.store(loss_ptr + place, loss, mask=m_m)
     tl.store(low_ptr + place, low, mask=m_m)
-    _raise(largest_ptr + side, loss)
-    _raise(largest_ptr + 2 + side, low)
-
-
-@triton.jit
-def _facts_kernel(
-    means_ptr, norm_ptr, loss_ptr, low_ptr, largest_ptr, facts_ptr, M, D, sum_error,
-    SCALARS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """facts = unit, offset, magnitude, .., error [M], row_shift [M]; the latter come as x_i·ȳ. largest float64 [3, 2]:
-    of norm, loss and low.
-
-    error_i bounds |unit p_i·w_j - the sum of three float16 products|: Cauchy-Schwarz on what the halves leave out.
-    """
-    products, squares = tl.zeros([BLOCK_D], tl.float64), tl.zeros([BLOCK_D], tl.float64)
-    for column in tl.range(0, D, BLOCK_D):
-        o_d = column + tl.arange(0, BLOCK_D)
-        x = tl.load(means_ptr + o_d, mask=o_d < D, other=0.0)
-        y = tl.load(means_ptr + D + o_d, mask=o_d < D, other=0.0)
-        products += x * y
-        squares += y * y
-    offset = tl.sum(products, 0)
-    unit, unit_right = _unit(largest_ptr, 0), _unit(largest_ptr, 1)
-    longest, lost, lowest = tl.load(largest_ptr + 1) / unit_right, tl.load(largest_ptr + 3), tl.load(largest_ptr + 5)
-    o_m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
-    m_m = o_m < M
-    norm, loss = tl.load(norm_ptr + o_m, mask=m_m, other=0.0), tl.load(loss_ptr + o_m, mask=m_m, other=0.0)
-    low = tl.load(low_ptr + o_m, mask=m_m, other=0.0)
-    error = loss * (longest + lost) + (norm / unit) * (lost + sum_error * longest) + low * lowest
-    tl.store(facts_ptr + SCALARS + o_m, error * unit * unit_right, mask=m_m)
-    # in place: each of the BLOCK_M numbers is in one thread
-    row_shift = tl.load(facts_ptr + SCALARS + M + o_m, mask=m_m, other=0.0) - offset
-    tl.store(facts_ptr + SCALARS + M + o_m, row_shift, mask=m_m)
-    if tl.program_id(0) == 0:
-        tl.store(facts_ptr, unit * unit_right)
-        tl.store(facts_ptr + 1, offset)
-        tl.store(facts_ptr + 2, unit_right + tl.sqrt(tl.sum(squares, 0)))
+    _raise(largest_loss_ptr + side, loss)
+    _raise(largest_low_ptr + side, low)
 
 
 class Centred(NamedTuple):
@@ -170,20 +133,15 @@ class Centred(NamedTuple):
 
     points: Tensor  # [M, D] float32, of length up to 1
     others: Tensor  # [C, D] float32, of length up to 1
-    facts: Tensor  # [6 + 2 M + C] float64: what :func:`split` names
+    packed: Tensor  # the memory of ``facts``
 
-    def split(self) -> list[Tensor]:
-        """unit, x̄·ȳ, a bound on |s_ij|, Σ_ij (p_i·w_j)² and its two factors; error; row shift; column shift."""
-        m = len(self.points)
-        parts: list[Tensor] = list(self.facts.split([SCALARS, m, m, len(self.others)]))
-        return parts
+    @property
+    def facts(self) -> Facts:
+        return facts_in(self.packed, len(self.points), len(self.others))
 
-
-def _sum_of_squares(points: Tensor, others: Tensor, out: Tensor) -> None:
-    """Σ_ij (p_i·w_j)² = Σ (PᵀP ⊙ WᵀW), and the norms of these two matrices, which bound it."""
-    grams = torch.stack([x.T @ x for x in (points, others)]).float()
-    torch.sum(grams[0] * grams[1], (0, 1), dtype=torch.float64, out=out[0])
-    torch.linalg.vector_norm(grams, dim=(1, 2), dtype=torch.float64, out=out[1:])
+    def facts_on_host(self) -> Facts:
+        """One device-to-host copy."""
+        return facts_in(self.packed.cpu(), len(self.points), len(self.others))
 
 
 def centre_factors(left: Tensor, norms: Tensor, right: Tensor) -> Centred:
@@ -198,45 +156,54 @@ def centre_factors(left: Tensor, norms: Tensor, right: Tensor) -> Centred:
         return torch.empty(shape, dtype=dtype, device=left.device)
 
     norm, loss, low = numbers(3, m + c)
-    largest = torch.zeros((3, 2), dtype=torch.int64, device=left.device)  # of these, of each set: the bits of float64
+    # the largest of these in each set, [3, 2]: atomics raise the bits of float64
+    raised = torch.zeros((3, 2), dtype=torch.int64, device=left.device)
     rows, rounded = numbers(m + c, dim, dtype=torch.float32), numbers(m + c, dim, dtype=torch.bfloat16)
-    facts = numbers(SCALARS + m + m + c)
+    packed = numbers(NUMBERS + m + m + c)
+    facts = facts_in(packed, m, c)
     with torch.cuda.device_of(left):
         parts = numbers(2, min(MAX_PARTS, -(-most // (4 * ROWS))), dim)
         _mean_parts_kernel[(parts.shape[1], -(-dim // block_d), 2)](**sets, parts_ptr=parts, **sizes)
         means = parts.sum(1)
+        shifts = packed[-(m + c) :]  # row_shift and column_shift: of both sets together
         _row_norms_kernel[grid](
-            **sets,
-            means_ptr=means,
-            norm_ptr=norm,
-            along_ptr=facts[SCALARS + m :],
-            largest_ptr=largest,
-            **sizes,
+            **sets, means_ptr=means, norm_ptr=norm, along_ptr=shifts, longest_ptr=raised[0], **sizes
         )
         _centre_rows_kernel[grid](
             **sets,
             means_ptr=means,
-            longest_ptr=largest.view(torch.float64),
+            longest_ptr=raised[0].view(torch.float64),
             rows_ptr=rows,
             rounded_ptr=rounded,
             loss_ptr=loss,
             low_ptr=low,
-            largest_ptr=largest[1:],
+            largest_loss_ptr=raised[1],
+            largest_low_ptr=raised[2],
             **sizes,
         )
-        _facts_kernel[(max(1, -(-m // BLOCK_M)),)](
-            means_ptr=means,
-            norm_ptr=norm,
-            loss_ptr=loss,
-            low_ptr=low,
-            largest_ptr=largest.view(torch.float64),
-            facts_ptr=facts,
-            M=m,
-            D=dim,
-            sum_error=SUM_ERROR * (dim + 1),
-            SCALARS=SCALARS,
-            BLOCK_M=BLOCK_M,
-            BLOCK_D=block_d,
+        write_facts(facts, means, norm, loss, low, raised)
+    write_sums_of_squares(facts, rounded[:m], rounded[m:])
+    return Centred(rows[:m], rows[m:], packed)
+
+
+def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
+    pointers = dict.fromkeys(("norms_ptr", "means_ptr", "longest_ptr", "loss_ptr", "low_ptr"), "fp64")
+    pointers |= dict.fromkeys(("parts_ptr", "norm_ptr", "along_ptr"), "fp64")
+    raised = {"largest_loss_ptr": "i64", "largest_low_ptr": "i64"}
+    # kernel, its function, what its pointers are beside these, and the bytes for each float32 number of both sets
+    forms: tuple[tuple[str, JITFunction, dict[str, str], int], ...] = (
+        ("mean_parts", _mean_parts_kernel, {}, 4),
+        ("row_norms", _row_norms_kernel, {"longest_ptr": "i64"}, 4),
+        ("centre_rows", _centre_rows_kernel, raised | {"rounded_ptr": "bf16"}, 10),
+    )
+    for (kernel, function, more, size), dim, x in itertools.product(forms, dims, ("fp32", "fp64")):
+        types = pointers | {"left_ptr": x, "right_ptr": x} | more
+        yield Variant(
+            kernel=kernel,
+            name=x,
+            dim=dim,
+            function=function,
+            types={name: kind for name, kind in types.items() if name in function.arg_names},
+            constants={"ROWS": ROWS, "BLOCK_D": min(BLOCK_D, dim)},
+            bytes=2 * COUNTED_ROWS * dim * (size + (x == "fp64") * 4),
         )
-    _sum_of_squares(rounded[:m], rounded[m:], facts[3:SCALARS])
-    return Centred(rows[:m], rows[m:], facts)

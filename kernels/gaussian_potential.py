@@ -4,42 +4,49 @@
 
 A program owns BLOCK_M points and sweeps over tiles of BLOCK_N others: S = P Wᵀ (tensor cores), g = exp2(a S - a),
 row sums, pull += g W (tensor cores, same tile of W). g lies in [e^{-4t}, 1], so there is no running maximum. Two forms:
-one keeps all of D in registers and shared memory (D <= 512), the other walks S over pieces of D and gives every slice
-of the pull its own program. To fill the chip when M is small, the sweep is cut into parts that are added in order.
+one keeps all of D in registers and shared memory (D <= 512); the other computes S over pieces of D and gives every
+slice of the pull a program of its own. When M is small, the sweep is cut into parts to fill the chip (lib/add_parts).
 
-Precision. PIECES counts the half-precision matrices that stand for a float32 one:
+Precision. PIECES counts the half-precision products that stand for a float32 one:
     1  P Wᵀ, g W                                          "medium" where t <= 4.5
     2  (P + P_low) Wᵀ, g W                                "high" where t <= 2.5
-    3  (P + P_low) Wᵀ + P W_lowᵀ, (g + g_low) W + g W_low "higher", and the others elsewhere
-float16 halves where t <= 4.5 and there are no weights: 2^12 g then lies in float16's normal range, and its 11 bits beat
-bfloat16's 8 at the same speed. "highest" (IEEE) and "tf32", "tf32x3" take float32 operands.
+    3  (P + P_low) Wᵀ + P W_lowᵀ, (g + g_low) W + g W_low "higher", and "medium" and "high" elsewhere
+The halves are float16 where t <= 4.5 and there are no weights: 2^12 g then lies in float16's normal range, and float16
+has 11 bits at the speed of bfloat16's 8. "highest" (IEEE), "tf32" and "tf32x3" take float32 operands.
 
-What the rounding of P does to the pull grows with C; where it would take too much of what a precision promises, the
-moments of W give it back (rounding.py). Below D = 8 "medium" and "high" are "higher", or "highest" for bfloat16.
+The error that the rounding of P causes in the pull grows with C. Where it exceeds its share of the promised error, it
+is corrected to first order (lib/rounding). Below D = 8 "medium" and "high" are "higher", or "highest" for bfloat16.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .lib.common import ROW_PAD, load_tile, next_power_of_2, part_of_sweep
+from .lib.add_parts import add_parts
+from .lib.common import ROW_PAD, load_tile, part_of_sweep
 from .lib.operands import prepare_operand
-from .lib.rounding import LARGEST_T, correct_pull_, error_of_points
+from .lib.rounding import correct_pull_, rounding_shows
 from .lib.tile_sizes import (
     FLOAT16_SHIFT,
+    Precision,
     Tile,
     chip_family,
+    dot_precision,
     operands_for,
     parts_of_sweep,
     promised_at,
     tile_for,
     width_of,
 )
+from .lib.variants import ROWS, TYPE_NAMES, Constant, Variant
 
 LOG2_E = 1.4426950408889634
 _PAD = tl.constexpr(ROW_PAD)
@@ -48,7 +55,7 @@ _HALF_SHIFT = tl.constexpr(FLOAT16_SHIFT)
 
 @triton.jit
 def _own_columns(self_ptr, row, M, C, BLOCK_M: tl.constexpr):
-    """self_index of the rows and its range (empty without one): tiles outside the range need no comparison."""
+    """self_index of the rows, its least and its largest: tiles outside this range need no comparison."""
     o_m = row + tl.arange(0, BLOCK_M)
     own = tl.full([BLOCK_M], -1, tl.int32)
     if self_ptr is not None:
@@ -61,10 +68,10 @@ def _gaussian(s, start, C, own, low, high, weights_ptr, centre_ptr, scale, offse
     """2^SHIFT ω_j g_ij of a tile, zero for the self pair and past the last column."""
     o_n = start + tl.arange(0, BLOCK_N)
     x = s * scale + offset
-    if centre_ptr is not None:  # subtracted first, which is exact for a close pair; the self pair may lie far above it
+    if centre_ptr is not None:  # subtracted first: exact for a close pair; the self pair may lie far above the centre
         x = tl.minimum((s - tl.load(centre_ptr)) * scale, 64.0)
     g = tl.exp2(x)
-    if (start + BLOCK_N > C) | ((low < start + BLOCK_N) & (high >= start)):  # few tiles: the others skip the compares
+    if (start + BLOCK_N > C) | ((low < start + BLOCK_N) & (high >= start)):  # true for few tiles
         g = tl.where((o_n < C)[None, :] & (own[:, None] != o_n[None, :]), g, 0.0)
     if weights_ptr is not None:
         g *= tl.load(weights_ptr + o_n, mask=o_n < C, other=0.0)[None, :]
@@ -73,23 +80,13 @@ def _gaussian(s, start, C, own, low, high, weights_ptr, centre_ptr, scale, offse
 
 @triton.jit
 def _gaussian_potential_kernel(
-    points_ptr,
-    others_ptr,
-    self_ptr,
-    weights_ptr,
-    centre_ptr,
-    potential_ptr,
-    pull_ptr,
-    M,
-    C,
-    D,
-    scale,
-    offset,
-    PIECES: tl.constexpr,
-    WIDTH: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-):
+    points_ptr, others_ptr, self_ptr, weights_ptr, centre_ptr, potential_ptr, pull_ptr,
+    M, C, D,
+    scale, offset,
+    PIECES: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    BLOCK_M: tl.constexpr = TILE.block_m
+    BLOCK_N: tl.constexpr = TILE.block_n
     SHIFT: tl.constexpr = _HALF_SHIFT if points_ptr.dtype.element_ty == tl.float16 else 0
     dtype = others_ptr.dtype.element_ty
     row = tl.program_id(0) * BLOCK_M
@@ -123,29 +120,17 @@ def _gaussian_potential_kernel(
     tl.store(pull_ptr + slot[:, None] * D + o_d[None, :], pull * unshift, mask=inside)
 
 
-# More parameters than a kernel should have: one kernel serves every precision, whose pieces and products they name
 @triton.jit
 def _gaussian_potential_sliced_kernel(
-    points_ptr,
-    others_ptr,
-    self_ptr,
-    weights_ptr,
-    centre_ptr,
-    potential_ptr,
-    pull_ptr,
-    M,
-    C,
-    D,
-    scale,
-    offset,
-    PIECES: tl.constexpr,
-    WIDTH: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    points_ptr, others_ptr, self_ptr, weights_ptr, centre_ptr, potential_ptr, pull_ptr,
+    M, C, D,
+    scale, offset,
+    PIECES: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    BLOCK_M: tl.constexpr = TILE.block_m
+    BLOCK_N: tl.constexpr = TILE.block_n
+    BLOCK_D: tl.constexpr = TILE.block_d
+    BLOCK_K: tl.constexpr = TILE.block_k
     SHIFT: tl.constexpr = _HALF_SHIFT if points_ptr.dtype.element_ty == tl.float16 else 0
     dtype = others_ptr.dtype.element_ty
     row, column = tl.program_id(0) * BLOCK_M, tl.program_id(2) * BLOCK_D
@@ -178,37 +163,35 @@ def _gaussian_potential_sliced_kernel(
     o_m, o_d = row + tl.arange(0, BLOCK_M), column + tl.arange(0, BLOCK_D)
     slot = tl.program_id(1).to(tl.int64) * M + o_m
     unshift: tl.constexpr = 2.0**-SHIFT
-    if column == 0:  # every slice has the same sums: the first writes them
+    if column == 0:  # every slice has the same potential: the first writes it
         tl.store(potential_ptr + slot, potential * unshift, mask=o_m < M)
     inside = (o_m < M)[:, None] & (o_d < D)[None, :]
     tl.store(pull_ptr + slot[:, None] * D + o_d[None, :], pull * unshift, mask=inside)
 
 
-@triton.jit
-def _add_parts_kernel(
-    part_potential_ptr,
-    part_pull_ptr,
-    potential_ptr,
-    pull_ptr,
-    M,
-    D,
-    parts,
-    BLOCK_M: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
-    o_m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
-    o_d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
-    m_m, inside = o_m < M, (o_m < M)[:, None] & (o_d < D)[None, :]
-    at = o_m[:, None] * D + o_d[None, :]
-    potential = tl.zeros([BLOCK_M], tl.float32)
-    pull = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
-    for part in tl.range(0, parts):
-        first = tl.cast(part, tl.int64) * M
-        potential += tl.load(part_potential_ptr + first + o_m, mask=m_m, other=0.0)
-        pull += tl.load(part_pull_ptr + first * D + at, mask=inside, other=0.0)
-    if tl.program_id(1) == 0:
-        tl.store(potential_ptr + o_m, potential, mask=m_m)
-    tl.store(pull_ptr + at, pull, mask=inside)
+class _Plan(NamedTuple):
+    """How one call is computed: operands, sizes and launch grid."""
+
+    precision: Precision
+    dtype: torch.dtype  # of the operands
+    pieces: int
+    width: int
+    tile: Tile
+    slices: int  # of the pull
+    parts: int  # of the sweep
+
+
+def _plan(
+    m: int, c: int, dim: int, family: int,
+    *, t: float, precision: Precision, weighted: bool, centred: bool, tile: Tile | None, parts: int | None,
+) -> _Plan:  # fmt: skip
+    scaled = weighted or centred
+    precision = promised_at(dim, precision, t, scaled)
+    dtype, pieces = operands_for(precision, t, scaled)
+    width = width_of(dim)
+    tile = tile or tile_for(width, precision, pieces, family, weighted)
+    slices = width // tile.block_d if tile.block_d else 1
+    return _Plan(precision, dtype, pieces, width, tile, slices, parts or parts_of_sweep(m, c, slices, tile))
 
 
 def gaussian_potential(
@@ -218,55 +201,41 @@ def gaussian_potential(
     t: float,
     self_index: Tensor | None = None,
     weights: Tensor | None = None,
-    precision: str = "highest",
+    precision: Precision = "highest",
     centre: Tensor | None = None,
     tile: Tile | None = None,
     parts: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """potential [M] and pull [M, D], float32, of unit rows points [M, D] on unit rows others [C, D] (module docstring).
 
-    self_index int64 [M] names the row of others left out (a value outside 0..C-1 leaves out none); weights [C] are ω.
-    float32, bfloat16 or float16 rows. With ``centre`` [1] float32, g = exp(2t (p·w - centre)), cut at 2^64: at large t
-    the largest cosine as centre keeps float32 from underflowing. ``tile`` and ``parts`` replace the sizes that ship.
+    float32, bfloat16 or float16 rows. self_index int64 [M] names the row of others to leave out; a value outside
+    0..C-1 leaves out none. weights [C] are ω. With ``centre`` [1] float32, g = exp(2t (p·w - centre)), cut at 2^64: at
+    large t the largest cosine as centre prevents underflow. ``tile`` and ``parts`` replace the sizes that ship.
     """
     (m, dim), c = points.shape, others.shape[0]
-    scaled = weights is not None or centre is not None
-    precision = promised_at(dim, precision, t, scaled)
-    dtype, pieces = operands_for(precision, t, scaled)
-    width = width_of(dim)
-    tile = tile or tile_for(width, precision, pieces, chip_family(points.device), weights is not None)
-    slices = width // tile.block_d if tile.block_d else 1
-    parts = parts or parts_of_sweep(m, c, slices, tile)
+    plan = _plan(
+        m, c, dim, chip_family(points.device), t=t, precision=precision,
+        weighted=weights is not None, centred=centre is not None, tile=tile, parts=parts,
+    )  # fmt: skip
     with torch.cuda.device_of(points):
-        p = prepare_operand(points, width, dtype, min(pieces, 2))
-        w = p if _same(points, others) else prepare_operand(others, width, dtype, 1 + (pieces == 3))
-        potential = torch.empty((parts, m), dtype=torch.float32, device=points.device)
-        pull = torch.empty((parts, m, dim), dtype=torch.float32, device=points.device)
-        sliced = {"BLOCK_D": tile.block_d, "BLOCK_K": tile.block_k, "PRECISION": _DOT.get(precision, "ieee")}
-        kernel = _gaussian_potential_sliced_kernel if tile.block_d else _gaussian_potential_kernel
-        kernel[(-(-m // tile.block_m), parts, slices)](
-            points_ptr=p,
-            others_ptr=w,
+        p = prepare_operand(points, plan.width, plan.dtype, min(plan.pieces, 2))
+        w = p if _same(points, others) else prepare_operand(others, plan.width, plan.dtype, 1 + (plan.pieces == 3))
+        potential = torch.empty((plan.parts, m), dtype=torch.float32, device=points.device)
+        pull = torch.empty((plan.parts, m, dim), dtype=torch.float32, device=points.device)
+        kernel = _gaussian_potential_sliced_kernel if plan.tile.block_d else _gaussian_potential_kernel
+        kernel[(-(-m // plan.tile.block_m), plan.parts, plan.slices)](
+            points_ptr=p, others_ptr=w,
             self_ptr=None if self_index is None else self_index.contiguous(),
             weights_ptr=None if weights is None else weights.float().contiguous(),
-            centre_ptr=centre,
-            potential_ptr=potential,
-            pull_ptr=pull,
-            M=m,
-            C=c,
-            D=dim,
+            centre_ptr=centre, potential_ptr=potential, pull_ptr=pull,
+            M=m, C=c, D=dim,
             scale=2 * t * LOG2_E,
-            offset=(FLOAT16_SHIFT if dtype == torch.float16 else 0) - 2 * t * LOG2_E,
-            PIECES=pieces,
-            WIDTH=width,
-            BLOCK_M=tile.block_m,
-            BLOCK_N=tile.block_n,
-            num_warps=tile.num_warps,
-            num_stages=tile.num_stages,
-            **(sliced if tile.block_d else {}),
-        )
-        found = (potential[0], pull[0]) if parts == 1 else _add_parts(potential, pull)
-        if points.dtype != dtype and rounding_shows(precision, t, dtype, pieces, c, dim):
+            offset=(FLOAT16_SHIFT if plan.dtype == torch.float16 else 0) - 2 * t * LOG2_E,
+            num_warps=plan.tile.num_warps, num_stages=plan.tile.num_stages,
+            **_constants(plan),
+        )  # fmt: skip
+        found = add_parts(potential, pull)
+        if points.dtype != plan.dtype and rounding_shows(plan.precision, t, plan.dtype, plan.pieces, c, dim):
             lost = points.detach().float()
             for half in p[:, :m, :dim]:
                 lost = lost - half
@@ -274,41 +243,52 @@ def gaussian_potential(
         return found
 
 
-# Largest relative rounding of a number by its pieces, and how much of it may be left: less than a third of the promise
-_UNIT = {(torch.float16, 1): 2.0**-12, (torch.bfloat16, 1): 2.0**-9}
-_UNIT_OF_TWO = {torch.float16: 2.0**-23, torch.bfloat16: 2.0**-17}
-_SHOWS = {"medium": 3e-3, "high": 2e-4, "higher": 2e-4}
-
-
-def rounding_shows(precision: str, t: float, dtype: torch.dtype, pieces: int, count: int, dim: int) -> bool:
-    """Whether the rounding of the points, beside this many others, takes more than its share of the promised error."""
-    if dtype == torch.float32 or t > LARGEST_T:
-        return False
-    unit = _UNIT[dtype, pieces] if pieces == 1 else _UNIT_OF_TWO[dtype]
-    return error_of_points(t, unit, count, dim) > _SHOWS[precision]
-
-
-_DOT = {"tf32": "tf32", "tf32x3": "tf32x3"}  # how tl.dot treats float32; the other precisions have no choice to make
+def _constants(plan: _Plan) -> dict[str, Constant]:
+    constants: dict[str, Constant] = {"PIECES": plan.pieces, "WIDTH": plan.width, "TILE": plan.tile}
+    return constants | ({"PRECISION": dot_precision(plan.precision)} if plan.tile.block_d else {})
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype
 
 
-def _add_parts(part_potential: Tensor, part_pull: Tensor) -> tuple[Tensor, Tensor]:
-    parts, m, dim = part_pull.shape
-    potential, pull = torch.empty_like(part_potential[0]), torch.empty_like(part_pull[0])
-    block_d = min(128, next_power_of_2(dim))
-    _add_parts_kernel[(-(-m // 16), -(-dim // block_d))](
-        part_potential_ptr=part_potential,
-        part_pull_ptr=part_pull,
-        potential_ptr=potential,
-        pull_ptr=pull,
-        M=m,
-        D=dim,
-        parts=parts,
-        BLOCK_M=16,
-        BLOCK_D=block_d,
-        num_warps=4,
-    )
-    return potential, pull
+# name, precision, t, weighted, centred. bfloat16 is for weights and, in three pieces, for t > 4.5; of two forms that
+# differ in the weights alone, the one with weights is larger.
+_FORMS: tuple[tuple[str, Precision, float, bool, bool], ...] = (
+    ("medium fp16", "medium", 2.0, False, False),
+    ("weighted bf16", "medium", 2.0, True, False),
+    ("high fp16", "high", 2.0, False, False),
+    ("higher fp16", "higher", 2.0, False, False),
+    ("higher bf16", "higher", 8.0, True, False),
+    ("tf32", "tf32", 2.0, True, False),
+    ("tf32x3", "tf32x3", 2.0, True, False),
+    ("highest fp32", "highest", 2.0, True, False),
+    ("centred fp32", "highest", 50.0, False, True),
+)
+
+
+def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
+    for dim in dims:
+        for name, precision, t, weighted, centred in _FORMS:
+            plan = _plan(
+                ROWS, ROWS, dim, family,
+                t=t, precision=precision, weighted=weighted, centred=centred, tile=None, parts=1,
+            )  # fmt: skip
+            x, pieces, slices, tile = TYPE_NAMES[plan.dtype], plan.pieces, plan.slices, plan.tile
+            absent: tuple[str, ...] = (() if weighted else ("weights_ptr",)) + (() if centred else ("centre_ptr",))
+            products = (3 if precision == "tf32x3" else 1) * (pieces * slices + (3 if pieces == 3 else 1))
+            yield Variant(
+                kernel="gaussian_potential",
+                name=name,
+                dim=dim,
+                function=_gaussian_potential_sliced_kernel if tile.block_d else _gaussian_potential_kernel,
+                types={"points_ptr": x, "others_ptr": x, "self_ptr": "i64", "scale": "fp32", "offset": "fp32"},
+                constants=_constants(plan) | dict.fromkeys(absent),
+                num_warps=tile.num_warps,
+                num_stages=tile.num_stages,
+                tensor_cores=precision != "highest",
+                bytes=ROWS * plan.width * (2 * (4 if x == "fp32" else 2 * min(pieces, 2)) + 4),
+                flops=2 * products * ROWS * ROWS * plan.width,
+                exps=slices * ROWS * ROWS,
+                unit="tf32" if precision.startswith("tf32") else x,
+            )

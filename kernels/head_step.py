@@ -1,17 +1,65 @@
 """One training step of the head: loss, gradient and class means from one read of the features.
 
-What ipm_loss and update_class_means_ compute, on the walk of the latter (its docstring has the bytes): beside the sort,
-one launch, and a small one for the classes that cross the border of two walks.
+The results are those of ipm_loss and update_class_means. The kernel is that of the means (lib/class_walks) with the
+loss of Eq. 6 at every step. Bytes: the features once, their gradient once, the rows of q that the batch names twice,
+and the rows of the prototypes once.
 """
+# jit functions have no Python types
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
-from .ipm_loss import LOSS_FACTOR, ipm_loss
-from .lib.row_blocks import WIDEST
-from .update_class_means import update_class_means_, walk_batch
+from .batch_order import batch_order
+from .ipm_loss import ipm_loss, loss_and_slope, prototype_of
+from .lib.class_walks import begin_walk, cut_into_walks, join_parts, sorted_sample, step_means
+from .lib.error_flags import count_skipped, raise_flag
+from .lib.row_blocks import inverse_norm, load_rows, store_rows
+from .lib.tile_sizes import WIDEST, row_block
+from .lib.variants import ROWS, Variant, row_kernel_dims
+from .update_class_means import update_class_means_
+
+
+# More parameters than a kernel should have: those of the loss and those of the means, in one launch
+@triton.jit(do_not_specialize=["B"])  # the last batch of an epoch is another size: no new compilation for it
+def _head_step_kernel(
+    features_ptr, order_ptr, sorted_ptr, means_ptr, parts_ptr, counts_ptr, flag_ptr,
+    prototypes_ptr, assignment_ptr, loss_ptr, gradient_ptr, skipped_ptr,
+    B, C, D, steps,
+    stride_row, stride_column, stride_prototype,
+    momentum, share,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    walk = tl.program_id(0).to(tl.int64) * BLOCK.rows + tl.arange(0, BLOCK.rows)
+    mean, began, count = begin_walk(BLOCK)
+    for step in tl.range(0, steps):
+        position = walk * steps + step
+        sample, label, live, known, head, tail = sorted_sample(order_ptr, sorted_ptr, position, B, C)
+        x = load_rows(features_ptr, sample, stride_row, stride_column, 0, D, live, BLOCK.width)
+        inverse, finite = inverse_norm(tl.sum(x * x, 1))
+        # the counter and the flag come here, where the fewest registers are live: after the loss they spill on sm_80
+        if skipped_ptr is not None:
+            count_skipped(skipped_ptr, live, finite)
+        row, assigned = prototype_of(label, known, assignment_ptr, C)
+        if flag_ptr is not None:
+            raise_flag(flag_ptr, live, known, assigned, finite)
+        good = known & finite
+        z = tl.where(good[:, None], x, 0.0) * inverse[:, None]
+        mean, began, count = step_means(
+            means_ptr, parts_ptr, counts_ptr, mean, began, count, z, good, walk, position, steps,
+            label, known, head, tail, 0, D, momentum, share, BLOCK,
+        )  # fmt: skip
+        w = load_rows(prototypes_ptr, row, stride_prototype, 1, 0, D, known, BLOCK.width)
+        loss, cosine, slope = loss_and_slope(tl.sum(x * w, 1), inverse, good & assigned)
+        tl.store(loss_ptr + sample, loss, mask=live)
+        store_rows(gradient_ptr, sample, 0, D, slope[:, None] * (w - cosine[:, None] * z), live, BLOCK.width)
 
 
 def head_step_(
@@ -22,30 +70,55 @@ def head_step_(
     assignment: Tensor,
     *,
     momentum: float,
-    loss: str = "eq6",
     flag: Tensor | None = None,
     skipped: Tensor | None = None,
+    steps: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss per sample [B] float32 and its gradient [B, D]; means [C, D] change in place.
 
-    Arguments as in ipm_loss and update_class_means_. Rows of more than 4096 columns, which no program can keep, are
+    Arguments as in ipm_loss and update_class_means_. Rows of more than 4096 columns, which no program can hold, are
     read once for the loss and once for the means.
     """
-    if features.shape[1] > WIDEST:
-        losses, gradient, _ = ipm_loss(features, labels, prototypes, assignment, loss=loss, flag=flag, skipped=skipped)
-        update_class_means_(means, features, labels, momentum, flag=flag)
+    b, dim = features.shape
+    if dim > WIDEST or b == 0:
+        losses, gradient = ipm_loss(features, labels, prototypes, assignment, flag=flag, skipped=skipped)
+        update_class_means_(means, features, labels, momentum, flag=flag, steps=steps)
         return losses, gradient
     prototypes = prototypes if prototypes.stride(1) == 1 else prototypes.contiguous()
-    losses = torch.empty(features.shape[0], dtype=torch.float32, device=features.device)
+    losses = torch.empty(b, dtype=torch.float32, device=features.device)
     gradient = torch.empty(features.shape, dtype=features.dtype, device=features.device)
-    with_loss = {
-        "prototypes_ptr": prototypes,
-        "assignment_ptr": assignment.contiguous(),
-        "loss_ptr": losses,
-        "gradient_ptr": gradient,
-        "skipped_ptr": skipped,
-        "stride_prototype": prototypes.stride(0),
-        "factor": LOSS_FACTOR[loss],
-    }
-    walk_batch(means, features, labels, momentum, flag, with_loss)
+    block, walks = row_block(dim, per_thread=8), cut_into_walks(features, steps)
+    order, ordered = batch_order(labels, means.shape[0])
+    with torch.cuda.device_of(features):
+        _head_step_kernel[(-(-walks.number // block.rows),)](
+            features_ptr=features, order_ptr=order, sorted_ptr=ordered, means_ptr=means,
+            parts_ptr=walks.parts, counts_ptr=walks.counts, flag_ptr=flag,
+            prototypes_ptr=prototypes, assignment_ptr=assignment.contiguous(),
+            loss_ptr=losses, gradient_ptr=gradient, skipped_ptr=skipped,
+            B=b, C=means.shape[0], D=dim, steps=walks.steps,
+            stride_row=features.stride(0), stride_column=features.stride(1),
+            stride_prototype=prototypes.stride(0),
+            momentum=momentum, share=1 - momentum,
+            BLOCK=block, num_warps=block.num_warps,
+        )  # fmt: skip
+        join_parts(means, walks, ordered, momentum)
     return losses, gradient
+
+
+def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
+    # "counting" is nan_policy="skip"
+    for dim, x, form in itertools.product(row_kernel_dims(dims), ("fp32", "bf16"), ("", " counting")):
+        block, size = row_block(dim, per_thread=8), 4 if x == "fp32" else 2
+        yield Variant(
+            kernel="head_step",
+            name=x + form,
+            dim=dim,
+            function=_head_step_kernel,
+            types={"features_ptr": x, "gradient_ptr": x, "momentum": "fp32", "share": "fp32"}
+            | dict.fromkeys(("order_ptr", "sorted_ptr", "counts_ptr", "flag_ptr"), "i32")
+            | {"assignment_ptr": "i64"}
+            | ({"skipped_ptr": "i64"} if form else {}),
+            constants={"stride_column": 1, "BLOCK": block, **({} if form else {"skipped_ptr": None})},
+            num_warps=block.num_warps,
+            bytes=ROWS * dim * (size + 8 + size + 4),  # every sample is of another class
+        )

@@ -1,15 +1,17 @@
-"""Log-sum-exp of scaled scores over all others, and with it a sweep of Sinkhorn's algorithm over rows and columns.
+"""Log-sum-exp of scaled scores over all others, and one iteration of Sinkhorn's algorithm made of it.
 
     lse_i = log Σ_j exp(scale s_ij + bias_j),  s = P Wᵀ
 
-One pass, no M×C matrix. Base-2 exponentials around a running maximum, so that no scale overflows; the parts of a sweep
-have their own maxima and are joined in order. The sum over columns is the same kernel with the roles swapped: the bias
-of a row is then the logarithm that the first sweep has found.
+One pass, no M×C matrix. Base-2 exponentials around a running maximum: no scale overflows. Each part of a sweep has its
+own maximum; the parts are joined in order. Sums over columns are the same kernel with points and others swapped and
+minus the row results as bias.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 import triton
@@ -18,8 +20,9 @@ from torch import Tensor
 
 from .gaussian_potential import LOG2_E
 from .lib.common import part_of_sweep
-from .lib.score_tiles import as_float32, load_points, score_tile, sweep
-from .lib.tile_sizes import Tile
+from .lib.score_tiles import as_float32, load_points, score_tile, sweep, sweep_variants
+from .lib.tile_sizes import Precision, Tile
+from .lib.variants import Variant
 
 _LOG2_E = tl.constexpr(LOG2_E)
 _LN_2 = tl.constexpr(1 / LOG2_E)
@@ -28,20 +31,11 @@ _LOWEST = tl.constexpr(-3e38)  # finite, so that a tile of biases -inf leaves no
 
 @triton.jit
 def _log_sum_exp_kernel(
-    points_ptr,
-    others_ptr,
-    bias_ptr,
-    lse_ptr,
-    M,
-    C,
-    scale,
-    PIECES: tl.constexpr,
-    WIDTH: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    points_ptr, others_ptr, bias_ptr, lse_ptr,
+    M, C, scale,
+    PIECES: tl.constexpr, WIDTH: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0) * BLOCK_M
     o_m = row + tl.arange(0, BLOCK_M)
     p, p_low = load_points(points_ptr, row, 0, M, PIECES, WIDTH, BLOCK_M, BLOCK_K)
@@ -71,14 +65,14 @@ def log_sum_exp(
     *,
     scale: float,
     bias: Tensor | None = None,
-    precision: str = "high",
+    precision: Precision = "high",
     tile: Tile | None = None,
     parts: int | None = None,
 ) -> Tensor:
-    """lse [M] float32 of points [M, D] over others [C, D], with the logarithm ``bias`` [C] of a weight for each other.
+    """lse [M] float32 of points [M, D] over others [C, D]; ``bias`` [C] is the logarithm of each other's weight.
 
-    float32, bfloat16 or float16 rows of length up to 1; a bias of -inf leaves an other out. An error of a score is
-    ``scale`` times that error in the exponent. ``tile`` and ``parts`` replace the sizes that ship.
+    float32, bfloat16 or float16 rows of length up to 1; a bias of -inf leaves an other out. ``scale`` multiplies the
+    error of a score. ``tile`` and ``parts`` replace the sizes that ship.
     """
     m = points.shape[0]
     if m == 0:
@@ -91,13 +85,19 @@ def log_sum_exp(
 
 
 def sinkhorn_sweep(
-    class_means: Tensor, prototypes: Tensor, prices: Tensor, *, epsilon: float, precision: str = "high"
+    class_means: Tensor, prototypes: Tensor, prices: Tensor, *, epsilon: float, precision: Precision = "high"
 ) -> tuple[Tensor, Tensor]:
-    """log Σ_j exp((s_ij - p_j)/ε) [rows] and, the rows so normalised, log Σ_i exp((s_ij - p_j)/ε - row_i) [C].
+    """row_i = log Σ_j exp((s_ij - p_j)/ε) [M] and column_j = log Σ_i exp((s_ij - p_j)/ε - row_i) [C].
 
-    class_means [M, D] and prototypes [C, D]: unit or zero rows; prices [C]. At balance of a square problem the second
-    is zero everywhere; p + ε · the second is the next price.
+    class_means [M, D] and prototypes [C, D]: unit or zero rows; prices [C]. The next prices are p + ε · column. A
+    square problem is balanced when all columns are zero.
     """
     rows = log_sum_exp(class_means, prototypes, scale=1 / epsilon, bias=prices / -epsilon, precision=precision)
     columns = log_sum_exp(prototypes, class_means, scale=1 / epsilon, bias=-rows, precision=precision)
     return rows, columns - prices / epsilon
+
+
+def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
+    yield from sweep_variants(
+        "log_sum_exp", _log_sum_exp_kernel, family, dims, types={"scale": "fp32"}, constants={}, exps=1
+    )

@@ -1,4 +1,4 @@
-"""One momentum step on the sphere, row by row: project, step, normalise, carry the velocity to the new tangent plane.
+"""One momentum step on the sphere for each row: project, step, normalise, move the velocity to the new tangent plane.
 
     gradient = factor / total · (pull - (pull·w) w),   v ← momentum · v + gradient,
     w ← (w - rate · v) / ‖w - rate · v‖,               v ← v - (v·w) w
@@ -10,28 +10,24 @@ With pull and total = Σ_i potential_i of the Gaussian potential and factor = 4t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .lib.common import next_power_of_2
+from .lib.variants import ROWS, Variant
 
 
 @triton.jit
 def _sphere_step_kernel(
-    points_ptr,
-    velocity_ptr,
-    pull_ptr,
-    total_ptr,
-    M,
-    D,
-    factor,
-    rate,
-    momentum,
-    BLOCK_M: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
+    points_ptr, velocity_ptr, pull_ptr, total_ptr,
+    M, D,
+    factor, rate, momentum,
+    BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
     o_m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     o_d = tl.arange(0, BLOCK_D)
     mask = (o_m < M)[:, None] & (o_d < D)[None, :]
@@ -49,13 +45,17 @@ def _sphere_step_kernel(
     tl.store(velocity_ptr + at, v, mask=mask)
 
 
+def _rows(block_d: int) -> int:
+    return max(1, 2048 // block_d)  # 16 numbers a thread of each of three rows: far from spilling up to D = 2048
+
+
 def sphere_step_(
     points: Tensor, velocity: Tensor, pull: Tensor, total: Tensor, *, factor: float, rate: float, momentum: float
 ) -> None:
     """points and velocity [M, D] change in place; pull [M, D] and total [1]: all float32 and contiguous."""
     m, dim = points.shape
     block_d = next_power_of_2(dim)
-    block_m = max(1, 2048 // block_d)  # 16 numbers a thread of each of three rows: far from spilling up to D = 2048
+    block_m = _rows(block_d)
     with torch.cuda.device_of(points):
         _sphere_step_kernel[(-(-m // block_m),)](
             points_ptr=points,
@@ -70,4 +70,17 @@ def sphere_step_(
             BLOCK_M=block_m,
             BLOCK_D=block_d,
             num_warps=4 if block_d <= 2048 else 16,
+        )
+
+
+def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
+    for dim in dims:
+        yield Variant(
+            kernel="sphere_step",
+            name="fp32",
+            dim=dim,
+            function=_sphere_step_kernel,
+            types=dict.fromkeys(("factor", "rate", "momentum"), "fp32"),
+            constants={"BLOCK_M": _rows(dim), "BLOCK_D": dim},
+            bytes=20 * ROWS * dim,
         )

@@ -1,16 +1,19 @@
-"""The k largest s_ij - p_j of every row and where they are, in one sweep and without the M×C matrix; k up to 32.
+"""Top-k reduced scores s_ij - p_j of every row and their indices, in one sweep without the M×C matrix; k up to 32.
 
-A program keeps K = 2^⌈log2 k⌉ keys for each of its rows: 64 bits, the score's bits in an order of integers above the
-index's complement, so that keys are distinct and the lowest index wins among equal scores. Each tile is asked once for
-its row maxima; while any row has one above its K-th score, the maxima of all rows replace the least keys they exceed
-and leave the tile. In a whole sweep a row sees about K ln(C/K) replacements, most of them in the first tiles; later a
-tile costs its product and some ten instructions for each pair. The parts of a sweep write their keys as they are; a
-second launch takes the largest of a row's keys k times. Nothing is sorted.
+A program keeps K = 2^⌈log2 k⌉ keys for each of its rows. A key has 64 bits: the score, as an integer of the same order,
+above the complement of the index. So keys are distinct, and the lowest index wins among equal scores. Of each tile the
+row maxima are taken; while any row's maximum exceeds its K-th score, every such maximum replaces its row's least key
+and leaves the tile. A row sees about K ln(C/K) replacements in a sweep, most of them in the first tiles; a later tile
+costs its product and about ten instructions for each pair. The parts of a sweep store their keys unsorted, and a
+second launch takes the largest of a row's keys k times.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import triton
@@ -18,16 +21,17 @@ import triton.language as tl
 from torch import Tensor
 
 from .lib.common import next_power_of_2, part_of_sweep
-from .lib.score_tiles import as_float32, load_points, score_tile, sweep
-from .lib.tile_sizes import Tile
+from .lib.score_tiles import as_float32, load_points, score_tile, sweep, sweep_variants
+from .lib.tile_sizes import Precision, Tile
+from .lib.variants import ROWS, Variant
 
-MAX_K = 32  # 64-bit keys of more would take the registers of the tile of scores
+MAX_K = 32  # more 64-bit keys would leave no registers for the tile of scores
 MAX_PARTS = 256  # parts_of_sweep gives at most 132 here; 8192 keys of a row are 64 registers of each of 256 threads
 
 
 @triton.jit
 def pack(score, index):
-    """int64 keys that sort as the scores do and, among equal ones, by falling index."""
+    """int64 keys in the order of the scores, and of equal scores in descending order of the index."""
     bits = tl.where(score == 0, 0.0, score).to(tl.int32, bitcast=True)  # -0 and 0 are equal scores
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return (ordered.to(tl.int64) << 32) | (0x7FFFFFFF - index).to(tl.int64)
@@ -35,27 +39,18 @@ def pack(score, index):
 
 @triton.jit
 def unpack(key):
+    """The score and the index of a key."""
     ordered = (key >> 32).to(tl.int32)
     return (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True), 0x7FFFFFFF - (key & 0x7FFFFFFF)
 
 
 @triton.jit
 def _top_scores_kernel(
-    points_ptr,
-    others_ptr,
-    prices_ptr,
-    floor_ptr,
-    keys_ptr,
-    M,
-    C,
-    PIECES: tl.constexpr,
-    WIDTH: tl.constexpr,
-    K: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    points_ptr, others_ptr, prices_ptr, floor_ptr, keys_ptr,
+    M, C,
+    PIECES: tl.constexpr, WIDTH: tl.constexpr, K: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0) * BLOCK_M
     p, p_low = load_points(points_ptr, row, 0, M, PIECES, WIDTH, BLOCK_M, BLOCK_K)
     o_k, o_n = tl.arange(0, K), tl.arange(0, BLOCK_N)
@@ -89,17 +84,11 @@ def _top_scores_kernel(
 
 @triton.jit
 def _merge_keys_kernel(
-    keys_ptr,
-    scores_ptr,
-    indices_ptr,
-    M,
-    parts,
-    FLOOR: tl.constexpr,
-    KEPT: tl.constexpr,
-    K: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-):
+    keys_ptr, scores_ptr, indices_ptr,
+    M, parts,
+    FLOOR: tl.constexpr, KEPT: tl.constexpr, K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """The KEPT largest of each row's K · parts keys, descending; with FLOOR, index -1 for a score of -inf."""
     o_m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     o_c = tl.arange(0, BLOCK_P * K)
     part, m_m = (o_c // K).to(tl.int64), o_m < M
@@ -122,43 +111,83 @@ def top_scores(
     *,
     prices: Tensor | None = None,
     floor: Tensor | None = None,
-    precision: str = "higher",
+    precision: Precision = "higher",
     tile: Tile | None = None,
     parts: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """s_ij - p_j [M, k] float32, falling, and j [M, k] int64 of points [M, D] and others [C, D], k <= min(C, 32).
+    """Top-k s_ij - p_j [M, k] float32, descending, and j [M, k] int64 of points [M, D] and others [C, D].
 
-    float32, bfloat16 or float16 rows of length up to 1; prices [C], finite. Among equal scores the lowest index comes
-    first; a row with NaN has scores -inf. With ``floor`` [M], places of scores below it hold -inf and index -1: most
-    rows of a sweep for proof then keep one score or two. ``tile`` and ``parts`` replace the sizes that ship.
+    1 <= k <= min(C, 32). float32, bfloat16 or float16 rows of length up to 1; prices [C], finite. Among equal scores
+    the lowest index comes first; a row with NaN has scores -inf. With ``floor`` [M], places of scores below it hold
+    -inf and index -1. ``tile`` and ``parts`` replace the sizes that ship.
+
+    Raises:
+        ValueError: k outside of its range.
     """
     m, c = points.shape[0], others.shape[0]
     if not 1 <= k <= min(c, MAX_K):
         raise ValueError(f"k is {k}; expected 1..{min(c, MAX_K)}: the kernel keeps at most {MAX_K} of {c} scores a row")
-    size = next_power_of_2(k, least=1)
-    scores = torch.empty((m, k), dtype=torch.float32, device=points.device)
-    indices = torch.empty((m, k), dtype=torch.int64, device=points.device)
     if m == 0:
-        return scores, indices
+        empty = points.new_empty(0, k, dtype=torch.float32)
+        return empty, empty.to(torch.int64)
+    size = next_power_of_2(k, least=1)
     with torch.cuda.device_of(points):
         work = sweep(points, others, precision, tile, parts, keys=True)
         keys = torch.empty((work.grid[1], m, size), dtype=torch.int64, device=points.device)
         _top_scores_kernel[work.grid](
             prices_ptr=as_float32(prices), floor_ptr=as_float32(floor), keys_ptr=keys, K=size, **work.arguments
         )
-        block_p = next_power_of_2(len(keys), least=1)
-        block_m = max(1, 1024 // (block_p * size))  # 8 keys a thread where a row has few
-        _merge_keys_kernel[(-(-m // block_m),)](
-            keys_ptr=keys,
-            scores_ptr=scores,
-            indices_ptr=indices,
-            M=m,
-            parts=len(keys),
-            FLOOR=floor is not None,
-            KEPT=k,
-            K=size,
-            BLOCK_M=block_m,
-            BLOCK_P=block_p,
-            num_warps=4 if block_p * size <= 2048 else 8,
-        )
+        return _merge_keys(keys, k, floor is not None)
+
+
+class _Merge(NamedTuple):
+    block_m: int
+    block_p: int
+    num_warps: int
+
+
+def _merge_sizes(parts: int, size: int) -> _Merge:
+    """8 keys a thread where a row has few."""
+    block_p = next_power_of_2(parts, least=1)
+    return _Merge(max(1, 1024 // (block_p * size)), block_p, 4 if block_p * size <= 2048 else 8)
+
+
+def _merge_keys(keys: Tensor, k: int, floor: bool) -> tuple[Tensor, Tensor]:
+    """keys [parts, M, K] -> scores and indices [M, k]."""
+    parts, m, size = keys.shape
+    scores = torch.empty((m, k), dtype=torch.float32, device=keys.device)
+    indices = torch.empty((m, k), dtype=torch.int64, device=keys.device)
+    sizes = _merge_sizes(parts, size)
+    _merge_keys_kernel[(-(-m // sizes.block_m),)](
+        keys_ptr=keys,
+        scores_ptr=scores,
+        indices_ptr=indices,
+        M=m,
+        parts=parts,
+        FLOOR=floor,
+        KEPT=k,
+        K=size,
+        BLOCK_M=sizes.block_m,
+        BLOCK_P=sizes.block_p,
+        num_warps=sizes.num_warps,
+    )
     return scores, indices
+
+
+def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
+    types = {"keys_ptr": "i64"}
+    yield from sweep_variants(
+        "top_scores", _top_scores_kernel, family, dims, types=types, constants={"K": MAX_K}, keys=True
+    )
+    for parts in (2, MAX_PARTS):
+        sizes = _merge_sizes(parts, MAX_K)
+        yield Variant(
+            kernel="merge_keys",
+            name=f"{parts} parts",
+            dim=dims[-1],
+            function=_merge_keys_kernel,
+            types=types | {"indices_ptr": "i64"},
+            constants={"FLOOR": True, "KEPT": MAX_K, "K": MAX_K, "BLOCK_M": sizes.block_m, "BLOCK_P": sizes.block_p},
+            num_warps=sizes.num_warps,
+            bytes=ROWS * MAX_K * (8 * parts + 12),
+        )

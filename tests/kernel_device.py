@@ -32,7 +32,10 @@ if DEVICE.type == "cpu" and version(triton.__version__) < (3, 7) and version(num
     )
 
 
-needs_cuda = pytest.mark.skipif(DEVICE.type == "cpu", reason="needs a GPU: streams, graphs and bfloat16 arithmetic")
+needs_cuda = pytest.mark.skipif(
+    DEVICE.type == "cpu", reason="needs a GPU: streams, graphs, TF32 and bfloat16 arithmetic"
+)
+REPEATS = 4 if DEVICE.type == "cuda" else 1  # of a run that must give the same bits; the interpreter has no races
 
 
 @contextmanager

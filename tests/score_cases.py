@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -15,7 +14,6 @@ from .helpers import unit_rows
 
 # (M, C, D): aligned, ragged, prime, the smallest, one row, one other, and beyond what stays in one program
 SHAPES = [(64, 64, 32), (40, 70, 10), (31, 37, 17), (1, 1, 2), (1, 300, 3), (65, 1, 100), (33, 40, 513)]
-needs_cuda = pytest.mark.skipif(DEVICE.type == "cpu", reason="the interpreter has no bfloat16, TF32 or graphs")
 
 # float32-like products of halves: the tensor cores cut off low bits of their sums, the interpreter does not
 CRUMB = {

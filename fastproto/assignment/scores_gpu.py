@@ -37,10 +37,11 @@ class GpuFactorScores:
         self.shape = (len(class_means), len(prototypes))
         centred = kernel("centre_factors")(self.left, self.norms, self.right)
         self.points, self.others = centred.points, centred.others
-        self._there = centred.split()
-        here = centred._replace(facts=centred.facts.cpu()).split()  # one wait for the device
-        scalars, self.error, self.row_shift, self.column_shift = (_to_host(part) for part in here)
-        self.unit, self.mean, self.magnitude, squares, *most = (float(x) for x in scalars)
+        self._there = centred.facts
+        here = centred.facts_on_host()
+        self.unit, self.mean, self.magnitude = float(here.unit), float(here.offset), float(here.magnitude)
+        self.error, self.row_shift, self.column_shift = map(_to_host, (here.error, here.row_shift, here.column_shift))
+        squares, most = float(here.square_sum), here.gram_norms.tolist()
         if squares < LEAST_OVERLAP * most[0] * most[1]:  # bfloat16 leaves too little of them
             x, y = self.points.double(), self.others.double()
             squares = float(((x.T @ x) * (y.T @ y)).sum())
@@ -88,7 +89,7 @@ class GpuFactorScores:
     def recheck(self, columns: Ints, prices: Floats, places: int) -> tuple[float, float] | None:
         """All on the device; one wait where no row is crowded."""
         j, p, shifted = self._to_device(columns), self._to_device(prices), self._to_device(self._in_units(prices))
-        _, error, row_shift, _ = self._there
+        error, row_shift = self._there.error, self._there.row_shift
         own = self._best(j[:, None], p)
         _, indices = kernel("top_scores")(
             self.points,

@@ -19,7 +19,8 @@ from fastproto.support.checks import (
 from fastproto.support.distributed import in_process_group, sum_for_ddp
 from fastproto.support.error_flags import flag_of
 from fastproto.support.guarded_module import GuardedState
-from fastproto.support.options import Loss, Reduction, check_options
+from fastproto.support.loss_options import Loss, Reduction
+from fastproto.support.options import check_options
 from fastproto.support.row_norms import compute_dtype, not_finite, unit
 from fastproto.support.tracing import recording
 

@@ -9,7 +9,7 @@ from fastproto.baselines.base import StaticHead
 from fastproto.head_state import prepare_prototypes
 from fastproto.prototypes.closed_forms import simplex
 from fastproto.support.checks import check_classes, check_positive, check_seed
-from fastproto.support.options import Reduction
+from fastproto.support.loss_options import Reduction
 
 
 class ETFHead(StaticHead):

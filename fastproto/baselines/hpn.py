@@ -10,7 +10,7 @@ from fastproto.baselines.base import StaticHead
 from fastproto.head_state import prepare_prototypes
 from fastproto.prototypes import Prototypes, estimate_prototypes
 from fastproto.support.checks import check_classes, check_finite, check_matrix, check_positive, check_seed, whole
-from fastproto.support.options import Reduction
+from fastproto.support.loss_options import Reduction
 
 
 class HPNHead(StaticHead):

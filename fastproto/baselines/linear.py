@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from fastproto.baselines.base import CosineHead, at_least_float32
 from fastproto.support.checks import check_finite, check_k, check_width
-from fastproto.support.options import Reduction
+from fastproto.support.loss_options import Reduction
 from fastproto.support.row_norms import unit
 from fastproto.support.tracing import recording, tracing
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastproto.baselines.base import CosineHead
-from fastproto.support.options import Reduction
+from fastproto.support.loss_options import Reduction
 from fastproto.support.row_norms import unit
 
 

@@ -8,7 +8,7 @@ from fastproto.baselines.base import at_least_float32
 from fastproto.baselines.softmax import SoftmaxHead
 from fastproto.functional import uniformity_loss
 from fastproto.support.checks import check_positive, real
-from fastproto.support.options import Reduction
+from fastproto.support.loss_options import Reduction
 
 
 class SoftmaxUniformHead(SoftmaxHead):

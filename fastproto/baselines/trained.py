@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastproto.head import PrototypeHead
 from fastproto.support.checks import check_classes, check_finite, check_matrix, default_device
-from fastproto.support.options import Loss, Means, Reduction
+from fastproto.support.loss_options import Loss, Means, Reduction
 
 
 class TrainedPrototypesHead(PrototypeHead):

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import fastproto
+from fastproto.cli.command_runner import print_error, run_command
 from fastproto.cli.device_option import check_device
 from fastproto.cli.error_messages import one_line
 from fastproto.cli.parser import Parser
-from fastproto.cli.run_command import print_error, run_command
 from fastproto.support.exit_codes import BAD_INPUT, DONE
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fastproto
+from fastproto.cli.command_runner import run_command
 from fastproto.cli.device_option import check_device
 from fastproto.cli.parser import Parser
-from fastproto.cli.run_command import run_command
 
 if TYPE_CHECKING:
     from fastproto.prototypes import Prototypes

@@ -1,12 +1,27 @@
-"""fastproto-train: a training run from the command line."""
+"""fastproto-train: a training run from the command line, every setting an option.
+
+Neither torch nor Lightning is imported before the configuration is known to be right.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Sequence
+from typing import Any
 
-from fastproto.cli.run_command import run_command
-from fastproto.cli.train_arguments import parse_train
+import fastproto
+from fastproto.cli.command_runner import run_command
+from fastproto.cli.parser import Parser
+from fastproto.support.spelling import nearest
+from fastproto.training.config_files import config_of_run, config_text, read_config
+from fastproto.training.settings import TrainConfig
+from fastproto.training.settings_table import GROUPS, NULL, OPTIONS, Option, from_text, unflatten
+
+_EPILOG = (
+    f"--data NAME is short for --data.name NAME (so --model, --head, --optim); - and _ in a name are the same. "
+    f"{NULL} takes back what a file has set. Options come before files, later ones before earlier ones."
+)
 
 
 def train(args: Sequence[str] | None = None) -> int:
@@ -26,3 +41,88 @@ def _train(args: list[str]) -> None:
         print(f"validation accuracy {100 * result.validation_accuracy:.2f} % (the checkpoint was chosen on it)")
         print(f"test accuracy       {100 * result.test_accuracy:.2f} %, top-5 {100 * result.test_accuracy_top5:.2f} %")
         print(f"run folder          {result.folder}", flush=True)
+
+
+def parse_train(args: list[str]) -> TrainConfig:
+    """The configuration that command-line arguments stand for.
+
+    Defaults come first, then the configuration of a run that is resumed, then the files of ``--config``, then options.
+
+    Raises:
+        ValueError: an unknown option, key or value, in one sentence.
+        FileNotFoundError: no such file or run.
+        SystemExit: after --help, --version or --print_config.
+    """
+    given = vars(_parser().parse_args(_normalise(args)))
+    files, printed = given.pop("config", []), given.pop("print_config", False)
+    asked: dict[str, Any] = {}
+    for file in files:
+        asked |= read_config(file)
+    asked |= {key: from_text(OPTIONS[key], text) for key, text in given.items()}
+    values = {key: option.default for key, option in OPTIONS.items()}
+    if asked.get("resume") is not None:
+        # A run may have been moved: its folder is where it was found, which out=None stands for.
+        values |= config_of_run(asked["resume"]) | {"out": None}
+    config = TrainConfig.from_dict(unflatten(values | asked))
+    config.check()
+    if printed:
+        print(config_text(config), end="", flush=True)
+        raise SystemExit(0)
+    return config
+
+
+class _TrainParser(Parser):
+    """Options are ``--group.name``."""
+
+    def unknown(self, word: str) -> str:
+        name = word.lstrip("-").partition("=")[0]
+        group = name.partition(".")[0]
+        if word.startswith("--") and group in GROUPS and "." in name and not nearest(name, OPTIONS):
+            own = ", ".join(f"--{key}" for key in OPTIONS if key.startswith(f"{group}."))
+            return f"unknown option --{name}; expected one of {own}"
+        return super().unknown(word)
+
+    def nearest(self, name: str) -> str | None:
+        near = nearest(name.lstrip("-"), [*OPTIONS, "config", "print_config", "help", "version"])
+        return near and f"--{near}"
+
+
+def _parser() -> Parser:
+    parser = _TrainParser(
+        prog="fastproto-train",
+        usage="fastproto-train [--config FILE] [--resume RUN] [--KEY VALUE ...]",
+        description="Train a hyperspherical classifier: fixed prototypes, labels re-assigned to them as it learns.",
+        epilog=_EPILOG,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=fastproto.__version__)
+    parser.add_argument(
+        "--config", action="append", metavar="FILE", default=[], help="YAML file with any of the settings below"
+    )
+    parser.add_argument("--print_config", action="store_true", help="print every setting as such a file, and exit")
+    groups = {name: parser.add_argument_group(name) for name in GROUPS}
+    for key, option in OPTIONS.items():
+        target = groups.get(key.partition(".")[0], parser)
+        target.add_argument(
+            f"--{key}", dest=key, default=argparse.SUPPRESS, metavar=option.kind.upper(), help=_help(option)
+        )
+    return parser
+
+
+def _help(option: Option) -> str:
+    default = (
+        NULL if option.default is None else str(option.default).lower() if option.kind == "bool" else option.default
+    )
+    return f"{option.help} (default: {default})".replace("%", "%%")
+
+
+def _normalise(args: list[str]) -> list[str]:
+    """``--num-nodes`` means ``--num_nodes``, ``--data glyphs`` means ``--data.name glyphs``."""
+    normal = []
+    for arg in args:
+        if arg.startswith("--"):
+            name, equals, value = arg[2:].partition("=")
+            name = name.replace("-", "_")
+            arg = "--" + (f"{name}.name" if name in GROUPS else name) + equals + value
+        normal.append(arg)
+    return normal

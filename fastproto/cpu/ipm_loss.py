@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastproto.cpu.intrinsics import fetch
 from fastproto.cpu.numba_cache import compiled
-from fastproto.cpu.row_loops import AHEAD, GOOD, ONE, REORDER, ZERO, fetch_row, inverse_norm
+from fastproto.cpu.row_helpers import AHEAD, GOOD, ONE, REORDER, ZERO, fetch_row, inverse_norm
 from fastproto.support.checks import check_finite, check_label_range, not_unit, unit_tolerance
 from fastproto.support.error_flags import BAD_ASSIGNMENT, BAD_LABEL, NOT_FINITE, NOT_UNIT
 from fastproto.support.row_norms import not_finite

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastproto.cpu.numba_cache import compiled
-from fastproto.cpu.row_loops import AHEAD, GOOD, ONE, REORDER, ZERO, fetch_row, inverse_norm
+from fastproto.cpu.row_helpers import AHEAD, GOOD, ONE, REORDER, ZERO, fetch_row, inverse_norm
 from fastproto.support.checks import check_label_range
 from fastproto.support.error_flags import BAD_LABEL, NOT_FINITE
 from fastproto.support.row_norms import not_finite

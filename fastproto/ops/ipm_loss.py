@@ -19,7 +19,8 @@ from fastproto.support.checks import (
     shape_of,
 )
 from fastproto.support.error_flags import flag_of
-from fastproto.support.options import Loss, NanPolicy, Reduction, check_options
+from fastproto.support.loss_options import LOSS_FACTORS, Loss, NanPolicy, Reduction
+from fastproto.support.options import check_options
 from fastproto.support.registration import product, register, with_gradient
 from fastproto.support.row_norms import compute_dtype, normalise
 
@@ -101,7 +102,7 @@ class LossOptions(NamedTuple):
 
 def loss_factor(loss: Loss, averaged_over: int = 1) -> float:
     """What Eq. 6 is multiplied by; the mean is taken here, so that backward has nothing left to scale."""
-    return (2.0 if loss == "official" else 1.0) / max(averaged_over, 1)
+    return LOSS_FACTORS[loss] / max(averaged_over, 1)
 
 
 def ipm_per_sample(
@@ -154,8 +155,7 @@ def loss_and_gradient(
     backend = resolve("ipm_loss", features, prototypes, labels, assignment, *weights).backend
     if backend == "triton":
         flag = flag_of(features.device, skip) if flag is None else flag
-        # the first two: not z, which a kernel may also return
-        loss, gradient = kernel("ipm_loss")(features, labels, prototypes, assignment, flag=flag, skipped=skipped)[:2]
+        loss, gradient = kernel("ipm_loss")(features, labels, prototypes, assignment, flag=flag, skipped=skipped)
         return scaled(loss, gradient, weight, factor)
     if backend == "numba":
         from fastproto.cpu.ipm_loss import ipm_loss as in_numba

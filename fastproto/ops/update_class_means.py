@@ -8,7 +8,8 @@ from torch import Tensor
 from fastproto.backend import kernel, resolve
 from fastproto.support.checks import check_label_range, check_labels, check_matrix, check_momentum, shape_of
 from fastproto.support.error_flags import flag_of
-from fastproto.support.options import NanPolicy, check_options
+from fastproto.support.loss_options import NanPolicy
+from fastproto.support.options import check_options
 from fastproto.support.registration import register
 from fastproto.support.row_norms import normalise
 

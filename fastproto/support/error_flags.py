@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class RowError(IntFlag):
-    """What is wrong with a row. fastproto_kernels.lib.row_blocks, which imports nothing of this package, repeats it."""
+    """What is wrong with a row. The kernels, which import nothing of this package, repeat it in lib/error_flags."""
 
     BAD_LABEL = 1
     NOT_FINITE = 2

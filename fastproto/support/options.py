@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias, get_args
 
-Loss: TypeAlias = Literal["eq6", "official"]
-Means: TypeAlias = Literal["ema", "official"]
-Reduction: TypeAlias = Literal["mean", "sum", "none"]
-NanPolicy: TypeAlias = Literal["raise", "skip"]
+from fastproto.support import loss_options
+
 Form: TypeAlias = Literal["pairs", "eq5"]
 Precision: TypeAlias = Literal["highest", "high", "medium"]
 Backend: TypeAlias = Literal["auto", "triton", "numba", "torch"]
 
-_ALLOWED: dict[str, tuple[str, ...]] = {
-    "loss": get_args(Loss),
-    "means": get_args(Means),
-    "reduction": get_args(Reduction),
-    "nan_policy": get_args(NanPolicy),
+_ALLOWED: dict[str, tuple[str, ...]] = loss_options.ALLOWED | {
     "form": get_args(Form),
     "precision": get_args(Precision),
     "backend": get_args(Backend),

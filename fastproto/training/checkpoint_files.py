@@ -20,7 +20,7 @@ import fastproto
 from fastproto.data import Preprocessing
 from fastproto.support.array_files import check_torch_archive
 from fastproto.support.atomic_files import write_whole
-from fastproto.training.config import TrainConfig
+from fastproto.training.settings import TrainConfig
 
 KEY = "fastproto"  # what a checkpoint holds beside Lightning's own entries
 Module = TypeVar("Module", bound=nn.Module)

@@ -14,11 +14,11 @@ from fastproto.data import DataSplits, Preprocessing
 from fastproto.functional import check_batches
 from fastproto.head import PrototypeHead, exclude_from_broadcast
 from fastproto.models import build_backbone
+from fastproto.training.build_head import Head, build_head
 from fastproto.training.checkpoint_files import Description, PartFacts, rebuild_module
-from fastproto.training.config import OptimConfig, TrainConfig
-from fastproto.training.heads import Head, build_head
 from fastproto.training.metrics import HeldOutMetrics
 from fastproto.training.seeds import seed_of_step
+from fastproto.training.settings import OptimConfig, TrainConfig
 
 Batch = tuple[Tensor, Tensor]
 LOOK_EVERY = 100  # steps between two looks at what the kernels left out: each waits for the device

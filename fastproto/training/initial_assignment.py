@@ -15,9 +15,9 @@ from fastproto.data import DataSplits, collate
 from fastproto.data.splits import Item
 from fastproto.head import PrototypeHead
 from fastproto.training.classifier import Classifier
-from fastproto.training.config import HeadConfig
 from fastproto.training.metrics import log_renewal
 from fastproto.training.seeds import seed_of_first_look
+from fastproto.training.settings import HeadConfig
 
 ALIGNED_FROM = 100  # classes
 SAMPLE_BATCH = 64  # on every device: batch statistics, and so class means, do not depend on how many devices there are

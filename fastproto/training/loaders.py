@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from fastproto.data import DataSplits, collate
 from fastproto.data.splits import Item, LabelledImages
 from fastproto.training.batch_checks import check_share
-from fastproto.training.config import TrainConfig
+from fastproto.training.settings import TrainConfig
 
 
 class Loaders(L.LightningDataModule):

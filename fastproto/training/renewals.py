@@ -13,8 +13,8 @@ import lightning as L
 from fastproto.head import PrototypeHead
 from fastproto.training.class_means_files import read_class_means, save_class_means
 from fastproto.training.classifier import Batch, Classifier
-from fastproto.training.config import HeadConfig
 from fastproto.training.metrics import Renewal, log_renewal
+from fastproto.training.settings import HeadConfig
 
 __all__ = ["RenewAssignment", "Schedule", "read_class_means"]
 

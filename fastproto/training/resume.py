@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -19,73 +18,13 @@ from fastproto.data import DataSplits
 from fastproto.data.splits import LabelledImages
 from fastproto.training.checkpoint_files import KEY, PartFacts, find_checkpoint, read_checkpoint
 from fastproto.training.classifier import Classifier
-from fastproto.training.config import TrainConfig
 from fastproto.training.config_files import run_of
 from fastproto.training.metrics import MetricsFile
-from fastproto.training.options import flatten
+from fastproto.training.resume_rules import PATHS, RULES, SILENT, Rule
+from fastproto.training.settings import TrainConfig
+from fastproto.training.settings_table import flatten
 
 Changes = dict[str, tuple[object, object]]  # settings that differ: before, now
-
-
-class Rule(Enum):
-    """What becomes of a setting that differs from that of the run."""
-
-    TAKEN = "it holds from here on"
-    DATA = "it is free as long as the data are the same"
-    REFUSED = "what it shaped lies in the checkpoint, or behind it"
-
-
-RULES = {
-    "data.name": Rule.DATA,
-    "data.num_classes": Rule.DATA,
-    "data.root": Rule.DATA,
-    "data.fonts": Rule.DATA,
-    "data.image_size": Rule.DATA,
-    "data.batch_size": Rule.TAKEN,
-    "data.workers": Rule.TAKEN,
-    "data.augment": Rule.TAKEN,
-    "model.name": Rule.REFUSED,
-    "head.name": Rule.REFUSED,
-    "head.dim": Rule.REFUSED,
-    "head.prototypes": Rule.REFUSED,
-    "head.words": Rule.REFUSED,
-    "head.trained": Rule.REFUSED,
-    "head.scale": Rule.TAKEN,
-    "head.uniformity_weight": Rule.TAKEN,
-    "head.momentum": Rule.TAKEN,
-    "head.loss": Rule.TAKEN,
-    "head.means": Rule.REFUSED,
-    "head.reduction": Rule.TAKEN,
-    "head.sync_class_means": Rule.TAKEN,
-    "head.initial_assignment": Rule.REFUSED,
-    "head.initial_samples": Rule.REFUSED,
-    "head.renewals_per_epoch": Rule.TAKEN,
-    "head.early_epochs": Rule.REFUSED,
-    "head.early_renewals_per_epoch": Rule.REFUSED,
-    "head.early_alignment": Rule.REFUSED,
-    "head.assign_async": Rule.TAKEN,
-    "head.save_class_means": Rule.TAKEN,
-    "optim.name": Rule.REFUSED,
-    "optim.lr": Rule.TAKEN,
-    "optim.weight_decay": Rule.TAKEN,
-    "optim.epochs": Rule.TAKEN,
-    "optim.warmup_epochs": Rule.TAKEN,
-    "optim.schedule": Rule.TAKEN,
-    "optim.milestones": Rule.TAKEN,
-    "optim.clip_norm": Rule.TAKEN,
-    "seed": Rule.REFUSED,
-    "accelerator": Rule.TAKEN,
-    "devices": Rule.TAKEN,
-    "num_nodes": Rule.TAKEN,
-    "precision": Rule.REFUSED,
-    "out": Rule.TAKEN,
-    "name": Rule.REFUSED,
-    "resume": Rule.TAKEN,
-    "progress": Rule.TAKEN,
-    "deterministic": Rule.TAKEN,
-}
-SILENT = ("out", "name", "resume", "progress", "data.workers")  # nothing of the training depends on them
-PATHS = ("data.root", "data.fonts", "head.prototypes", "head.words", "head.trained")
 
 
 @dataclass(frozen=True)

@@ -24,20 +24,21 @@ from fastproto.models import build_backbone
 from fastproto.support.atomic_files import write_whole
 from fastproto.support.stopping import stopping
 from fastproto.training.batch_checks import check_batches
+from fastproto.training.build_head import check_head
 from fastproto.training.callbacks import EndOtherRanks, WriteCheckpoints
 from fastproto.training.checkpoint_files import WholeFileIO, read_checkpoint
 from fastproto.training.classifier import Classifier
-from fastproto.training.config import RENEWED_HEADS, TrainConfig
 from fastproto.training.config_files import config_text
-from fastproto.training.heads import check_head
+from fastproto.training.head_names import RENEWED_HEADS
 from fastproto.training.initial_assignment import InitialAssignment
 from fastproto.training.loaders import Loaders
 from fastproto.training.metrics import MetricsFile
-from fastproto.training.pictures import draw_pictures
 from fastproto.training.rank_processes import follow_rank_0, interruptible, start_ranks
 from fastproto.training.renewals import RenewAssignment
 from fastproto.training.resume import Resumed, check_data, data_facts, open_run
 from fastproto.training.run_folder import FACTS, RunFolder
+from fastproto.training.run_pictures import draw_pictures
+from fastproto.training.settings import TrainConfig
 
 
 @dataclass(frozen=True)

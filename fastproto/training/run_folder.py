@@ -17,8 +17,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from fastproto.support.atomic_files import remove_abandoned
 from fastproto.support.stopping import has_checkpoint, stopping
 from fastproto.training.checkpoint_files import find_checkpoint
-from fastproto.training.config import TrainConfig
 from fastproto.training.config_files import run_of
+from fastproto.training.settings import TrainConfig
 
 FACTS = "versions.json"  # the first file that a run writes: it says that the folder is a run's
 FOLDERS = ("checkpoints", "class_means")

@@ -1,12 +1,14 @@
-"""Operands of the tensor-core kernels: rows padded, and a float32 number as the sum of a high and a low half.
+"""Operands of the tensor-core kernels: padded rows, each float32 number split into a high and a low half.
 
-With hi = half(x) and lo = half(x - hi), x = hi + lo up to 2^-22 (float16) or 2^-16 (bfloat16) of it, so products of
-nearly float32 precision are sums of two or three half-precision ones.
+With hi = half(x) and lo = half(x - hi), hi + lo differs from x by at most 2^-22 (float16) or 2^-16 (bfloat16) of x. A
+product of nearly float32 precision is then the sum of two or three half-precision products.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 import triton
@@ -14,25 +16,23 @@ import triton.language as tl
 from torch import Tensor
 
 from .common import next_power_of_2, padded_rows
+from .variants import ROWS, Variant
+
+BLOCK_M, BLOCK_D = 16, 128  # 8 numbers a thread, whole 128-byte lines; both divide the padded sizes
 
 
 @triton.jit
 def _prepare_operand_kernel(
-    rows_ptr,
-    high_ptr,
-    low_ptr,
-    M,
-    D,
-    stride_row,
-    stride_column,
-    WIDTH: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
+    rows_ptr, high_ptr, low_ptr,
+    M, D,
+    stride_row, stride_column,
+    WIDTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
     o_m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     o_d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     mask = (o_m < M)[:, None] & (o_d < D)[None, :]
-    o_rows = o_m[:, None] * stride_row + o_d[None, :].to(tl.int64) * stride_column  # of a transposed view both are long
+    # 64 bits for both: in a transposed view the columns are far apart
+    o_rows = o_m[:, None] * stride_row + o_d[None, :].to(tl.int64) * stride_column
     b_rows = tl.load(rows_ptr + o_rows, mask=mask, other=0.0).to(tl.float32)
     b_high = b_rows.to(high_ptr.dtype.element_ty)
     at = o_m[:, None] * WIDTH + o_d[None, :]
@@ -44,16 +44,15 @@ def _prepare_operand_kernel(
 def prepare_operand(rows: Tensor, width: int, dtype: torch.dtype, pieces: int) -> Tensor:
     """rows [M, D] -> [pieces, M padded, width] of ``dtype``: high and, with ``pieces`` = 2, low halves; zeros pad.
 
-    One piece that already has that layout is returned as it is, without a copy.
+    One piece that already has this layout is returned without a copy.
     """
     m, d = rows.shape
     fits = rows.dtype == dtype and rows.is_contiguous() and d == width and m == padded_rows(m)
     if pieces == 1 and fits and rows.data_ptr() % 16 == 0:
         return rows.view(1, m, d)
     out = torch.empty((pieces, padded_rows(m), width), dtype=dtype, device=rows.device)
-    # 128 columns and 16 rows: 8 numbers a thread, whole 128-byte lines; both divide the padded sizes
-    block_d = min(128, next_power_of_2(width))
-    _prepare_operand_kernel[(out.shape[1] // 16, width // block_d)](
+    block_d = min(BLOCK_D, next_power_of_2(width))
+    _prepare_operand_kernel[(out.shape[1] // BLOCK_M, width // block_d)](
         rows_ptr=rows,
         high_ptr=out[0],
         low_ptr=out[1] if pieces == 2 else None,
@@ -62,8 +61,22 @@ def prepare_operand(rows: Tensor, width: int, dtype: torch.dtype, pieces: int) -
         stride_row=rows.stride(0),
         stride_column=rows.stride(1),
         WIDTH=width,
-        BLOCK_M=16,
+        BLOCK_M=BLOCK_M,
         BLOCK_D=block_d,
         num_warps=8,
     )
     return out
+
+
+def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
+    for dim in dims:
+        yield Variant(
+            kernel="prepare_operand",
+            name="two fp16 halves",
+            dim=dim,
+            function=_prepare_operand_kernel,
+            types={"high_ptr": "fp16", "low_ptr": "fp16"},
+            constants={"stride_column": 1, "WIDTH": dim, "BLOCK_M": BLOCK_M, "BLOCK_D": min(BLOCK_D, dim)},
+            num_warps=8,
+            bytes=8 * ROWS * dim,
+        )

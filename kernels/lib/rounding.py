@@ -1,12 +1,12 @@
-"""What rounding the points costs the pull, to first order, and the moments of the others that give it back.
+"""First-order correction of the pull for the rounding of the points.
 
-With points p - δ the pull Σ_j ω_j g_ij w_j loses 2t Σ_j ω_j g_ij w_j (w_j·δ_i). Random rows' own share of the tangent
-gradient grows as √C and this as C, so beside it the error grows as √C/D. Where rows lie in all directions the sum is
+With points p - δ the pull Σ_j ω_j g_ij w_j loses 2t Σ_j ω_j g_ij w_j (w_j·δ_i). For random rows this error grows as C
+and the tangent gradient as √C, so the relative error grows as √C/D. For rows in all directions the lost sum is
 
     2t ρ ḡ_i (WᵀΩW) δ_i,   ḡ_i the mean of g_ij,   ρ = 0F1(D/2 + 1; t²) / 0F1(D/2; t²)
 
-in the directions that matter, those across the point: ρ < 1 since the w_j that lie there are farther than the mean.
-It costs O(C·D²), a share D/C of the pass. Measured in fp16 and bf16 for C up to 10⁶: what is left does not grow with C.
+in the tangent directions: ρ < 1 because the w_j that lie there are farther from the point than the mean. The
+correction costs O(C·D²), a share D/C of the pass. The error that remains does not grow with C.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ import math
 import torch
 from torch import Tensor
 
-LARGEST_T = 100.0  # beyond, one or two pairs of a point are all its potential: there is no mean to speak of
+LARGEST_T = 100.0  # above, one or two pairs make up a point's potential and a mean says nothing
+# Largest relative rounding of a number by its pieces, and the error that may stay: less than a third of the promise
+_UNIT = {(torch.float16, 1): 2.0**-12, (torch.bfloat16, 1): 2.0**-9}
+_UNIT_OF_TWO = {torch.float16: 2.0**-23, torch.bfloat16: 2.0**-17}
+_SHOWS = {"medium": 3e-3, "high": 2e-4, "higher": 2e-4}
 
 
 def hypergeometric(a: float, z: float) -> float:
@@ -31,13 +35,21 @@ def hypergeometric(a: float, z: float) -> float:
 
 
 def share_across(t: float, dim: int) -> float:
-    """ρ of the module's docstring."""
+    """ρ of the module docstring."""
     return hypergeometric(dim / 2 + 1, t * t) / hypergeometric(dim / 2, t * t)
 
 
 def error_of_points(t: float, unit: float, count: int, dim: int) -> float:
-    """What δ alone does to the tangent gradient of random rows, relative; ``unit`` is the largest relative rounding."""
+    """Relative error of the tangent gradient of random rows from δ; ``unit`` is the largest relative rounding."""
     return 2 * t * unit * math.sqrt(count) / dim
+
+
+def rounding_shows(precision: str, t: float, dtype: torch.dtype, pieces: int, count: int, dim: int) -> bool:
+    """Whether rounding the points, with this many others, causes more than its share of the promised error."""
+    if dtype == torch.float32 or t > LARGEST_T:
+        return False
+    unit = _UNIT[dtype, pieces] if pieces == 1 else _UNIT_OF_TWO[dtype]
+    return error_of_points(t, unit, count, dim) > _SHOWS[precision]
 
 
 @torch.no_grad()
@@ -51,11 +63,11 @@ def correct_pull_(
     weights: Tensor | None = None,
     centre: Tensor | None = None,
 ) -> None:
-    """Adds 2t ρ ḡ_i (WᵀΩW) δ_i to pull [M, D], in place and without waiting for the device.
+    """Adds 2t ρ ḡ_i (WᵀΩW) δ_i to pull [M, D], in place and without a wait for the device.
 
-    potential [M] and pull as the pass gave them; lost [M, D] is δ; others [C, D] in any floating-point dtype; weights
-    [C], of any sign: where one is negative, the mean of g over the sphere stands for ḡ_i. The products are bfloat16:
-    a correction needs no more digits. ``centre`` [1] as in :func:`fastproto_kernels.gaussian_potential`.
+    potential [M] and pull are those of the pass; lost [M, D] is δ; others [C, D] in any floating-point dtype; weights
+    [C] of any sign: if one is negative, ḡ_i is the mean of g over the sphere. The products are bfloat16, which is
+    enough for a correction. ``centre`` [1] as in :func:`fastproto_kernels.gaussian_potential`.
     """
     dim = pull.shape[1]
     with torch.autocast(pull.device.type, enabled=False):

@@ -1,24 +1,37 @@
-"""Tiles of S = P Wᵀ for the kernels that sweep over all pairs and keep only a few numbers of each row.
+"""Tiles of S = P Wᵀ for the kernels that sweep over all pairs and keep a few numbers of each row.
 
 A program owns BLOCK_M points and sweeps over tiles of BLOCK_N others. Narrow points stay in the program (BLOCK_K is all
-of D, padded); of wide ones every product walks over pieces of BLOCK_K columns. Precisions as in gaussian_potential;
-here the halves are float16, which suits rows of length up to 1.
+of D, padded); the products of wide points loop over pieces of BLOCK_K columns. Precisions as in gaussian_potential; the
+halves are float16, for rows of length up to 1.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.runtime.jit import JITFunction
 
 from .common import ROW_PAD, load_tile
 from .operands import prepare_operand
-from .tile_sizes import Tile, chip_family, operands_for, parts_of_sweep, width_of
+from .tile_sizes import (
+    PRECISIONS,
+    Precision,
+    Tile,
+    chip_family,
+    dot_precision,
+    operands_for,
+    parts_of_sweep,
+    score_tile_for,
+    width_of,
+)
+from .variants import ROWS, TYPE_NAMES, Constant, Variant
 
 _PAD = tl.constexpr(ROW_PAD)
 
@@ -27,7 +40,7 @@ _PAD = tl.constexpr(ROW_PAD)
 def load_points(
     points_ptr, row, column, M, PIECES: tl.constexpr, WIDTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr
 ):
-    """BLOCK_K columns of the program's points: high halves, and low ones where the precision has them."""
+    """BLOCK_K columns of the program's points: the high halves, and the low halves of a precision that has them."""
     p = load_tile(points_ptr, row, column, WIDTH, BLOCK_M, BLOCK_K)
     p_low = p
     if PIECES > 1:
@@ -37,19 +50,10 @@ def load_points(
 
 @triton.jit
 def add_product(
-    s,
-    p,
-    p_low,
-    others_ptr,
-    start,
-    column,
-    C,
-    PIECES: tl.constexpr,
-    WIDTH: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    s, p, p_low, others_ptr, start, column, C,
+    PIECES: tl.constexpr, WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """s plus the products over BLOCK_K columns of the program's points and the others start.."""
     w = tl.trans(load_tile(others_ptr, start, column, WIDTH, BLOCK_N, BLOCK_K))
     s = tl.dot(p, w, s, input_precision=PRECISION)
     if PIECES > 1:
@@ -62,21 +66,10 @@ def add_product(
 
 @triton.jit
 def score_tile(
-    p,
-    p_low,
-    points_ptr,
-    others_ptr,
-    row,
-    start,
-    M,
-    C,
-    PIECES: tl.constexpr,
-    WIDTH: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    p, p_low, points_ptr, others_ptr, row, start, M, C,
+    PIECES: tl.constexpr, WIDTH: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """s_ij of the program's points and the others start.. [BLOCK_M, BLOCK_N]; p and p_low are for BLOCK_K = WIDTH."""
     s = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     if BLOCK_K == WIDTH:
@@ -92,40 +85,20 @@ class Sweep(NamedTuple):
     """Operands, sizes and launch options of one sweep of points over others."""
 
     grid: tuple[int, int]
-    arguments: dict[str, Any]
-
-
-def score_tile_for(width: int, precision: str, pieces: int, family: int, keys: bool = False) -> Tile:
-    """The tile that ships for a padded D, a precision and a family of chips (80, 90 or 100).
-
-    What does not spill and fits the shared memory (scripts/inspect_kernels): 64 sums a thread, and points that stay in
-    the program while they and two tiles of others, halves included, take less than 200 KiB. With ``keys`` beside the
-    sums (top_scores) 32 a thread, in small programs: while one waits for its product another searches.
-    """
-    if precision == "highest":  # FMA units: 16 sums a thread
-        return Tile(64, 32 if keys else 64, block_k=min(width, 32))
-    narrow = keys and family != 90  # elsewhere than on wgmma the operands or the copied sums take registers too
-    if precision in ("tf32", "tf32x3"):  # tf32x3 holds each operand twice
-        return Tile(64, 32 if narrow else 64, num_warps=4, block_k=min(width, 32))
-    resident = width <= (256 if pieces == 1 else 128)
-    block_k = width if resident else 64
-    if keys:
-        return Tile(64, 32 if narrow else 64, num_warps=4, block_k=block_k)
-    block_n = 64 if family == 80 or (pieces > 1 and width > 64) else 128
-    return Tile(128, block_n, num_stages=2 if resident else 3, block_k=block_k)
+    arguments: dict[str, Tensor | Constant]
 
 
 def sweep(
     points: Tensor,
     others: Tensor,
-    precision: str,
+    precision: Precision,
     tile: Tile | None = None,
     parts: int | None = None,
     keys: bool = False,
 ) -> Sweep:
-    """points [M, D] and others [C, D] made ready for a kernel of this family.
+    """Operands, sizes and launch options for points [M, D] and others [C, D].
 
-    ``tile`` and ``parts`` replace the sizes that ship; ``keys``: the program keeps keys beside its tile of scores.
+    ``tile`` and ``parts`` replace the sizes that ship; ``keys``: the program holds keys beside its tile of scores.
     """
     (m, dim), c = points.shape, others.shape[0]
     dtype, pieces = operands_for(precision, 0.0, scaled=False)
@@ -139,17 +112,57 @@ def sweep(
             "others_ptr": prepare_operand(others, width, dtype, 1 + (pieces == 3)),
             "M": m,
             "C": c,
-            "PIECES": pieces,
-            "WIDTH": width,
-            "BLOCK_M": tile.block_m,
-            "BLOCK_N": tile.block_n,
-            "BLOCK_K": tile.block_k,
-            "PRECISION": precision if precision.startswith("tf32") else "ieee",
             "num_warps": tile.num_warps,
             "num_stages": tile.num_stages,
+            **_constants(pieces, width, tile, precision),
         },
     )
 
 
+def _constants(pieces: int, width: int, tile: Tile, precision: Precision) -> dict[str, Constant]:
+    return {
+        "PIECES": pieces,
+        "WIDTH": width,
+        "BLOCK_M": tile.block_m,
+        "BLOCK_N": tile.block_n,
+        "BLOCK_K": tile.block_k,
+        "PRECISION": dot_precision(precision),
+    }
+
+
 def as_float32(values: Tensor | None) -> Tensor | None:
     return None if values is None else values.to(torch.float32).contiguous()
+
+
+def sweep_variants(
+    kernel: str,
+    function: JITFunction,
+    family: int,
+    dims: tuple[int, ...],
+    *,
+    types: dict[str, str],
+    constants: dict[str, Constant],
+    keys: bool = False,
+    exps: int = 0,
+) -> Iterator[Variant]:
+    """The variants of a kernel of this family; ``types`` and ``constants`` are its own, ``exps`` those of each pair."""
+    for dim in dims:
+        for precision in PRECISIONS:
+            dtype, pieces = operands_for(precision, 0.0, scaled=False)
+            x, width = TYPE_NAMES[dtype], width_of(dim)
+            tile = score_tile_for(width, precision, pieces, family, keys)
+            yield Variant(
+                kernel=kernel,
+                name=precision if precision.startswith("tf32") else f"{precision} {x}",
+                dim=dim,
+                function=function,
+                types={"points_ptr": x, "others_ptr": x} | types,
+                constants=constants | _constants(pieces, width, tile, precision),
+                num_warps=tile.num_warps,
+                num_stages=tile.num_stages,
+                tensor_cores=precision != "highest",
+                bytes=ROWS * width * 2 * (4 if x == "fp32" else 2 * min(pieces, 2)),
+                flops=2 * (3 if precision == "tf32x3" else pieces) * ROWS * ROWS * width,
+                exps=exps * ROWS * ROWS,
+                unit="tf32" if precision.startswith("tf32") else x,
+            )

@@ -1,24 +1,33 @@
-"""Block sizes of the Gaussian potential: pure functions of the shape, the precision and the family of chips."""
+"""Tile sizes of the kernels: pure functions of the shape, the precision and the family of chips.
+
+``tile_for`` is for the Gaussian potential, ``score_tile_for`` for the sweeps over scores, ``row_block`` for the kernels
+that hold whole rows.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 
 from .common import next_power_of_2
 
-PRECISIONS = ("highest", "higher", "high", "medium", "tf32", "tf32x3")
+Precision = Literal["highest", "higher", "high", "medium", "tf32", "tf32x3"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 FLOAT16_SHIFT = 12  # 2^12 g is what becomes float16: up to 16 g fit, for cosines a little above 1
 FLOAT16_MAX_T = 4.5  # 2^12 e^{-4t} >= 2^-14, the smallest normal float16
 TWO_PIECES_MAX_T = 2.5  # the tangent gradient's error stays below 1e-3 down to D = 2; it grows with t
 HALVES_MIN_DIM = 8  # below it "medium" and "high" mean more; 16 columns is the least that tensor cores multiply anyway
+WIDEST = 4096  # columns that one program holds in registers; wider rows are read in rounds
 RESIDENT_MAX_D = 512  # above, [64, D] float32 sums no longer fit the registers of one program
 
 
 class Tile(NamedTuple):
-    """Sizes of one program. block_d = 0: all of D stays in the program; else the width of its slice of the pull."""
+    """Sizes of one program. With block_d = 0 the program holds all of D; otherwise block_d is its slice of the pull.
+
+    A constexpr of the kernels.
+    """
 
     block_m: int
     block_n: int
@@ -26,6 +35,9 @@ class Tile(NamedTuple):
     num_stages: int = 2
     block_d: int = 0
     block_k: int = 0
+
+    def sizes(self) -> tuple[int, ...]:
+        return (self.block_m, self.block_n) + ((self.block_d, self.block_k) if self.block_d else ())
 
 
 # The largest tiles that neither spill nor outgrow the shared memory (227 KiB on families 90 and 100; 99 KiB on family
@@ -104,7 +116,7 @@ def width_of(dim: int) -> int:
     return next_power_of_2(dim) if dim <= RESIDENT_MAX_D else -(-dim // 256) * 256
 
 
-def tile_for(width: int, precision: str, pieces: int, family: int, weighted: bool = False) -> Tile:
+def tile_for(width: int, precision: Precision, pieces: int, family: int, weighted: bool = False) -> Tile:
     """The tile that ships for a padded D, a precision and a family of chips (80, 90 or 100)."""
     if precision == "highest":  # FMA units: 16 to 64 sums a thread; more, or longer products at once, spill
         if width <= 64:
@@ -124,6 +136,52 @@ def tile_for(width: int, precision: str, pieces: int, family: int, weighted: boo
         tile = _WEIGHTED.get((family, column), narrower) if pieces == 1 else narrower
     # widths past 512 are multiples of 256 alone, small ones have fewer columns than a slice
     return tile._replace(block_d=min(tile.block_d, 256 if width > RESIDENT_MAX_D else width))
+
+
+def score_tile_for(width: int, precision: Precision, pieces: int, family: int, keys: bool = False) -> Tile:
+    """The tile that ships for a padded D, a precision and a family of chips (80, 90 or 100).
+
+    The tiles do not spill and fit the shared memory (scripts/inspect_kernels). A thread has 64 sums. Points stay in the
+    program while they and two tiles of others, halves included, take less than 200 KiB. A program that also holds keys
+    (top_scores) has 32 sums a thread and is small, so that one program searches while another waits for its product.
+    """
+    if precision == "highest":  # FMA units: 16 sums a thread
+        return Tile(64, 32 if keys else 64, block_k=min(width, 32))
+    narrow = keys and family != 90  # elsewhere than on wgmma the operands or the copied sums take registers too
+    if precision in ("tf32", "tf32x3"):  # tf32x3 holds each operand twice
+        return Tile(64, 32 if narrow else 64, num_warps=4, block_k=min(width, 32))
+    resident = width <= (256 if pieces == 1 else 128)
+    block_k = width if resident else 64
+    if keys:
+        return Tile(64, 32 if narrow else 64, num_warps=4, block_k=block_k)
+    block_n = 64 if family == 80 or (pieces > 1 and width > 64) else 128
+    return Tile(128, block_n, num_stages=2 if resident else 3, block_k=block_k)
+
+
+class RowBlock(NamedTuple):
+    """rows × width numbers for one program; ``rounds`` blocks of that width cover a row. A constexpr of the kernels."""
+
+    rows: int
+    width: int
+    num_warps: int
+    rounds: int
+
+    def sizes(self) -> tuple[int, ...]:
+        return self.rows, self.width
+
+
+def row_block(dim: int, per_thread: int) -> RowBlock:
+    """The block of a kernel that holds whole rows: up to 4096 columns, ``per_thread`` numbers of each tensor a thread.
+
+    8 numbers are one 16-byte load of bfloat16 or two of float32: every thread has a load in flight, and four float32
+    rows (features, prototype, mean, gradient) stay far below the 255 registers of a thread. At most 8 warps: with 16
+    the compiler allows 64 registers a thread, and D = 4096 spills on sm_80.
+    """
+    width = min(WIDEST, max(16, 1 << (dim - 1).bit_length()))
+    least_warps = 4 if per_thread > 8 else 1
+    rows = max(1, 32 * least_warps * per_thread // width)
+    num_warps = min(8, max(least_warps, rows * width // (32 * per_thread)))
+    return RowBlock(rows, width, num_warps, -(-dim // width))
 
 
 def chip_family(device: torch.device) -> int:
@@ -153,7 +211,7 @@ def parts_of_sweep(m: int, c: int, slices: int, tile: Tile) -> int:
     return min(range(1, max(1, min(tiles, 8 * 132 // programs)) + 1), key=price)
 
 
-def promised_at(dim: int, precision: str, t: float, scaled: bool) -> str:
+def promised_at(dim: int, precision: Precision, t: float, scaled: bool) -> Precision:
     """The precision that keeps the promise of ``precision`` in few dimensions.
 
     There many rows share the rounded values that a half has: at C = 100,000 on the circle "high" would err by 3e-3.
@@ -163,7 +221,7 @@ def promised_at(dim: int, precision: str, t: float, scaled: bool) -> str:
     return "highest" if scaled or t > FLOAT16_MAX_T else "higher"
 
 
-def operands_for(precision: str, t: float, scaled: bool) -> tuple[torch.dtype, int]:
+def operands_for(precision: Precision, t: float, scaled: bool) -> tuple[torch.dtype, int]:
     """dtype and number of half-precision pieces that a precision means at this sharpness.
 
     scaled: weights or a centre take g out of [e^{-4t}, 1], and so perhaps out of float16's range.
@@ -176,3 +234,8 @@ def operands_for(precision: str, t: float, scaled: bool) -> tuple[torch.dtype, i
     one = t <= FLOAT16_MAX_T  # at larger t the rounding of one bfloat16 cosine, times 2t, is more than "medium" may err
     pieces = {"medium": 1 if one else 3, "high": 2 if fits and t <= TWO_PIECES_MAX_T else 3, "higher": 3}[precision]
     return torch.float16 if fits else torch.bfloat16, pieces
+
+
+def dot_precision(precision: Precision) -> str:
+    """How ``tl.dot`` treats its float32 operands; halves have no choice to make."""
+    return precision if precision in ("tf32", "tf32x3") else "ieee"

@@ -13,7 +13,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from lib.repository import ROOT
-from lib.wheel import CORE, EVERY_MODULE, NO_KERNELS, count_modules, run_isolated
+from lib.wheel import CORE, EVERY_MODULE, NO_KERNELS, commands_of, count_modules, run_isolated
 
 PYTHONS = {"oldest": ("3.10", "lowest-direct"), "newest": ("3.13", "highest")}
 SHOWN = ("torch", "numpy", "scipy", "numba", "lightning")
@@ -109,7 +109,7 @@ def check_wheel(uv: str) -> tuple[bool, str]:
         done = [run_isolated(python, NO_KERNELS + CORE, empty, "-W", "error")]
         python = environment(uv, "wheel", [f"{wheel}[train]", "pytest"], resolution="highest")
         done.append(run_isolated(python, EVERY_MODULE, empty))
-        for command in ("fastproto-train", "fastproto-prototypes", "fastproto-predict"):
+        for command in commands_of(wheel):
             done.append(run(python.with_name(command), "--help", folder=empty))
         shutil.copy(ROOT / "tests/package/test_public_api.py", empty)
         done.append(run(python, "-m", "pytest", "-q", "-W", "error", folder=empty))

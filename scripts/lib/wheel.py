@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import zipfile
+from configparser import ConfigParser
 from pathlib import Path
 
 from lib.repository import ROOT
@@ -50,6 +51,16 @@ def count_modules(wheel: Path) -> int:
     if odd := names ^ (expected | {"fastproto/py.typed"}):
         raise ValueError(f"the wheel has other files than the repository: {sorted(odd)}")
     return len(expected)
+
+
+def commands_of(wheel: Path) -> list[str]:
+    """Names of the commands that the wheel installs."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt"))
+        points = ConfigParser()
+        points.optionxform = str  # type: ignore[assignment,method-assign]  # names as they are; a documented way
+        points.read_string(archive.read(name).decode())
+    return list(points["console_scripts"])
 
 
 def run_isolated(python: Path, code: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:

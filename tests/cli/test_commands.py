@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastproto.cli import predict, train
-from fastproto.cli.train_arguments import parse_train
+from fastproto.cli.train_command import parse_train
 
 QUICK = ["--model", "mlp", "--optim.epochs", "1", "--progress", "false", "--accelerator", "cpu"]
 

@@ -8,16 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from ..kernel_device import DEVICE, poison  # first: it skips the file where the kernels cannot run
+from ..kernel_device import DEVICE, REPEATS, needs_cuda, poison  # first: it skips the file where the kernels cannot run
 
 # isort: split
-from fastproto_kernels.lib import score_tiles as sweeps
 from fastproto_kernels.lib import tile_sizes as tiles
 from fastproto_kernels.lib.common import ROW_PAD
 from fastproto_kernels.top_scores import MAX_PARTS, top_scores
 
 from ..helpers import assert_as_accurate_as
-from ..score_cases import CRUMB, SHAPES, needs_cuda, rows, strided, tile_of
+from ..score_cases import CRUMB, SHAPES, rows, strided, tile_of
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +28,9 @@ def run(points: Tensor, others: Tensor, k: int, **options: Any) -> tuple[Tensor,
     return top_scores(points, others, k, **{"tile": tile_of(points.shape[1])} | options)
 
 
-def check(points: Tensor, others: Tensor, k: int, prices: Tensor | None = None, **options: Any) -> None:
+def check(
+    points: Tensor, others: Tensor, k: int, prices: Tensor | None = None, **options: Any
+) -> tuple[Tensor, Tensor]:
     """Values as exact as torch's, and each index belongs to a score that is one of the k largest but for rounding."""
     scores, indices = run(points, others, k, prices=prices, **options)
     crumb = CRUMB[str(options.get("precision", "higher"))]
@@ -46,6 +47,7 @@ def check(points: Tensor, others: Tensor, k: int, prices: Tensor | None = None, 
     ends = torch.nn.functional.pad(best.values, (0, 1), value=-torch.inf)
     apart = (ends[:, :-1] - ends[:, 1:]).min(1).values > 4 * crumb  # rows whose order is beyond doubt
     assert torch.equal(indices[apart], best.indices[apart][:, :k])
+    return scores, indices
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -58,7 +60,7 @@ def test_as_accurate_as_torch(shape: tuple[int, int, int], precision: str) -> No
 @pytest.mark.parametrize("k", [1, 2, 3, 8, 17, 32])
 @pytest.mark.parametrize("priced", [False, True])
 def test_every_k(k: int, priced: bool) -> None:
-    check(rows(20, 12), rows(90, 12), k, torch.randn(90, device=DEVICE) if priced else None)
+    check(rows(9, 12), rows(90, 12), k, torch.randn(90, device=DEVICE) if priced else None)
 
 
 @pytest.mark.parametrize("precision", ["high", "medium", pytest.param("tf32x3", marks=needs_cuda)])
@@ -69,10 +71,9 @@ def test_other_precisions(precision: str) -> None:
 @pytest.mark.parametrize(("parts", "k"), [(2, 1), (3, 6), (2, 32), (7, 32)])
 def test_parts_are_merged(parts: int, k: int) -> None:
     """Seven parts of 150 others in tiles of 32: some have fewer than 32 of them, the last have none."""
-    points, others = rows(20, 8), rows(150, 8)
-    check(points, others, k, parts=parts)
-    one, several = run(points, others, k, parts=1), run(points, others, k, parts=parts)
-    assert torch.equal(one[0], several[0]) and torch.equal(one[1], several[1])
+    points, others = rows(9, 8), rows(150, 8)
+    several = check(points, others, k, parts=parts)
+    assert all(map(torch.equal, run(points, others, k, parts=1), several))
 
 
 @pytest.mark.parametrize("resident", [True, False])
@@ -154,10 +155,10 @@ def test_k_outside_its_range_says_the_range(k: int) -> None:
         run(rows(3, 4), rows(5 if k < 33 else 100, 4), k)
 
 
-def test_five_runs_have_the_same_bits() -> None:
+def test_runs_have_the_same_bits() -> None:
     points, others = rows(20, 20), rows(130, 20)
     first = run(points, others, 3, parts=3)
-    for _ in range(4):
+    for _ in range(REPEATS):
         assert all(torch.equal(a, b) for a, b in zip(first, run(points, others, 3, parts=3), strict=True))
 
 
@@ -178,7 +179,7 @@ def test_tiles_fit_the_padded_operands(family: int, precision: str) -> None:
     for dim in [2, 16, 17, 64, 100, 128, 200, 256, 511, 512, 513, 700, 1024, 4096]:
         width = tiles.width_of(dim)
         _, pieces = tiles.operands_for(precision, 0.0, scaled=False)
-        tile = sweeps.score_tile_for(width, precision, pieces, family)
+        tile = tiles.score_tile_for(width, precision, pieces, family)
         assert ROW_PAD % tile.block_m == ROW_PAD % tile.block_n == 0
         assert width % tile.block_k == 0 and tile.block_k >= 16
 

@@ -37,7 +37,7 @@ def test_moments_give_back_what_rounding_took(
     truth = exact_pull(w, INDEX, t, omega)
     potential, pull, lost = rounded_pull(w, INDEX, t, omega, dtype, 1)
     assert tangent_error(w[INDEX], pull, truth) >= before
-    assert op.rounding_shows("medium", t, dtype, 1, count, dim)
+    assert rounding.rounding_shows("medium", t, dtype, 1, count, dim)
     rounding.correct_pull_(pull, potential, lost, w.to(dtype), t=t, weights=omega)
     assert tangent_error(w[INDEX], pull, truth) <= after
 
@@ -74,9 +74,9 @@ def test_the_kernel_corrects_and_knows_when() -> None:
         tile=tiles.Tile(16, 128) if DEVICE.type == "cpu" else None,
     )
     assert tangent_error(w[:16].cpu(), pull.cpu(), exact_pull(w.cpu(), index.cpu(), 2.0)) <= 1e-3
-    assert not op.rounding_shows("medium", 2.0, torch.float16, 1, 32_768, 512)
-    assert not op.rounding_shows("highest", 2.0, torch.float32, 1, 10**7, 2)
-    assert op.rounding_shows("high", 2.0, torch.bfloat16, 3, 10**6, 32)
+    assert not rounding.rounding_shows("medium", 2.0, torch.float16, 1, 32_768, 512)
+    assert not rounding.rounding_shows("highest", 2.0, torch.float32, 1, 10**7, 2)
+    assert rounding.rounding_shows("high", 2.0, torch.bfloat16, 3, 10**6, 32)
 
 
 @pytest.mark.parametrize("precision", ["medium", "high"])

@@ -139,7 +139,7 @@ def test_registered_operators_on_the_kernels() -> None:
 
 
 def test_kernels_and_package_mean_the_same_by_an_error_bit() -> None:
-    from fastproto_kernels.lib import row_blocks
+    from fastproto_kernels.lib import error_flags
 
     for error in (RowError.BAD_LABEL, RowError.NOT_FINITE, RowError.BAD_ASSIGNMENT):
-        assert error == getattr(row_blocks, error.name)
+        assert error == getattr(error_flags, error.name)

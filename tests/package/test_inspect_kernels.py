@@ -6,16 +6,15 @@ scripts/inspect_kernels --check. scripts/gpu_check is run dry.
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from filelock import FileLock
 
 triton = pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton's compiler runs on Linux")
@@ -25,12 +24,67 @@ PRODUCTS = ("gaussian_potential", "top_scores", "log_sum_exp")
 STACK = 0 if (3, 6) <= tuple(map(int, triton.__version__.split(".")[:2])) <= (3, 8) else 32
 TENSOR_CORES = {80: "mma", 86: "mma", 89: "mma", 90: "wgmma", 100: "tcgen05", 120: "mma"}
 
+Rows = list[dict[str, Any]]
 
-def inspect(root: Path, *arguments: str) -> list[dict[str, Any]]:
-    command = [sys.executable, str(root / "scripts" / "inspect_kernels"), "--json", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows: list[dict[str, Any]] = json.loads(done.stdout)
+
+class Part(NamedTuple):
+    """Variants to compile; no kernels: all of them. ``names`` are how the names of the variants begin."""
+
+    kernels: tuple[str, ...]
+    chips: tuple[int, ...]
+    dims: tuple[int, ...]
+    names: tuple[str, ...]
+
+    def rows(self, measured: Rows) -> Rows:
+        return [
+            row
+            for row in measured
+            if (not self.kernels or row["kernel"] in self.kernels)
+            and row["sm"] in self.chips
+            and row["D"] in self.dims
+            and row["variant"].startswith(self.names)
+        ]
+
+
+SHIPPED, SMALL_CHIPS = (80, 90, 100), (86, 89, 120)
+HOPPER = Part(("gaussian_potential",), (90,), (64, 128, 256, 512), ("medium fp16", "high fp16"))
+WIDEST = Part((), SHIPPED, (512,), ("weighted bf16", "medium bf16", "two fp16", "fp32"))
+SMALL_POTENTIAL = Part(("gaussian_potential",), SMALL_CHIPS, (128,), ("medium fp16",))
+SMALL_LISTS = Part(("top_scores",), SMALL_CHIPS, (128,), ("higher",))
+SWEEPS = Part(PRODUCTS[1:], (90,), (64, 512), ("higher", "high "))
+LISTS = Part(("top_scores",), SHIPPED, (128, 512), ("higher",))
+PRICES = Part(("log_sum_exp",), SHIPPED, (128, 512), ("medium",))
+ROWS = Part(("ipm_loss", "update_class_means", "head_step"), (90,), (64, 4096), ("",))
+COUNTING = Part(("head_step",), (100,), (64, 128, 256, 512, 1024, 2048, 4096), ("fp32 counting",))
+PARTS = (HOPPER, WIDEST, SMALL_POTENTIAL, SMALL_LISTS, SWEEPS, LISTS, PRICES, ROWS, COUNTING)
+# Compiles the variants of all parts, each once, and prints their rows
+PROGRAM = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from lib import inspect_kernels
+inspect_kernels.load_kernels()
+chosen = {}
+for part in json.loads(sys.argv[2]):
+    kernels, chips, dims, names = map(tuple, part)
+    for one in inspect_kernels.choose(list(kernels) or inspect_kernels.kernel_names(), chips, dims, names):
+        chosen[one.arch, one.variant.kernel, one.variant.name, one.variant.dim] = one
+print(json.dumps(inspect_kernels.measure_all(list(chosen.values()), jobs=2)))
+"""
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    """One process for all parts, once for all workers of a test run."""
+    scripts = Path(__file__).parents[2] / "scripts"
+    own = tmp_path_factory.getbasetemp()
+    place = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "inspected.json"
+    with FileLock(f"{place}.lock"):
+        if not place.exists():
+            command = [sys.executable, "-c", PROGRAM, str(scripts), json.dumps(PARTS)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            place.write_text(done.stdout)
+    rows: Rows = json.loads(place.read_text())
     return rows
 
 
@@ -44,76 +98,59 @@ def check(rows: list[dict[str, Any]]) -> None:
             assert row[TENSOR_CORES[row["sm"]]] > 0
 
 
-def test_hopper_at_every_dimension(root: Path) -> None:
-    rows = inspect(root, "--arch", "90", "--kernel", "gaussian_potential", "--variant", "medium fp16", "high fp16")
-    assert [row["D"] for row in rows] == [64, 64, 128, 128, 256, 256, 512, 512]
+def test_hopper_at_every_dimension(measured: Rows) -> None:
+    rows = HOPPER.rows(measured)
+    assert sorted(row["D"] for row in rows) == [64, 64, 128, 128, 256, 256, 512, 512]
     check(rows)
 
 
-def test_every_chip_and_kernel_at_the_widest(root: Path) -> None:
-    rows = inspect(root, "--dim", "512", "--variant", "weighted bf16", "medium bf16", "two fp16", "fp32")
-    assert len(rows) == 39 and len({row["kernel"] for row in rows}) == 11
+def test_every_chip_and_kernel_at_the_widest(measured: Rows) -> None:
+    rows = WIDEST.rows(measured)
+    assert len(rows) == 39 and len({row["kernel"] for row in rows}) == 12
     check(rows)
-    loader = importlib.machinery.SourceFileLoader("inspect_kernels", str(root / "scripts" / "inspect_kernels"))
-    spec = importlib.util.spec_from_loader("inspect_kernels", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["inspect_kernels"] = module  # its dataclass looks itself up
-    loader.exec_module(module)
-    head, *lines = module.table(rows).splitlines()
-    assert head.split()[:4] == ["kernel", "variant", "sm", "D"]
-    assert len(lines) == 39 and all(line.rstrip().endswith("none") for line in lines if "spills (" not in line)
 
 
-def test_chips_with_less_shared_memory(root: Path) -> None:
+def test_chips_with_less_shared_memory(measured: Rows) -> None:
     """The tiles of an A100 fit the 99 KiB of sm_86, 89 and 120 too, where they are largest."""
-    chips = ("--arch", "86", "89", "120")
-    rows = inspect(root, *chips, "--dim", "128", "--kernel", "gaussian_potential", "--variant", "medium fp16")
-    rows += inspect(root, *chips, "--dim", "128", "--kernel", "top_scores", "--variant", "higher")
-    assert [row["sm"] for row in rows] == [86, 89, 120, 86, 89, 120]
+    for part in (SMALL_POTENTIAL, SMALL_LISTS):
+        rows = part.rows(measured)
+        assert sorted(row["sm"] for row in rows) == [86, 89, 120]
+        check(rows)
+
+
+def test_sweeps_narrow_and_wide(measured: Rows) -> None:
+    rows = SWEEPS.rows(measured)
+    assert len(rows) == 8
     check(rows)
 
 
-def test_sweeps_narrow_and_wide(root: Path) -> None:
-    rows = inspect(
-        root, "--arch", "90", "--dim", "64", "512", "--kernel", *PRODUCTS[1:], "--variant", "higher", "high "
-    )
-    assert len(rows) == 12
-    check(rows)
-
-
-def test_sweeps_of_the_assignment_on_every_chip(root: Path) -> None:
+def test_sweeps_of_the_assignment_on_every_chip(measured: Rows) -> None:
     """The precisions that the solver asks for, at the D of its benchmark and at the widest."""
-    lists = inspect(root, "--dim", "128", "512", "--kernel", "top_scores", "--variant", "higher")
-    prices = inspect(root, "--dim", "128", "512", "--kernel", "log_sum_exp", "--variant", "medium")
-    assert len(lists) == len(prices) == 6
-    check(lists + prices)
+    for part in (LISTS, PRICES):
+        rows = part.rows(measured)
+        assert len(rows) == 6
+        check(rows)
 
 
-def test_rows_up_to_4096_columns_stay_in_registers(root: Path) -> None:
-    rows = inspect(root, "--arch", "90", "--dim", "64", "4096", "--kernel", "ipm_loss", "update_class_means")
+def test_rows_up_to_4096_columns_stay_in_registers(measured: Rows) -> None:
+    rows = ROWS.rows(measured)
     assert len(rows) == 16
     check(rows)
 
 
-def test_the_loss_with_the_means_and_a_counter_at_every_dimension_of_blackwell(root: Path) -> None:
-    """One program keeps four rows, beside the counter of nan_policy="skip": here it spilled first."""
-    rows = inspect(root, "--arch", "100", "--kernel", "update_class_means", "--variant", "fp32 with the loss, counting")
-    assert [row["D"] for row in rows] == [64, 128, 256, 512, 1024, 2048, 4096]
+def test_the_head_step_with_a_counter_at_every_dimension_of_blackwell(measured: Rows) -> None:
+    """One program holds four rows beside the counter of nan_policy="skip": the first to spill."""
+    rows = COUNTING.rows(measured)
+    assert sorted(row["D"] for row in rows) == [64, 128, 256, 512, 1024, 2048, 4096]
     check(rows)
 
 
-def test_gpu_check_says_what_it_needs_and_runs_dry(root: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(root / "scripts" / "gpu_check"), str(tmp_path)]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    refused = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "needs a CUDA GPU" in refused.stderr
-    done = subprocess.run(
-        [*command, "--dry-run", "--steps", "million", "functions"], env=environment, capture_output=True, text=True
-    )
+def test_the_table_from_any_folder(root: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(root / "scripts" / "inspect_kernels"), "--arch", "90", "--dim", "64", "--check"]
+    done = subprocess.run([*command, "--kernel", "add_parts"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    steps = json.loads((tmp_path / "results.json").read_text())["steps"]
-    assert steps["million"]["status"] == "done" and steps["million"]["results"]["finite"] is True
-    losses = [found for name, found in steps["functions"]["results"].items() if name.startswith("uniformity_loss t")]
-    assert len(losses) == 4 and all(found["within"] for found in losses)
-    assert "== million: done" in done.stdout
+    head, line = done.stdout.splitlines()
+    assert head.split()[:5] == ["kernel", "variant", "sm", "D", "tile"]
+    assert line.split()[:5] == ["add_parts", "fp32", "90", "64", "16x64"] and line.split()[-1] == "none"
+    unknown = subprocess.run([*command, "--variant", "fp1"], capture_output=True, text=True)
+    assert unknown.returncode == 2 and "no variant has this name" in unknown.stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -36,7 +36,7 @@ def build(root: Path, folder: Path) -> Path:
 
 def install(wheel: Path, folder: Path) -> Path:
     """The Python of a new environment that holds the wheel and no dependencies; nothing is downloaded."""
-    has_pip = importlib.util.find_spec("pip") is not None
+    has_pip = any(True for _ in importlib.metadata.distributions(name="pip"))
     venv.create(folder, with_pip=not has_pip, symlinks=True)
     python = folder / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", python] if has_pip else [python, "-m", "pip"]

@@ -61,12 +61,20 @@ def test_an_unknown_part_is_named(root: Path) -> None:
     assert done.returncode == 1 and done.stderr.startswith("there is no part 'eldest'")
 
 
-def test_gpu_check_runs_dry_with_nothing_installed(root: Path, bare: dict[str, str], tmp_path: Path) -> None:
+def test_gpu_check_says_what_it_needs_and_runs_dry_with_nothing_installed(
+    root: Path, bare: dict[str, str], tmp_path: Path
+) -> None:
     pytest.importorskip("triton")
-    done = run(root / "scripts" / "gpu_check", tmp_path / "out", "--dry-run", "--steps", "machine", env=bare)
-    assert done.returncode == 0, (tmp_path / "out" / "machine.log").read_text()
+    command, bare = [root / "scripts" / "gpu_check", tmp_path / "out"], bare | {"CUDA_VISIBLE_DEVICES": ""}
+    refused = run(*command, env=bare)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "needs a CUDA GPU" in refused.stderr
+    done = run(*command, "--dry-run", "--steps", "machine", "functions", env=bare)
+    assert done.returncode == 0, (tmp_path / "out" / "functions.log").read_text()
     report = json.loads((tmp_path / "out" / "results.json").read_text())
     assert report["dry_run"] is True and report["steps"]["machine"]["results"]["triton"]
+    found = report["steps"]["functions"]["results"]
+    losses = [found[name]["within"] for name in found if name.startswith("uniformity_loss t")]
+    assert len(losses) == 4 and all(losses) and "== functions: done" in done.stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands for Python")

@@ -179,7 +179,7 @@ def configurations(folder: Path) -> Iterator[Path]:
 
 
 def read_configuration(path: Path) -> None:
-    from fastproto.cli.train_arguments import parse_train
+    from fastproto.cli.train_command import parse_train
 
     parse_train(["--config", str(path)]).check()
 

@@ -44,7 +44,7 @@ def test_kernels(size: tuple[int, int], weights: str) -> None:
             dtype, pieces = tiles.operands_for(precision, t, omega is not None)
             potential, pull, lost = rounded_pull(w, INDEX, t, omega, dtype, pieces)
             before = tangent_error(w[INDEX], pull, truth)
-            if op.rounding_shows(precision, t, dtype, pieces, count, dim):
+            if rounding.rounding_shows(precision, t, dtype, pieces, count, dim):
                 rounding.correct_pull_(pull, potential, lost, w.to(dtype), t=t, weights=omega)
             error = tangent_error(w[INDEX], pull, truth)
             show(size, weights, f"t={t} {precision} {dtype} x{pieces}: {before:.2e} -> {error:.2e}")

@@ -17,7 +17,7 @@ from PIL import Image
 from torch.utils.data import DistributedSampler
 
 from fastproto.cli import train
-from fastproto.cli.train_arguments import parse_train
+from fastproto.cli.train_command import parse_train
 from fastproto.training import RunResult, TrainConfig, classifier, fit, loaders, run
 from fastproto.training.callbacks import WriteCheckpoints
 from fastproto.training.checkpoint_files import KEY, read_checkpoint

@@ -14,7 +14,7 @@ import fastproto.baselines as baselines
 from fastproto import PrototypeHead
 from fastproto.training import TrainConfig, fit
 from fastproto.training.classifier import load_classifier
-from fastproto.training.config import HEADS
+from fastproto.training.head_names import HEADS
 
 Head = PrototypeHead | baselines.CosineHead
 

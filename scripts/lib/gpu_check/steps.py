@@ -18,8 +18,8 @@ class Step(NamedTuple):
 
 STEPS = {
     "machine": Step("machine", 60, True),
-    "tests": Step("checks", 240, True),
-    "sanitizer": Step("checks", 200, True),
+    "tests": Step("tests_and_sanitizer", 240, True),
+    "sanitizer": Step("tests_and_sanitizer", 200, True),
     "accuracy": Step("accuracy", 150, True),
     "determinism": Step("accuracy", 60, True),
     "scipy": Step("assignment", 100, True),
@@ -34,7 +34,7 @@ STEPS = {
     "prototypes": Step("prototypes", 70),
     "tune": Step("pairs", 400),
 }
-HIDDEN = {"exercise": Step("checks", 200)}  # run by the step ``sanitizer``
+HIDDEN = {"exercise": Step("tests_and_sanitizer", 200)}  # run by the step ``sanitizer``
 
 
 def load(name: str) -> Callable[[bool], Entries]:

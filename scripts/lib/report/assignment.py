@@ -5,7 +5,8 @@ from __future__ import annotations
 from lib.repository import NOT_MEASURED, Record
 from lib.tables import duration, machine, markdown, ratio
 
-HEAD = ["class means, C", "method of `auto`", "fastproto", "unchanged", "lapjv", "lapx", "SciPy"]
+TITLES = {"ours": "fastproto", "ours_unchanged": "unchanged", "lapjv": "lapjv", "lapx": "lapx", "scipy": "SciPy"}
+"""Columns in this order, measured or not; then the peers that the cells name besides."""
 
 
 def table(found: Record) -> str:
@@ -20,12 +21,14 @@ def table(found: Record) -> str:
     text.append(
         f"Extra memory at (20,000, 128): {found['extra_peak_mib_20000_128']:.0f} MiB; the float32 matrix is 1,526 MiB."
     )
-    return markdown(HEAD, [row(cell) for cell in found["cells"]]) + "\n\n" + " ".join(text)
+    names = list(dict.fromkeys([*TITLES, *(name for cell in found["cells"] for name in cell["providers"])]))
+    titles = ["class means, C", "method of `auto`", *(TITLES.get(name, name) for name in names)]
+    return markdown(titles, [row(cell, names) for cell in found["cells"]]) + "\n\n" + " ".join(text)
 
 
-def row(cell: Record) -> list[str]:
+def row(cell: Record, names: list[str]) -> list[str]:
     line = [f"{cell['kind']}, {cell['C']:,}", cell["method"].replace("_", " ")]
-    for name in ("ours", "ours_unchanged", "lapjv", "lapx", "scipy"):
+    for name in names:
         got = cell["providers"].get(name)
         line.append(NOT_MEASURED if got is None else duration(got["median_s"]))
         if got is not None and not name.startswith("ours"):

@@ -23,7 +23,7 @@ from fastproto.head import PrototypeHead
 from fastproto.prototypes import check_shape, load_prototypes, load_word_vectors
 from fastproto.support.checks import default_device
 from fastproto.training.checkpoint_files import rebuild_module
-from fastproto.training.config import HeadConfig
+from fastproto.training.settings import HeadConfig
 
 Head = PrototypeHead | CosineHead
 ClassNames = tuple[str, ...]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fastproto.cli import predict, prototypes, train
-from fastproto.cli.run_command import exit_code
+from fastproto.cli.command_runner import exit_code
 from fastproto.support.exit_codes import INTERRUPTED
 from fastproto.support.stopping import stopping
 

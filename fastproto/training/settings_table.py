@@ -13,8 +13,8 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any
 
 from fastproto.support.spelling import shown
-from fastproto.training.config import TrainConfig
 from fastproto.training.setting_types import EXPECTED, Kind, hints_of, setting_type
+from fastproto.training.settings import TrainConfig
 
 NULL = "null"
 NAMES_OF_THE_RUN = ("out", "name", "resume")  # a run may be named null: to leave these out, do not give them

@@ -5,20 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
+from fastproto.support.loss_options import Loss, Means
+from fastproto.training.head_names import FILES_OF_HEADS, HeadName
 from fastproto.training.setting_types import EXPECTED, from_mapping, plain, settings_of
 
-HeadName = Literal[
-    "prototype", "fixed", "softmax", "softmax_uniform", "linear", "fixed_softmax", "etf", "hpn", "trained"
-]
-HEADS: tuple[HeadName, ...] = get_args(HeadName)
-RENEWED_HEADS = ("prototype", "trained")  # those whose assignment is renewed during training
-FILES_OF_HEADS = {
-    "prototypes": ("prototype", "fixed", "fixed_softmax", "hpn"),
-    "words": ("hpn",),
-    "trained": ("trained",),
-}
 InitialAssignment = Literal["auto", "random", "features", "aligned"]
 
 
@@ -100,8 +92,8 @@ class HeadConfig:
     scale: float = 16.0
     uniformity_weight: float = 1.0
     momentum: float = 0.9
-    loss: Literal["eq6", "official"] = "eq6"
-    means: Literal["ema", "official"] = "ema"
+    loss: Loss = "eq6"
+    means: Means = "ema"
     reduction: Literal["mean", "sum"] = "mean"
     sync_class_means: bool = True
     initial_assignment: InitialAssignment = "auto"

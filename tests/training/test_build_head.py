@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fastproto.training.config import HeadConfig
-from fastproto.training.heads import build_head
+from fastproto.training.build_head import build_head
+from fastproto.training.settings import HeadConfig
 
 
 def test_class_means_may_stay_on_their_rank() -> None:
