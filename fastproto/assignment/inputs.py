@@ -16,7 +16,14 @@ from torch import Tensor
 
 from fastproto.assignment.array_types import Floats
 from fastproto.assignment.certificate import Assignment
-from fastproto.support.checks import check_finite, check_label_range, check_matrix, check_permutation, shape_of
+from fastproto.support.checks import (
+    check_finite,
+    check_int64_vector,
+    check_label_range,
+    check_matrix,
+    check_permutation,
+    shape_of,
+)
 
 LARGEST_LENGTH = 1e15  # of a prototype: squares that float32 can add
 LARGEST = 1e300  # of a cost: differences and sums stay within float64
@@ -154,13 +161,7 @@ def check_previous(previous: Assignment | None, rows: int, columns: int) -> Assi
 
 
 def _check_matching(permutation: Tensor, rows: int, columns: int) -> None:
-    if not isinstance(permutation, Tensor) or permutation.dtype != torch.int64 or permutation.shape != (rows,):
-        given = (
-            f"{permutation.dtype} {shape_of(permutation)}"
-            if isinstance(permutation, Tensor)
-            else type(permutation).__name__
-        )
-        raise ValueError(f"previous.permutation is {given}; expected int64 [{rows}], as solve gives it for this shape")
+    check_int64_vector("previous.permutation", permutation, rows, f"int64 [{rows}], as solve gives it for this shape")
     used = permutation[permutation != -1]
     check_label_range("previous.permutation", used, columns)
     if len(used) != min(rows, columns) or len(used.unique()) != len(used):

@@ -222,14 +222,20 @@ def check_label_range(name: str, labels: Tensor, num_classes: int) -> None:
         )
 
 
+def check_int64_vector(name: str, vector: Any, size: int, expected: str) -> None:
+    """An int64 tensor [size]; ``expected`` ends the sentence of the error.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(vector, Tensor) and vector.dtype == torch.int64 and vector.shape == (size,):
+        return
+    given = f"{vector.dtype} {shape_of(vector)}" if isinstance(vector, Tensor) else type(vector).__name__
+    raise ValueError(f"{name} is {given}; expected {expected}")
+
+
 def check_permutation(name: str, permutation: Tensor, size: int) -> None:
-    if not isinstance(permutation, Tensor) or permutation.dtype != torch.int64 or permutation.shape != (size,):
-        given = (
-            f"{permutation.dtype} {shape_of(permutation)}"
-            if isinstance(permutation, Tensor)
-            else type(permutation).__name__
-        )
-        raise ValueError(f"{name} is {given}; expected an int64 permutation of 0..{size - 1}, shape [{size}]")
+    check_int64_vector(name, permutation, size, f"an int64 permutation of 0..{size - 1}, shape [{size}]")
     check_label_range(name, permutation, size)
     if int(torch.bincount(permutation, minlength=size).max()) > 1:
         raise ValueError(
