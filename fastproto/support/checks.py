@@ -222,7 +222,7 @@ def check_label_range(name: str, labels: Tensor, num_classes: int) -> None:
         )
 
 
-def check_int64_vector(name: str, vector: Any, size: int, expected: str) -> None:
+def check_int64_vector(name: str, vector: object, size: int, expected: str) -> None:
     """An int64 tensor [size]; ``expected`` ends the sentence of the error.
 
     Raises:
