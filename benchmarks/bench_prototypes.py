@@ -26,6 +26,7 @@ from fastproto.prototypes.closed_forms import Objective
 from fastproto.prototypes.effort import Effort
 from fastproto.prototypes.optimise import minimise
 from fastproto.prototypes.search import random_start
+from fastproto.support.options import SgdForm
 
 FULL = bool(os.environ.get("FASTPROTO_BENCH_FULL"))
 RESULTS = Path(__file__).resolve().parent / "results" / "prototypes"
@@ -162,7 +163,7 @@ def test_published_files(rows: list[Record], classes: int, dim: int) -> None:
 
 
 @pytest.mark.parametrize("form", ["eq5", "within_batch"])
-def test_paper_descent(rows: list[Record], form: str) -> None:
+def test_paper_descent(rows: list[Record], form: SgdForm) -> None:
     """method="sgd", the paper's settings: reported, nothing is asked of it."""
     for classes, dim in [(100, 10), (200, 50)]:
         found = estimate_prototypes(classes, dim, method="sgd", form=form, cache=False)

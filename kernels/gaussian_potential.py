@@ -31,7 +31,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .lib.add_parts import add_parts
-from .lib.common import ROW_PAD, load_tile, part_of_sweep
+from .lib.common import LOG2_E, ROW_PAD, load_tile, part_of_sweep
 from .lib.operands import prepare_operand
 from .lib.rounding import correct_pull_, rounding_shows
 from .lib.tile_sizes import (
@@ -48,7 +48,6 @@ from .lib.tile_sizes import (
 )
 from .lib.variants import ROWS, TYPE_NAMES, Constant, Variant
 
-LOG2_E = 1.4426950408889634
 _PAD = tl.constexpr(ROW_PAD)
 _HALF_SHIFT = tl.constexpr(FLOAT16_SHIFT)
 

@@ -18,8 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .gaussian_potential import LOG2_E
-from .lib.common import part_of_sweep
+from .lib.common import LOG2_E, part_of_sweep
 from .lib.score_tiles import as_float32, load_points, score_tile, sweep, sweep_variants
 from .lib.tile_sizes import Precision, Tile
 from .lib.variants import Variant

@@ -75,9 +75,15 @@ class CosineHead(nn.Module):
         lam: float | Tensor | None = None,
         update_means: bool = True,
     ) -> Tensor:
-        """The loss of a batch; arguments as of :meth:`fastproto.PrototypeHead.forward`.
+        """The loss of a batch, with the arguments of :meth:`fastproto.PrototypeHead.forward`.
 
-        ``update_means`` changes nothing here: these heads keep no class means.
+        Args:
+            features: [B, D], any float dtype.
+            labels: int64 [B] in 0..C-1.
+            weight: [B], a factor for each sample.
+            labels2, lam: mixup: the loss is ``lam``·L(labels) + (1-``lam``)·L(labels2), ``lam`` in [0, 1] a number,
+                [B] or [B, 1].
+            update_means: has no effect: these heads keep no class means.
 
         Returns:
             float32 (float64 for float64 features): a scalar, or [B] for ``none``. Of an empty batch it is 0.

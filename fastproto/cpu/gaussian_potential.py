@@ -32,9 +32,10 @@ def gaussian_potential(
     dtype, dim = torch.float64 if points.dtype == torch.float64 else torch.float32, points.shape[1]
     points, others = points.to(dtype), None if others is None else others.to(dtype)
     weights = None if weights is None else weights.to(dtype)
-    hardware = hardware_of(points.device) if hardware is None else hardware
-    low = precision != "highest" and dtype == torch.float32 and dim >= ROUNDED_MIN_DIM and hardware.bfloat16
+    low = precision != "highest" and dtype == torch.float32 and dim >= ROUNDED_MIN_DIM
     low = low and (precision != "high" or (2 * t) ** 2 <= HIGH_MAX * dim)
+    quick = (hardware_of(points.device) if hardware is None else hardware) if low else Hardware(False, False)
+    low = low and quick.bfloat16
 
     def over(points: Tensor) -> PotentialPass:
         if low:
@@ -46,7 +47,7 @@ def gaussian_potential(
                 weights,
                 blocks,
                 precision=precision,
-                integers=hardware.integers,
+                integers=quick.integers,
             )
         many = len(points) > blocks.transposed_from and dtype == torch.float32 and points.device.type == "cpu"
         kind = TransposedPass if many and has_product() else PotentialPass

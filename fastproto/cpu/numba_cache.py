@@ -30,9 +30,11 @@ class _DamagedError(Exception):
 
 
 @cache
-def _library_stamp() -> tuple[tuple[str, int, int], ...]:
-    """Of this folder's files: a compiled function contains what it calls, also from files other than its own."""
-    found = [(file.name, file.stat()) for file in sorted(Path(__file__).parent.glob("*.py"))]
+def library_stamp() -> tuple[tuple[str, int, int], ...]:
+    """Of the files whose functions and constants become part of compiled functions in other files."""
+    folder, support = Path(__file__).parent, Path(__file__).parents[1] / "support"
+    files = [*sorted(folder.glob("*.py")), support / "checks.py", support / "error_flags.py"]
+    found = [(file.name, file.stat()) for file in files]
     return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)
 
 
@@ -52,7 +54,7 @@ class _SealedResults(CompileResultCacheImpl):
     def _origin(self, codegen: Any) -> Any:
         """Of the code: numba's version, the processor, the function, its source, and the files it may call into."""
         own = self.filename_base, self.locator.get_source_stamp()
-        return numba.__version__, codegen.magic_tuple(), *own, _library_stamp()
+        return numba.__version__, codegen.magic_tuple(), *own, library_stamp()
 
 
 class _HarmlessCache(FunctionCache):

@@ -16,6 +16,7 @@ from fastproto.backend import resolve
 from fastproto.ops.gaussian_potential import largest_cosine, potential_and_pull
 from fastproto.ops.nearest_prototypes import BLOCK
 from fastproto.ops.sphere_step import tangent
+from fastproto.support.options import PassPrecision
 
 Energy: TypeAlias = Callable[[Tensor], tuple[float, Tensor]]  # unit rows [C, D] -> L_uni, C times its tangent gradient
 
@@ -23,7 +24,7 @@ Energy: TypeAlias = Callable[[Tensor], tuple[float, Tensor]]  # unit rows [C, D]
 PLAIN_SHARPNESS = {torch.float32: 16.0, torch.float64: 128.0}
 
 
-def energy(t: float, precision: str = "highest") -> Energy:
+def energy(t: float, precision: PassPrecision = "highest") -> Energy:
     """L_uni at sharpness t and C times its tangent gradient, one pass.
 
     ``precision`` as in :func:`fastproto.ops.gaussian_potential.potential_and_pull`; the points are not checked.

@@ -17,7 +17,7 @@ from fastproto.prototypes.files import Prototypes, make
 from fastproto.prototypes.search import random_start, search_max_cosine, search_uniform
 from fastproto.prototypes.sgd import check_sgd, sgd
 from fastproto.support.checks import check_classes, check_seed, check_sharpness, default_cpu, real, whole
-from fastproto.support.options import check_options
+from fastproto.support.options import Precision, SgdForm, check_options
 
 Method: TypeAlias = Literal["auto", "lbfgs", "binary_code", "sgd"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
@@ -38,8 +38,8 @@ def estimate_prototypes(
     time_limit: float | None = None,
     progress: bool = False,
     cache: bool = True,
-    precision: str = "highest",
-    form: str = "eq5",
+    precision: Precision = "highest",
+    form: SgdForm = "eq5",
     subset_size: int | None = None,
     lr: float = 0.1,
     iterations: int = 1000,
@@ -122,7 +122,7 @@ def estimate_prototypes(
     return found
 
 
-def _check(objective: Objective, method: Method, precision: str) -> None:
+def _check(objective: Objective, method: Method, precision: Precision) -> None:
     if objective not in OBJECTIVES or method not in METHODS:
         raise ValueError(
             f"objective {objective!r} with method {method!r}; expected one of {OBJECTIVES} and of {METHODS}"

@@ -14,6 +14,7 @@ from fastproto.ops.sphere_step import tangent
 from fastproto.prototypes.effort import Effort
 from fastproto.prototypes.energy import Energy, energy
 from fastproto.prototypes.lbfgs import History, Preconditioner
+from fastproto.support.options import PassPrecision
 
 LONGEST = 1.0  # no point moves farther than this in one step (before it is put back on the sphere)
 ARMIJO = 1e-4
@@ -21,7 +22,7 @@ PATIENCE = 20  # passes over which a descent must have gained its tolerance
 
 
 def minimise(
-    points: Tensor, t: float, effort: Effort, *, passes: int, tolerance: float, precision: str = "highest"
+    points: Tensor, t: float, effort: Effort, *, passes: int, tolerance: float, precision: PassPrecision = "highest"
 ) -> tuple[Tensor, float]:
     """Lower L_uni at sharpness t from unit rows [C, D]; returns the points reached and their value.
 
@@ -65,7 +66,7 @@ def minimise(
     return points, value
 
 
-def _slack(dtype: torch.dtype, value: float, precision: str) -> float:
+def _slack(dtype: torch.dtype, value: float, precision: PassPrecision) -> float:
     """By how much rounding may seem to raise the value."""
     if dtype == torch.float64:
         return 1e-14 * abs(value)

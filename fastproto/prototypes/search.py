@@ -16,6 +16,7 @@ from fastproto.prototypes.effort import Effort
 from fastproto.prototypes.energy import PLAIN_SHARPNESS
 from fastproto.prototypes.optimise import minimise
 from fastproto.prototypes.population import CHAINS, MOVED, hopping_population
+from fastproto.support.options import PassPrecision, Precision
 
 PASSES = 400  # at most for one descent
 TINY = 150_000  # numbers C²·D up to which a population hops in batched calls, some twenty seconds
@@ -52,7 +53,7 @@ def search_uniform(
     effort: Effort,
     *,
     device: torch.device | str | None = None,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> Tensor:
     """The lowest L_uni of a few descents; where C is small, then of hops from the best two or of a population.
 
@@ -67,7 +68,7 @@ def search_uniform(
             gain = _random_value(num_classes, dim, t) - uniformity_bound(num_classes, dim, t)
             tolerance = (2e-4 if num_classes**2 * dim <= WIDE else 5e-4) * gain
         # float32 products but for 3e-5 of the gradient, which no descent was seen to feel, in half the time
-        finest = "higher" if resolve("gaussian_potential", points).backend == "triton" else "highest"
+        finest: PassPrecision = "higher" if resolve("gaussian_potential", points).backend == "triton" else "highest"
         if precision != "highest":
             points, _ = minimise(points, t, effort, passes=PASSES, tolerance=5 * tolerance, precision=precision)
         points, value = minimise(points, t, effort, passes=PASSES, tolerance=tolerance, precision=finest)

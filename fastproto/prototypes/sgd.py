@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -12,8 +13,9 @@ from fastproto.ops.sphere_step import sphere_step_
 from fastproto.ops.uniformity_loss import FLOAT32_SHARPNESS
 from fastproto.prototypes.effort import Effort
 from fastproto.support.checks import real, whole
+from fastproto.support.options import SgdForm
 
-FORMS = ("eq5", "within_batch")
+FORMS: tuple[SgdForm, ...] = get_args(SgdForm)
 
 
 @torch.no_grad()
@@ -22,7 +24,7 @@ def sgd(
     t: float,
     effort: Effort,
     *,
-    form: str = "eq5",
+    form: SgdForm = "eq5",
     subset_size: int | None = None,
     lr: float = 0.1,
     iterations: int = 1000,
@@ -85,7 +87,7 @@ def sgd(
 
 
 def check_sgd(
-    num_classes: int, form: str, subset_size: int | None, lr: float, iterations: int
+    num_classes: int, form: SgdForm, subset_size: int | None, lr: float, iterations: int
 ) -> tuple[int | None, float, int]:
     """What :func:`sgd` takes: the subset's size, the rate and the number of steps.
 

@@ -7,7 +7,9 @@ from typing import Literal, TypeAlias, get_args
 from fastproto.support import loss_options
 
 Form: TypeAlias = Literal["pairs", "eq5"]
+SgdForm: TypeAlias = Literal["eq5", "within_batch"]
 Precision: TypeAlias = Literal["highest", "high", "medium"]
+PassPrecision: TypeAlias = Literal["highest", "higher", "high", "medium"]  # of a pass inside a search
 Backend: TypeAlias = Literal["auto", "triton", "numba", "torch"]
 
 _ALLOWED: dict[str, tuple[str, ...]] = loss_options.ALLOWED | {

@@ -59,8 +59,8 @@ def text_lines(path: str | os.PathLike[str], *, strict: bool = True) -> Iterator
             raise ValueError(f"{path} is damaged {encoding.upper()} text; expected UTF-8: save it again") from error
 
 
-def read_text(path: str | os.PathLike[str], largest: int) -> str:
-    """All of a file or a pipe in UTF-8, with or without a byte-order mark.
+def read_text(path: str | os.PathLike[str], largest: int, what: str) -> str:
+    """All of a file or a pipe in UTF-8, with or without a byte-order mark; ``what`` was expected.
 
     Raises:
         OSError: the file cannot be opened.
@@ -68,11 +68,11 @@ def read_text(path: str | os.PathLike[str], largest: int) -> str:
     """
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; expected a text file")
+        raise ValueError(f"{path} is a folder; expected {what}")
     with path.open("rb") as file:
         data = file.read(largest + 1)
     if len(data) > largest:
-        raise ValueError(f"{path} is larger than {largest:,} bytes; expected a short text file")
+        raise ValueError(f"{path} is larger than {largest:,} bytes; expected {what}")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

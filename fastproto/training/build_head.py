@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -22,7 +22,9 @@ from fastproto.baselines import (
 from fastproto.head import PrototypeHead
 from fastproto.prototypes import check_shape, load_prototypes, load_word_vectors
 from fastproto.support.checks import default_device
+from fastproto.support.loss_options import Loss, Means, Reduction
 from fastproto.training.checkpoint_files import rebuild_module
+from fastproto.training.head_names import HEADS
 from fastproto.training.settings import HeadConfig
 
 Head = PrototypeHead | CosineHead
@@ -72,7 +74,7 @@ def build_head(config: HeadConfig, class_names: ClassNames, seed: int) -> Head:
             return HPNHead(
                 count, dim, prototypes=files.prototypes, word_vectors=files.words, reduction=reduction, seed=seed
             )
-    raise AssertionError(f"head.name is {config.name!r}, which TrainConfig.check refuses")
+    raise ValueError(f"head.name is {config.name!r}; expected one of {', '.join(HEADS)}")
 
 
 def check_head(config: HeadConfig, class_names: ClassNames) -> None:
@@ -86,9 +88,9 @@ class _Options(TypedDict):
     """What the heads with class means have in common."""
 
     momentum: float
-    loss: Literal["eq6", "official"]
-    means: Literal["ema", "official"]
-    reduction: Literal["mean", "sum"]
+    loss: Loss
+    means: Means
+    reduction: Reduction
     sync_class_means: bool
     seed: int
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,9 +172,16 @@ def rebuild_module(
             "expected a checkpoint of fastproto-train: take another one, or train again"
         ) from error
     try:
-        weights: dict[str, Tensor] = content["state_dict"]
-        own = {name[len(prefix) :]: value for name, value in weights.items() if name.startswith(prefix)}
-        module.load_state_dict(own, assign=True)
-    except (RuntimeError, TypeError, KeyError, AttributeError) as error:
+        module.load_state_dict(part_of_state(content["state_dict"], prefix), assign=True)
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} holds weights that do not fit its own configuration; train again") from error
     return module, description
+
+
+def part_of_state(state: dict[str, Tensor], prefix: str) -> OrderedDict[str, Tensor]:
+    """The state of the module whose names begin with ``prefix``, with the versions of its modules."""
+    part = OrderedDict((name[len(prefix) :], value) for name, value in state.items() if name.startswith(prefix))
+    versions: dict[str, object] = getattr(state, "_metadata", {})
+    found = {name[len(prefix) :]: value for name, value in versions.items() if f"{name}.".startswith(prefix)}
+    part._metadata = found  # type: ignore[attr-defined]  # where torch keeps them
+    return part

@@ -65,7 +65,7 @@ def read_config(path: AnyPath) -> dict[str, Any]:
     yaml = _yaml()
     if not Path(path).exists():
         raise FileNotFoundError(f"no configuration file {path}; expected a YAML file")
-    text = read_text(path, LARGEST_FILE)
+    text = read_text(path, LARGEST_FILE, "a configuration file, such as config.yaml of a run")
     try:
         _check_depth(text, path)
         root = yaml.compose(text, Loader=yaml.SafeLoader)

@@ -54,7 +54,9 @@ def settings_of(config: object, prefix: str = "") -> Iterator[tuple[str, Setting
     """Key, type and value of every setting; ``optim.lr`` is a key."""
     for name, hint in hints_of(type(config)).items():
         value = getattr(config, name)
-        if is_dataclass(hint):
+        if isinstance(hint, type) and is_dataclass(hint):
+            if not isinstance(value, hint):
+                raise ValueError(f"{prefix}{name} is {value!r}; expected {hint.__name__}")
             yield from settings_of(value, f"{prefix}{name}.")
         else:
             yield prefix + name, setting_type(hint), value
@@ -79,7 +81,7 @@ def from_mapping(cls: type[Config], values: Mapping[str, object], prefix: str = 
     filled: dict[str, object] = {}
     for key, value in values.items():
         if key not in known:
-            near = nearest(key, known)
+            near = nearest(str(key), known)
             hint = f"did you mean {prefix}{near}?" if near else f"known: {', '.join(prefix + k for k in known)}"
             raise ValueError(f"unknown configuration key {prefix}{key}; {hint}")
         if is_dataclass(known[key]):

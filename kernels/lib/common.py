@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 ROW_PAD = 128  # prepared operands have a multiple of this many rows, so that no tile of theirs needs a mask
+LOG2_E = 1.4426950408889634  # log2(e)
 
 
 def next_power_of_2(n: int, least: int = 16) -> int:

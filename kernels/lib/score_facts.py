@@ -50,7 +50,7 @@ def unit_of(longest_ptr, side):
 
 @triton.jit
 def _facts_kernel(
-    means_ptr, norm_ptr, loss_ptr, low_ptr, longest_ptr, largest_loss_ptr, largest_low_ptr,
+    means_ptr, norm_ptr, loss_ptr, low_ptr, largest_ptr,
     unit_ptr, offset_ptr, magnitude_ptr, error_ptr, row_shift_ptr,
     M, D, sum_error,
     BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -65,9 +65,9 @@ def _facts_kernel(
         products += x * y
         squares += y * y
     offset = tl.sum(products, 0)
-    unit, unit_right = unit_of(longest_ptr, 0), unit_of(longest_ptr, 1)
-    longest, lost = tl.load(longest_ptr + 1) / unit_right, tl.load(largest_loss_ptr + 1)
-    lowest = tl.load(largest_low_ptr + 1)
+    unit, unit_right = unit_of(largest_ptr, 0), unit_of(largest_ptr, 1)
+    # of the second set: the largest norm, loss and lower half
+    longest, lost, lowest = tl.load(largest_ptr + 1) / unit_right, tl.load(largest_ptr + 3), tl.load(largest_ptr + 5)
     o_m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     m_m = o_m < M
     norm, loss = tl.load(norm_ptr + o_m, mask=m_m, other=0.0), tl.load(loss_ptr + o_m, mask=m_m, other=0.0)
@@ -89,10 +89,9 @@ def write_facts(facts: Facts, means: Tensor, norm: Tensor, loss: Tensor, low: Te
     these in each set.
     """
     m, dim = len(facts.error), means.shape[1]
-    longest, largest_loss, largest_low = raised.view(torch.float64)
     _facts_kernel[(max(1, -(-m // BLOCK_M)),)](
         means_ptr=means, norm_ptr=norm, loss_ptr=loss, low_ptr=low,
-        longest_ptr=longest, largest_loss_ptr=largest_loss, largest_low_ptr=largest_low,
+        largest_ptr=raised.view(torch.float64),
         unit_ptr=facts.unit, offset_ptr=facts.offset, magnitude_ptr=facts.magnitude,
         error_ptr=facts.error, row_shift_ptr=facts.row_shift,
         M=m, D=dim, sum_error=SUM_ERROR * (dim + 1),

@@ -21,6 +21,7 @@ from fastproto.prototypes import (
     load_prototypes,
     measure_prototypes,
 )
+from fastproto.support.options import SgdForm
 from lib.initial_assignment import initial_assignment
 from lib.repository import Record
 
@@ -132,7 +133,7 @@ def averages(members: list[Tensor]) -> dict[str, float]:
     return {key: sum(f[key] for f in found) / len(found) for key in found[0]}
 
 
-def after(passes: int, form: str | None) -> Prototypes:
+def after(passes: int, form: SgdForm | None) -> Prototypes:
     """Prototypes after so many passes of fastproto, or steps of the paper's descent in this form."""
     if form is None:
         return estimate_prototypes(100, 10, cache=False, max_passes=passes)

@@ -13,6 +13,8 @@ from types import ModuleType
 
 import pytest
 
+from fastproto.cpu.numba_cache import library_stamp
+
 SOURCE = """
 from fastproto.cpu.numba_cache import compiled
 
@@ -150,3 +152,26 @@ def test_every_compiled_function_of_the_package_has_such_a_cache(root: Path) -> 
         if (isinstance(node, ast.alias) and node.name in ("njit", "jit", "vectorize", "guvectorize", "numba"))
     }
     assert by_name == {"fastproto/cpu/numba_cache.py"}
+
+
+def test_what_compiled_code_contains_of_other_files_is_part_of_its_stamp(root: Path) -> None:
+    """Functions and constants become part of the machine code: a change in their files makes it stale."""
+    stamped = {name for name, _, _ in library_stamp()}
+    seen = 0
+    for file in sorted((root / "fastproto").rglob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and is_compiled(node)]
+        code = [line for node in functions for line in node.body]  # without annotations and decorators
+        used = {name.id for line in code for name in ast.walk(line) if isinstance(name, ast.Name)}
+        for node in tree.body:
+            if not isinstance(node, ast.ImportFrom) or not str(node.module).startswith("fastproto"):
+                continue
+            if used & {alias.name for alias in node.names}:
+                seen += 1
+                assert f"{str(node.module).rpartition('.')[2]}.py" in stamped, (file, node.module)
+    assert seen > 5
+
+
+def is_compiled(function: ast.FunctionDef) -> bool:
+    calls = [node.func for node in function.decorator_list if isinstance(node, ast.Call)]
+    return any(isinstance(call, ast.Name) and call.id == "compiled" for call in calls)

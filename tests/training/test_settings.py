@@ -51,3 +51,11 @@ def test_unknown_configuration_keys() -> None:
         TrainConfig.from_dict({"head": {"momentun": 0.5}})
     with pytest.raises(ValueError, match="expected a group"):
         TrainConfig.from_dict({"head": 3})
+
+
+@pytest.mark.parametrize("given", ["digits", None, 3])
+def test_a_group_of_settings_is_an_object(given: object) -> None:
+    with pytest.raises(ValueError, match=rf"^data is {given!r}; expected DataConfig$"):
+        TrainConfig(data=given).check()  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unknown configuration key 5"):
+        TrainConfig.from_dict({5: 1})  # type: ignore[dict-item]
