@@ -60,7 +60,7 @@ def test_a_head_that_this_version_does_not_know(finished: RunResult, tmp_path: P
         content[KEY]["config"]["head"]["name"] = "future"
 
     with pytest.raises(
-        ValueError, match="cannot follow .ValueError: head.name is 'future'; expected one of prototype, "
+        ValueError, match=r"cannot follow .ValueError: head\.name is 'future'; expected one of prototype"
     ):
         load_classifier(edited(finished.checkpoint, tmp_path / "future.ckpt", rename))
 
