@@ -1,6 +1,6 @@
 """The public functions; each op has a file of its own.
 
-Opaque steps are registered operators (``torch.ops.fastproto.*``), worn by thin ``torch.autograd.Function``s that form
+Opaque steps are registered operators (``torch.ops.fastproto.*``), wrapped in thin ``torch.autograd.Function``s that form
 the gradient in the forward pass.
 """
 

@@ -70,7 +70,7 @@ def log_sum_exp(
 ) -> Tensor:
     """lse [M] float32 of points [M, D] over others [C, D]; ``bias`` [C] is the logarithm of each other's weight.
 
-    float32, bfloat16 or float16 rows of length up to 1; a bias of -inf leaves an other out. ``scale`` multiplies the
+    float32, bfloat16 or float16 rows of length up to 1; a bias of -inf excludes that column. ``scale`` multiplies the
     error of a score. ``tile`` and ``parts`` replace the sizes that ship.
     """
     m = points.shape[0]

@@ -48,7 +48,7 @@ def exit_code(command: Callable[[], None]) -> int:
         _give_up_stdout()
     except SystemExit:
         raise
-    except BaseException as error:  # any: the last line of defence
+    except BaseException as error:  # any: a command never ends with a bare traceback
         stopping.fail(error)  # ends the process where other ranks wait for it
         code, text = explain(error)
         with suppress(OSError, ValueError):  # standard error may be closed, or have no room either

@@ -41,7 +41,7 @@ def gaussian_potential(
     ``g = torch.exp(-2 * t * (1 - points @ others.T))``; potential ``g.sum(1)``, pull ``g @ others``.
 
     Runs on Triton for CUDA tensors of the kernels' dtypes, see :func:`fastproto.backend.resolve`: a fixed number of
-    launches that never wait for the device, so it fits a CUDA graph. Values are then not looked at: a NaN or a row that
+    launches that never wait for the device, so it fits a CUDA graph. Values are then not checked: a NaN or a row that
     is not unit shows in the result. Tensors on the CPU are checked. No gradient flows through the result;
     :func:`fastproto.functional.uniformity_loss` has one.
 

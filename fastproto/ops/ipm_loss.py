@@ -41,7 +41,7 @@ def ipm_loss(
     ``z = F.normalize(features); 0.5 * ((z * prototypes[assignment[labels]]).sum(1) - 1) ** 2``
 
     CUDA tensors of the kernels' dtypes run on Triton, see :func:`fastproto.backend.resolve`, and never wait for the
-    device. Values are then not looked at: a row with a bad label or NaN has loss and gradient zero, and
+    device. Values are then not checked: a row with a bad label or NaN has loss and gradient zero, and
     :func:`fastproto.functional.check_batches` raises it later. NaN weights propagate to the loss.
 
     Args:
@@ -108,7 +108,7 @@ def loss_factor(loss: Loss, averaged_over: int = 1) -> float:
 def ipm_per_sample(
     features: Tensor, labels: Tensor, prototypes: Tensor, assignment: Tensor, options: LossOptions
 ) -> Tensor:
-    """factor · ω · ½(cos - 1)² of each sample [B], differentiable; shapes and dtypes are not looked at."""
+    """factor · ω · ½(cos - 1)² of each sample [B], differentiable; shapes and dtypes are not checked."""
     return scaled_loss(_operator, features, labels, prototypes, assignment, options)
 
 

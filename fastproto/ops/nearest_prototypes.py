@@ -37,7 +37,7 @@ def nearest_prototypes(features: Tensor, prototypes: Tensor, k: int = 1) -> tupl
     ``(F.normalize(features) @ prototypes.T).topk(k)``; the lowest index first among equals.
 
     CUDA tensors of the kernels' dtypes run on Triton for k <= 32 (products of float16 halves, cosines within 1e-6) and
-    never wait for the device. Values are then not looked at: a row with NaN has cosines NaN, and
+    never wait for the device. Values are then not checked: a row with NaN has cosines NaN, and
     :func:`fastproto.functional.check_batches` raises it later.
 
     Args:

@@ -35,7 +35,7 @@ def uniformity_loss(
     of the paper's Eq. 5, log(1 + (C-1)·mean): the same minimisers.
 
     Runs on the backend of :func:`fastproto.functional.gaussian_potential`, eager, under ``torch.compile`` and, with
-    Triton, in a CUDA graph. On CUDA values are not looked at, since that would wait for the device: a zero row or NaN
+    Triton, in a CUDA graph. On CUDA values are not checked, since that would wait for the device: a zero row or NaN
     makes the loss NaN, and a subset must be distinct rows in range.
 
     Args:

@@ -1,1 +1,1 @@
-"""What the other rooms share and that is no mathematics: checks, files, processes, ranks."""
+"""Shared code without mathematics: checks, files, processes, ranks."""

@@ -240,7 +240,7 @@ def _check(name: str, key: str, value: Tensor) -> None:
 
 
 def _as_checked(assignment: Tensor) -> Tensor:
-    """A copy; a GPU would have to be waited for, and is not looked at."""
+    """A copy. Values on a GPU are not checked, since that would wait for the device."""
     if assignment.device.type == "cpu":
         try:
             check_permutation("assignment", assignment, len(assignment))

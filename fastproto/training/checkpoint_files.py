@@ -63,7 +63,7 @@ class Description:
 
 
 class WholeFileIO(CheckpointIO):
-    """Lightning's way to files, but through a temporary name, and with ``weights_only=True`` on the way back."""
+    """Lightning's checkpoint plugin: files are written under a temporary name and read with ``weights_only=True``."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: object = None

@@ -32,7 +32,7 @@ class SettingType:
     choices: tuple[str, ...] = ()  # the texts that it may be; empty: any
 
     def allows(self, value: object) -> bool:
-        """Whether the value is of this type; choices are not looked at."""
+        """Whether the value is of this type; choices are not checked."""
         return (value is None and self.optional) or _is_a(value, self.kind)
 
 
