@@ -1,7 +1,7 @@
 """The public functions; each op has a file of its own.
 
-Opaque steps are registered operators (``torch.ops.fastproto.*``), wrapped in thin ``torch.autograd.Function``s that form
-the gradient in the forward pass.
+Opaque steps are registered operators (``torch.ops.fastproto.*``), wrapped in thin ``torch.autograd.Function``s that
+form the gradient in the forward pass.
 """
 
 from fastproto.ops.gaussian_potential import gaussian_potential
