@@ -257,33 +257,3 @@ def _scaled(values: np.ndarray[Any, Any], low: float, high: float) -> np.ndarray
         part = (values[start : start + rows].astype(np.float64) - low) * (255 / (high - low))
         grey[start : start + rows] = np.nan_to_num(part, nan=0.0, posinf=255.0, neginf=0.0).round().clip(0, 255)
     return grey
-
-
-# --- colour profiles -------------------------------------------------------------------------------------------------
-
-
-def to_srgb(image: Image.Image, profile: Any) -> Image.Image:
-    """L, RGB or CMYK in the colours of an embedded profile -> L or RGB in sRGB; a damaged profile is ignored."""
-    transform = _transform(profile, image.mode) if isinstance(profile, bytes) and profile else None
-    if transform is not None:
-        cms = require("PIL.ImageCms", "reading an image", "pillow")
-        converted: Image.Image | None = cms.applyTransform(image, transform)
-        if converted is not None:
-            return converted
-    return image.convert("RGB") if image.mode == "CMYK" else image
-
-
-@lru_cache(maxsize=32)
-def _transform(profile: bytes, mode: str) -> Any:
-    """The conversion to sRGB, or None where there is nothing to convert."""
-    from io import BytesIO
-
-    try:
-        from PIL import ImageCms
-
-        source = ImageCms.ImageCmsProfile(BytesIO(profile))
-        if ImageCms.getProfileDescription(source).startswith("sRGB"):
-            return None
-        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except Exception:  # not built with LittleCMS, a damaged profile, or one for another mode: viewers ignore it too
-        return None

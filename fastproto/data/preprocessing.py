@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .decode import eight_bits, orientation, to_srgb, upright
+from .colour_profiles import to_srgb
+from .decode import eight_bits, orientation, upright
 from .optional import require
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastproto.prototypes.files import Prototypes, make
 from fastproto.prototypes.quality import unit_rows
-from fastproto.support.array_files import read_npz
+from fastproto.support.array_files import Array, read_npz
 from fastproto.support.checks import check_sharpness
 from fastproto.support.text_files import is_decoded, text_lines
 
@@ -107,6 +108,7 @@ def _npz(path: Path) -> Iterator[tuple[str, Vector]]:
         names, vectors = arrays["names"], arrays["vectors"]
         if names.dtype.kind == "S":
             names = np.char.decode(names, "utf-8")
+        _check_characters(names)
     except (ValueError, KeyError) as error:
         raise ValueError(
             f"{path} could not be read as word vectors ({error}); expected arrays 'names' and 'vectors'"
@@ -117,6 +119,14 @@ def _npz(path: Path) -> Iterator[tuple[str, Vector]]:
             "expected [N] and [N, D], text and numbers"
         )
     return ((str(name), vector.astype(np.float64)) for name, vector in zip(names, vectors, strict=True))
+
+
+def _check_characters(names: Array) -> None:
+    """Raise ValueError for text with numbers that are no characters: Python's strings cannot hold them."""
+    if names.dtype.kind == "U" and names.nbytes:
+        codes = np.ascontiguousarray(names).view(np.dtype(np.uint32).newbyteorder(names.dtype.byteorder))
+        if codes.max(initial=0) > sys.maxunicode:
+            raise ValueError("'names' holds numbers that are no characters")
 
 
 class _Text:

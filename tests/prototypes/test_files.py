@@ -120,6 +120,11 @@ def test_word_vectors_from_npz_and_from_tabs() -> None:
 def test_word_vectors_that_do_not_fit_are_refused() -> None:
     Path("words.txt").write_text("\n".join([*LINES, "zero 0 0 0", "short 1 2", "text a b c"]) + "\n")
     np.savez("bad.npz", names=np.array(["a", "b"]), vectors=np.eye(3))
+    for order in "<>":
+        forged = np.array([[97, 0x110000], [98, 99]], dtype=f"{order}u4").view(f"{order}U2").reshape(2)
+        np.savez("forged.npz", names=forged, vectors=np.eye(2))
+        with pytest.raises(ValueError, match=r"forged\.npz could not be read .*'names' holds numbers that are no char"):
+            load_word_vectors("forged.npz", ["a", "b"])
     np.savez("other.npz", rows=np.eye(3))
     cases: list[tuple[str, list[str], str]] = [
         ("words.txt", ["apple", "pear", "sea cow"], "no vector for 2 of 3 classes .'pear', 'sea cow'"),

@@ -249,7 +249,7 @@ KINDS: dict[str, tuple[Callable[[Path], Iterator[Path]], Read, tuple[type[Except
     "prototypes": (prototypes, read_prototypes, (ValueError, TypeError), 400),
     "words": (words, read_words, (ValueError,), 400),
     "tables": (tables, read_table, (ValueError,), 8),
-    "configurations": (configurations, read_configuration, (ValueError,), 400),
+    "configurations": (configurations, read_configuration, (ValueError, FileNotFoundError), 400),
     "metrics": (metrics, read_metrics, (ValueError,), 40),
     "class_means": (class_means, read_means, (ValueError,), 400),
     "checkpoints": (checkpoints, read_checkpoint, (ValueError,), 16),

@@ -21,12 +21,17 @@ import lightning
 import torch
 from fastproto.cli import train
 
+noted = []
+
 def note(self):
+    if noted:
+        return
+    noted.append(True)
     optimizer = self.optimizers().optimizer.state_dict()["state"]
     state = {"module": self.state_dict(), "optimizer": optimizer, "epoch": self.current_epoch}
     torch.save(state, f"began-{self.global_rank}.pt")
 
-lightning.LightningModule.on_train_start = note
+lightning.LightningModule.on_train_epoch_start = note
 sys.exit(train())
 """
 BEGIN = ["--model", "mlp", "--accelerator", "cpu", "--optim.epochs", "4", "--out", "run", "--head.momentum", "0.8"]
