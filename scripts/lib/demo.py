@@ -119,12 +119,11 @@ def free_folder(runs: Path) -> Path:
 
 
 def introduction(config: TrainConfig) -> str:
-    data, dim = config.data, config.head.dim
-    classes = "" if data.num_classes is None else f"{data.num_classes} classes of "
+    data, head = config.data, config.head
+    classes = "" if data.num_classes is None else f", {data.num_classes} classes"
     return (
-        f"{classes}{data.name}, D = {dim}, {config.optim.epochs} epochs, {config.head.renewals_per_epoch:g} "
-        "renewals of the assignment an epoch, beside a run that keeps its first assignment\n"
-        "(a first run compiles and caches for some seconds)"
+        f"{data.name}{classes} in {head.dim} dimensions, {config.optim.epochs} epochs. Each seed trains two runs:\n"
+        f"the assignment is renewed {head.renewals_per_epoch:g} x an epoch in one, and never in the other."
     )
 
 
