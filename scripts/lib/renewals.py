@@ -88,7 +88,7 @@ def draw(moments: Sequence[Moment], characters: Sequence[str], out: Path) -> Non
         fontsize=9.5,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out)
+    figure.savefig(out, bbox_inches="tight", pad_inches=0.1)
 
 
 def _draw_moment(panel: Any, moment: Moment, characters: Sequence[str]) -> None:

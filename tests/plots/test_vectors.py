@@ -33,6 +33,8 @@ def test_cosines_put_similar_classes_together(tmp_path: Path, unrendered: list[A
     rows = ["abcde".index(letter) for letter in order]
     np.testing.assert_allclose(image.get_array(), (unit @ unit.T)[np.ix_(rows, rows)], atol=1e-6)
     assert image.get_clim() == (-1, 1)
+    assert unrendered[0].axes[0].get_title() == "" and unrendered[0].get_suptitle() == "cosines"  # one title
+    assert unrendered[0].axes[0].get_xlabel() == "5 classes, similar ones side by side"
 
 
 def test_rows_without_a_direction(tmp_path: Path, figures: list[Any]) -> None:
@@ -69,6 +71,7 @@ def test_sphere(tmp_path: Path, count: int, labelled: bool, figures: list[Any]) 
     assert sorted(texts) == (sorted(str(i) for i in range(count)) if count <= 40 else [])
     dots = [spots for panel in figures[0].axes for spots in panel.collections if spots.get_zorder() == 3]
     assert sum(len(spots.get_offsets()) for spots in dots) == 300  # each in front in one view, none in both
+    assert ("small ones samples" in figures[0].get_supxlabel()) is labelled
 
 
 @pytest.mark.parametrize("dpi", [plots.DPI], ids=["as drawn"])  # no smaller
