@@ -93,7 +93,7 @@ def test_prototypes_count_every_pair(tmp_path: Path, count: int, dim: int, figur
     assert (tmp_path / "prototypes-sphere.png").exists() is (dim == 3)
     left, right = figures[0].axes[:2]
     assert sum(bar.get_height() for bar in left.patches) == count * (count - 1) // 2
-    assert ("1,000 of 1,100" in right.get_title()) is (count == 1100)
+    assert ("1,000 of 1,100" in right.get_xlabel()) is (count == 1100)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     if count > 1:
         largest = (unit @ unit.T)[np.triu_indices(count, 1)].max()
