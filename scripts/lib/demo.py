@@ -21,7 +21,7 @@ from fastproto.cli.train_command import parse_train
 from fastproto.training.settings import TrainConfig
 
 DATA = ["--data", "glyphs", "--data.num_classes", "64"]
-TRAINING = ["--head.dim", "4", "--optim.epochs", "40", "--progress", "false"]
+TRAINING = ["--head.dim", "4", "--optim.epochs", "30", "--progress", "false"]
 SEEDS = 3
 SECONDS = 60.0  # no pair begins that would end later
 PICTURES = {

@@ -35,7 +35,7 @@ class Moment:
 
     def angles(self) -> Array:
         """Degrees [C] between each class mean and the prototype of its label."""
-        return np.degrees(np.arccos(np.clip((self.means * self.targets).sum(1), -1, 1)))
+        return np.asarray(np.degrees(np.arccos(np.clip((self.means * self.targets).sum(1), -1, 1))))
 
 
 def renewals(out: Path = ROOT / "docs" / "renewals.png", extra: Sequence[str] = ()) -> list[Moment]:
