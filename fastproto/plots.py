@@ -86,13 +86,14 @@ def draw_cosines(vectors: ArrayLike, names: Sequence[str], out: Path, *, title: 
     """Draw the cosines of vectors [C, D] as a heat map with similar classes side by side, colours from -1 to 1.
 
     A row without a direction (zero or not finite) has cosine 0 with all; the title counts such rows. Names show up to
-    40 classes; above 1000 a pixel is the mean of a square of pairs; above 5000 evenly spaced classes are drawn.
+    80 classes; above 1000 a pixel is the mean of a square of pairs; above 5000 evenly spaced classes are drawn.
     """
     unit, note = _unit(vectors, "vectors", names=names)
-    side = 7.5 if len(unit) > LABELLED else 4.5 + 0.11 * len(unit)
+    named = len(unit) <= 2 * LABELLED
+    side = 4.5 + 0.11 * len(unit) if named else 7.5
     with _picture(out, side + 1, side + 0.1, title + note) as figure:
         order = _heat(axes := figure.add_subplot(), unit, "classes", 5000, 1.0)
-        if len(unit) <= LABELLED:
+        if named:
             labels = [_text(names[i], 24) for i in order]
             axes.set_xticks(range(len(order)), labels, rotation=90, fontsize=9, parse_math=False)
             axes.set_yticks(range(len(order)), labels, fontsize=9, parse_math=False)
@@ -201,7 +202,8 @@ def _heat(axes: Any, unit: Array, what: str, most: int, limit: float | None) -> 
     label = "cosine" if step == 1 else f"cosine, mean of {step} x {step} pairs"
     axes.figure.colorbar(shown, ax=axes, shrink=0.8, label=label, extend="max" if scale < 1 else "neither")
     number = f"{len(unit):,}" if count == len(unit) else f"{count:,} of {len(unit):,}"
-    axes.set(xlabel=f"{number} {what}, similar ones side by side", ylabel=f"{what}, in the same order")
+    where = {"xlabel": f"{number} {what}, similar ones side by side", "ylabel": f"{what}, in the same order"}
+    axes.set(xticks=[], yticks=[], **where)  # positions in this order mean nothing
     return np.asarray(order)
 
 

@@ -15,11 +15,13 @@ from .pictures import assert_picture
 ODD_NAMES = ["$a_1", "$\\frac$", "А U+0410", "一 U+4E00", "金魚", "", "_x", "a\nb", "\ud800", "x" * 99, "%s {0}"]
 
 
-@pytest.mark.parametrize("count", [1, 40, 1003])
-def test_cosines(tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize(("count", "named"), [(1, True), (80, True), (81, False), (1003, False)])
+def test_cosines(tmp_path: Path, count: int, named: bool, figures: list[Any]) -> None:
     vectors = np.random.default_rng(0).normal(size=(count, 16))
     plots.draw_cosines(vectors, [f"class {i}" for i in range(count)], tmp_path / "cosines.png", title="cosines")
     assert_picture(tmp_path / "cosines.png")
+    axes = figures[0].axes[0]
+    assert len(axes.get_xticklabels()) == len(axes.get_yticklabels()) == (count if named else 0)
 
 
 def test_cosines_put_similar_classes_together(tmp_path: Path, unrendered: list[Any]) -> None:
