@@ -152,7 +152,7 @@ def summary(pairs: Sequence[Pair]) -> str:
             "pictures of the first renewed run",
             *pictures,
             "next",
-            "  ./scripts/demo --head.dim 3   # the same in three dimensions; also draws the sphere",
+            "  ./scripts/demo --head.dim 3 --data.num_classes 36   # in three dimensions: draws the sphere, too",
             "  .venv/bin/fastproto-train --data image-folder --data.root DIR   # your images: DIR/train/CLASS/*",
         ]
     )

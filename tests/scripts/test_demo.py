@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fastproto.cli.train_command import parse_train
 from lib import demo
 from lib.demo import Pair, Renewals
 
@@ -73,6 +74,9 @@ def test_the_summary_holds_the_figures() -> None:
         assert part in text
     assert "90 % at the first renewal, 10 % at those of the last quarter" in text
     assert "at most 2.0e-09 of a sum of cosines; 10 of 10 renewals certified optimal" in text
+    again, train = (line.split("#")[0].split() for line in text.splitlines()[-2:])
+    assert again[0] == "./scripts/demo" and demo.settings(again[1:]).head.dim == 3
+    assert train[0].endswith("fastproto-train") and parse_train(train[1:]).data.name == "image-folder"
     assert "no renewal was due" in demo.summary([pair(0.8, 0.8, Renewals([], [], 0))])
 
 
