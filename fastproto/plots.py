@@ -32,6 +32,7 @@ def draw_curves(metrics_csv: Path, out: Path) -> None:
     axis = next(name for name in ("epoch", "step", "row") if name in table)
     with _picture(out, 11, 5) as figure:
         loss, accuracy = figure.subplots(1, 2)
+        accuracy.set_ylim(-2, 102)
         for panel, column, name, colour, line in (
             (loss, "train/loss", "training", ORANGE, "-s"),
             (loss, "val/loss", "validation", BLUE, "-o"),
@@ -55,17 +56,27 @@ def draw_curves(metrics_csv: Path, out: Path) -> None:
 
 
 def draw_changed(metrics_csv: Path, out: Path) -> bool:
-    """Draw the share of labels that changed prototype at each renewal (the paper's Figure 4b); False: no renewal."""
+    """Draw the share of labels that moved at each renewal (the paper's Figure 4b); False: there was no renewal.
+
+    A first renewal of more than twice the others is a number at the upper edge: the axis is that of the others.
+    """
     table, column = _read(metrics_csv), "assignment/changed"
     if column not in table:
         return False
     unit, scale = ("% of labels", 100) if max(table[column].values()) <= 1 else ("number of labels", 1)
     whole = (axis for axis in ("epoch", "step", "row") if len(_series(table, axis, column)[0]) == len(table[column]))
     at, changed = _series(table, axis := next(whole), column, scale)  # by step if an epoch has several
+    beyond = len(changed) > 1 and changed[0] > max(10, 2 * max(changed[1:]))
+    top = max(10, *changed[beyond:]) if scale == 100 else max(1, *changed[beyond:])
     with _picture(out, 8, 4.5) as figure:
-        axes = figure.add_subplot(xlabel=axis, ylabel=f"changed ({unit})", ylim=(0, 1.06 * max(*changed, 1)))
-        axes.plot(at, changed, "-o" if len(at) <= 40 else "-", color=BLUE, markersize=4, clip_on=False)
-        axes.set_title("Labels whose prototype changed at each renewal of the assignment")
+        axes = figure.add_subplot(xlabel=f"{axis} of the renewal", ylabel=f"moved ({unit})", ylim=(0, 1.1 * top))
+        line = "-o" if len(at) <= 40 else "-"
+        axes.plot(at[beyond:], changed[beyond:], line, color=BLUE, markersize=5, clip_on=False)
+        if beyond:
+            first = f"first renewal: {changed[0]:.0f}" + " %, beyond this axis" * (scale == 100)
+            axes.plot(at[0], 1.1 * top, "^", color=VERMILLION, markersize=9, clip_on=False)
+            axes.annotate(first, (at[0], 1.1 * top), (12, -14), textcoords="offset points", color=VERMILLION)
+        axes.set_title("Labels that moved to another prototype, at each renewal of the assignment")
         axes.locator_params(axis="x", integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
     return True
@@ -75,16 +86,17 @@ def draw_cosines(vectors: ArrayLike, names: Sequence[str], out: Path, *, title: 
     """Draw the cosines of vectors [C, D] as a heat map with similar classes side by side, colours from -1 to 1.
 
     A row without a direction (zero or not finite) has cosine 0 with all; the title counts such rows. Names show up to
-    40 classes; above 1000 a pixel is the mean of a square of pairs; above 5000 evenly spaced classes are drawn.
+    80 classes; above 1000 a pixel is the mean of a square of pairs; above 5000 evenly spaced classes are drawn.
     """
     unit, note = _unit(vectors, "vectors", names=names)
-    side = 7.5 if len(unit) > LABELLED else 4.5 + 0.1 * len(unit)
+    named = len(unit) <= 2 * LABELLED
+    side = 4.5 + 0.11 * len(unit) if named else 7.5
     with _picture(out, side + 1, side + 0.1, title + note) as figure:
         order = _heat(axes := figure.add_subplot(), unit, "classes", 5000, 1.0)
-        if len(unit) <= LABELLED:
+        if named:
             labels = [_text(names[i], 24) for i in order]
-            axes.set_xticks(range(len(order)), labels, rotation=90, fontsize=8, parse_math=False)
-            axes.set_yticks(range(len(order)), labels, fontsize=8, parse_math=False)
+            axes.set_xticks(range(len(order)), labels, rotation=90, fontsize=9, parse_math=False)
+            axes.set_yticks(range(len(order)), labels, fontsize=9, parse_math=False)
 
 
 def draw_sphere(
@@ -104,7 +116,7 @@ def draw_sphere(
         if labels.shape != kind.shape or not np.isin(labels, np.arange(len(unit))).all():
             raise ValueError(f"labels {labels.shape} must give each of {len(kind)} features one of {len(unit)} rows")
         kind = own[labels]
-    turn, dot = np.linspace(-np.pi, np.pi, 181), 4 + 4000 / (400 + len(points))
+    turn, dot = np.linspace(-np.pi, np.pi, 181), 5 + 6000 / (250 + len(points))
     rings = [(turn, b) for b in np.radians(range(-60, 90, 30))] + [(a, turn) for a in np.radians(range(0, 180, 30))]
     ball = np.array([[np.cos(a) * np.cos(b), np.sin(a) * np.cos(b), np.sin(b) + 0 * turn] for a, b in rings])
     ahead, right = np.array([0.7595, 0.5318, 0.3746]), np.array([-0.5736, 0.8192, 0.0])  # 35 degrees east, 22 north
@@ -112,7 +124,9 @@ def draw_sphere(
         called = names if names is not None else [str(row) for row in range(len(unit))]
         texts = [_text(name, 18) for name in called] if len(unit) <= LABELLED else []
         reach, size = 1.25 + 0.05 * max(map(len, texts), default=-2), 70 * min(1, 40 / len(unit)) ** 0.5
-        figure.set_figheight(0.9 + 7.1 / reach)
+        figure.set_figheight(1.0 + 6.4 / reach)
+        samples = ", small ones samples in the style of their label's prototype" * (labels_of_features is not None)
+        figure.supxlabel(f"Large marks are prototypes{samples}, hollow circles prototypes on the far side", fontsize=10)
         for panel, sign, side in zip(figure.subplots(1, 2), (1, -1), ("one", "the opposite"), strict=True):
             view = np.stack([sign * right, np.cross(ahead, right), sign * ahead])  # what points right, up, at us
             x, y, depth = np.moveaxis(view @ ball, 1, 0)
@@ -125,7 +139,7 @@ def draw_sphere(
                 hue, shape = STYLES[k] if k >= 0 else (GREY, "o")
                 panel.scatter(*dots[near & (kind == k), :2].T, dot, hue, marker=shape, alpha=0.6, lw=0, zorder=3)
                 panel.scatter(*marks[front & (own == k), :2].T, size, hue, marker=shape, edgecolors="black", zorder=4)
-            panel.set(xlim=(-reach, reach), ylim=(-1.2, 1.2), title=f"Seen from {side} side (hollow: behind)", aspect=1)
+            panel.set(xlim=(-reach, reach), ylim=(-1.12, 1.12), title=f"Seen from {side} side", aspect=1)
             panel.set_axis_off()
             shown = np.flatnonzero(front)[: len(texts)]
             for edge, half in zip((-1, 1), np.array_split(shown[np.argsort(marks[shown, 0])], 2), strict=True):
@@ -133,7 +147,7 @@ def draw_sphere(
                 slots = np.maximum.accumulate(marks[half, 1] - steps) + steps  # beside the point, or above the last
                 for i, slot in zip(half, np.minimum(slots, 1.1 - steps[::-1]), strict=True):
                     panel.plot([marks[i, 0], 1.1 * edge], [marks[i, 1], slot], color=GREY, linewidth=0.6)
-                    style = {"ha": "right" if edge < 0 else "left", "va": "center", "fontsize": 8}
+                    style = {"ha": "right" if edge < 0 else "left", "va": "center", "fontsize": min(10, 17 / reach)}
                     panel.text(1.13 * edge, slot, texts[i], parse_math=False, **style)
 
 
@@ -155,6 +169,7 @@ def draw_prototypes(vectors: ArrayLike, out: Path, *, title: str, bound: float |
         pairs, used = int(counts.sum()), np.flatnonzero(counts)
         left, right = figure.subplots(1, 2)
         _heat(right, unit, "prototypes", PIXELS, None)
+        right.set_title("Cosine of each prototype with each other one")
         left.set(title=f"Cosines of all {pairs:,} pairs", xlabel="cosine of a pair", ylabel="pairs (log scale)")
         if pairs:
             width = max(100, (used[-1] - used[0]) // min(99, 1 + int(pairs**0.5)))  # of a bar, in cells
@@ -187,7 +202,8 @@ def _heat(axes: Any, unit: Array, what: str, most: int, limit: float | None) -> 
     label = "cosine" if step == 1 else f"cosine, mean of {step} x {step} pairs"
     axes.figure.colorbar(shown, ax=axes, shrink=0.8, label=label, extend="max" if scale < 1 else "neither")
     number = f"{len(unit):,}" if count == len(unit) else f"{count:,} of {len(unit):,}"
-    axes.set(title=f"Cosines of {number} {what}", xlabel=f"{what}, similar ones side by side", ylabel=what)
+    where = {"xlabel": f"{number} {what}, similar ones side by side", "ylabel": f"{what}, in the same order"}
+    axes.set(xticks=[], yticks=[], **where)  # positions in this order mean nothing
     return np.asarray(order)
 
 

@@ -23,6 +23,7 @@ from fastproto.prototypes import (
 )
 from fastproto.support.options import SgdForm
 from lib.initial_assignment import initial_assignment
+from lib.renewals import renewals
 from lib.repository import Record
 
 NO_PUBLISHED = "not measured: --published was not given"
@@ -184,14 +185,14 @@ def main(arguments: list[str], description: str) -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/reproduce", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("table7", "figure2", "initial_assignment"))
+    parser.add_argument("what", choices=("table7", "figure2", "initial_assignment", "renewals"))
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder for the JSON and the picture")
     parser.add_argument("--published", type=Path, help="folder of the authors' prototype files (100centers_3dim.pth)")
     options = parser.parse_args(arguments)
     if options.published is not None and not options.published.is_dir():
         parser.error(f"--published {options.published} is not a folder")
-    if options.what == "initial_assignment":
-        initial_assignment()
+    if options.what in ("initial_assignment", "renewals"):
+        initial_assignment() if options.what == "initial_assignment" else renewals()
         return 0
     rows = table7(options.published) if options.what == "table7" else figure2(options.published)
     options.out.mkdir(parents=True, exist_ok=True)

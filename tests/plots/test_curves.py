@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fastproto import plots
@@ -62,7 +63,7 @@ def test_changed(tmp_path: Path, renewals: int, axis: str, points: int, figures:
     assert plots.draw_changed(table, tmp_path / "changed.png") is True
     assert_picture(tmp_path / "changed.png")
     axes = figures[0].axes[0]
-    assert axes.get_xlabel() == axis
+    assert axes.get_xlabel() == f"{axis} of the renewal"
     assert len(axes.lines[0].get_xdata()) == points
     assert axes.lines[0].get_ydata()[0] == 100
 
@@ -71,10 +72,36 @@ def test_changed_by_row_and_as_numbers(tmp_path: Path, unrendered: list[Any]) ->
     (tmp_path / "metrics.csv").write_text("assignment/changed\n70\n0\n")
     assert plots.draw_changed(tmp_path / "metrics.csv", tmp_path / "changed.png")
     assert (unrendered[0].axes[0].get_xlabel(), unrendered[0].axes[0].get_ylabel()) == (
-        "row",
-        "changed (number of labels)",
+        "row of the renewal",
+        "moved (number of labels)",
     )
-    assert list(unrendered[0].axes[0].lines[0].get_ydata()) == [70, 0]
+    later, first = unrendered[0].axes[0].lines
+    assert list(later.get_ydata()) == [0] and list(first.get_xdata()) == [0]
+    assert [text.get_text() for text in unrendered[0].axes[0].texts] == ["first renewal: 70"]
+
+
+@pytest.mark.parametrize(
+    ("shares", "top", "note"),
+    [
+        ([0.9, 0.2, 0.1], 22, ["first renewal: 90 %, beyond this axis"]),
+        ([0.9, 0.0, 0.0], 11, ["first renewal: 90 %, beyond this axis"]),
+        ([0.9, 0.5, 0.1], 99, []),
+        ([0.0, 0.0, 0.3], 33, []),
+        ([0.9], 99, []),
+    ],
+)
+def test_a_first_renewal_beyond_the_others_is_a_note(
+    tmp_path: Path, shares: list[float], top: float, note: list[str], unrendered: list[Any]
+) -> None:
+    rows = [{"epoch": epoch + 1, "assignment/changed": share} for epoch, share in enumerate(shares)]
+    assert plots.draw_changed(write_metrics(tmp_path / "metrics.csv", rows), tmp_path / "changed.png")
+    axes = unrendered[0].axes[0]
+    assert axes.get_ylim() == (0, pytest.approx(top)) and [text.get_text() for text in axes.texts] == note
+    drawn = axes.lines[0]
+    np.testing.assert_allclose(drawn.get_ydata(), 100 * np.array(shares[bool(note) :]))
+    assert list(drawn.get_xdata()) == list(range(1 + bool(note), len(shares) + 1))
+    if note:  # the mark is at the first renewal, on the upper edge
+        assert (axes.lines[1].get_xdata()[0], axes.lines[1].get_ydata()[0]) == (1, pytest.approx(top))
 
 
 def test_no_renewal_writes_nothing(tmp_path: Path) -> None:

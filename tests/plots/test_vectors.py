@@ -15,11 +15,13 @@ from .pictures import assert_picture
 ODD_NAMES = ["$a_1", "$\\frac$", "А U+0410", "一 U+4E00", "金魚", "", "_x", "a\nb", "\ud800", "x" * 99, "%s {0}"]
 
 
-@pytest.mark.parametrize("count", [1, 40, 1003])
-def test_cosines(tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize(("count", "named"), [(1, True), (80, True), (81, False), (1003, False)])
+def test_cosines(tmp_path: Path, count: int, named: bool, figures: list[Any]) -> None:
     vectors = np.random.default_rng(0).normal(size=(count, 16))
     plots.draw_cosines(vectors, [f"class {i}" for i in range(count)], tmp_path / "cosines.png", title="cosines")
     assert_picture(tmp_path / "cosines.png")
+    axes = figures[0].axes[0]
+    assert len(axes.get_xticklabels()) == len(axes.get_yticklabels()) == (count if named else 0)
 
 
 def test_cosines_put_similar_classes_together(tmp_path: Path, unrendered: list[Any]) -> None:
@@ -33,6 +35,8 @@ def test_cosines_put_similar_classes_together(tmp_path: Path, unrendered: list[A
     rows = ["abcde".index(letter) for letter in order]
     np.testing.assert_allclose(image.get_array(), (unit @ unit.T)[np.ix_(rows, rows)], atol=1e-6)
     assert image.get_clim() == (-1, 1)
+    assert unrendered[0].axes[0].get_title() == "" and unrendered[0].get_suptitle() == "cosines"  # one title
+    assert unrendered[0].axes[0].get_xlabel() == "5 classes, similar ones side by side"
 
 
 def test_rows_without_a_direction(tmp_path: Path, figures: list[Any]) -> None:
@@ -69,6 +73,7 @@ def test_sphere(tmp_path: Path, count: int, labelled: bool, figures: list[Any]) 
     assert sorted(texts) == (sorted(str(i) for i in range(count)) if count <= 40 else [])
     dots = [spots for panel in figures[0].axes for spots in panel.collections if spots.get_zorder() == 3]
     assert sum(len(spots.get_offsets()) for spots in dots) == 300  # each in front in one view, none in both
+    assert ("small ones samples" in figures[0].get_supxlabel()) is labelled
 
 
 @pytest.mark.parametrize("dpi", [plots.DPI], ids=["as drawn"])  # no smaller
@@ -90,7 +95,7 @@ def test_prototypes_count_every_pair(tmp_path: Path, count: int, dim: int, figur
     assert (tmp_path / "prototypes-sphere.png").exists() is (dim == 3)
     left, right = figures[0].axes[:2]
     assert sum(bar.get_height() for bar in left.patches) == count * (count - 1) // 2
-    assert ("1,000 of 1,100" in right.get_title()) is (count == 1100)
+    assert ("1,000 of 1,100" in right.get_xlabel()) is (count == 1100)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     if count > 1:
         largest = (unit @ unit.T)[np.triu_indices(count, 1)].max()
