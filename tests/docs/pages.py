@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: (.+?) -->\s*\Z", re.DOTALL)
+NEEDS = re.compile(r"<!-- needs (\w+) -->\s*\Z")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,15 @@ def pages(root: Path) -> list[Path]:
 def blocks(page: Path) -> list[Block]:
     text, found = page.read_text(encoding="utf-8"), []
     for fence in FENCE.finditer(text):
-        reason = NOT_RUN.search(text[: fence.start()])
         line = text.count("\n", 0, fence.start()) + 2
-        found.append(Block(page, line, fence[1], fence[2], reason and " ".join(reason[1].split())))
+        found.append(Block(page, line, fence[1], fence[2], why_not(text[: fence.start()])))
     return found
+
+
+def why_not(before: str) -> str | None:
+    """Why the block behind this text is not run: ``<!-- not run: REASON -->``, or ``<!-- needs PACKAGE -->``."""
+    if reason := NOT_RUN.search(before):
+        return " ".join(reason[1].split())
+    if (package := NEEDS.search(before)) and importlib.util.find_spec(package[1]) is None:
+        return f"{package[1]} is not installed"
+    return None
