@@ -1,7 +1,7 @@
 """The assignment against lapjv, lapx and SciPy, each given Q and W: forming the C×C matrix is part of their time.
 
-``pytest benchmarks/bench_assignment.py`` writes results/assignment.json and .png; one thread, the solvers in turn,
-ratios within one run. FASTPROTO_BENCH_SLOW=1 adds 50,000 and 100,000 classes (minutes), and the class means of two
+``pytest benchmarks/bench_assignment.py`` writes results/assignment.json; one thread, the solvers in turn, ratios
+within one run. FASTPROTO_BENCH_SLOW=1 adds 50,000 and 100,000 classes (minutes), and the class means of two
 training runs, which it makes: 2,900 and 1,000 kinds of printed characters (about fifteen minutes). These have seed 1;
 what depends on real means was tuned on runs with seed 0.
 
@@ -232,22 +232,6 @@ def memory(c: int, d: int) -> float:
     return extra_peak(setup, "assign(*small)", "assign(means, prototypes)")
 
 
-def draw(fits: dict[str, Record]) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    for name, fit in fits.items():
-        label = f"{name}: C^({fit['exponent']:.2f} ± {fit['error']:.2f})"
-        axes.loglog(fit["sizes"], fit["seconds"], "o-", label=label)
-    axes.set(xlabel="classes C", ylabel="seconds", title=f"Assignment of clustered class means, D = {DIM}, one thread")
-    axes.legend()
-    figure.savefig(RESULTS / "assignment.png", dpi=120)
-    pyplot.close(figure)
-
-
 def test_assignment() -> None:
     torch.set_num_threads(1)
     assign(*instance("clustered", 3_000, DIM))  # compiles what has not been compiled on this machine
@@ -268,7 +252,6 @@ def test_assignment() -> None:
     result["not_measured"] = ["a GPU", "torch-linear-assignment, which is SciPy on the processor"]
     RESULTS.mkdir(exist_ok=True)
     file.write_text(json.dumps(result, indent=2) + "\n")
-    draw(fits)
     assert all(cell["certified"] for cell in clustered)
     for cell in cells:
         assert cell["certified"] and abs(cell["objective_minus_peer"]) <= 1e-6 * cell["C"]

@@ -1,6 +1,6 @@
 """The Gaussian potential's full pass against a plain symmetric loop, autograd and the authors' pdist formula.
 
-``pytest benchmarks/bench_gaussian_potential.py`` writes results/gaussian_potential.json and .png. The rounds of all
+``pytest benchmarks/bench_gaussian_potential.py`` writes results/gaussian_potential.json. The rounds of all
 providers are interleaved and ratios taken within one run. FASTPROTO_BENCH_SLOW=1 adds pdist at C = 10000.
 """
 
@@ -11,7 +11,6 @@ import os
 import statistics
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -128,22 +127,6 @@ def exponent_of(cells: list[Record], name: str) -> float:
     return exponent([cell["C"] for cell in cells], [cell["providers"][name]["median_s"] for cell in cells])
 
 
-def draw(cells: list[Record], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    for name in ("naive", "symmetric_loop", "highest"):
-        label = f"{name}: C^{exponent_of(cells, name):.2f}"
-        axes.loglog([c["C"] for c in cells], [c["providers"][name]["median_s"] for c in cells], "o-", label=label)
-    axes.set(xlabel="C", ylabel="seconds, potential and pull (median)", title="Gaussian potential, D = 128, one thread")
-    axes.legend()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile's own imports
 def test_gaussian_potential() -> None:
     torch.set_num_threads(1)
@@ -162,7 +145,6 @@ def test_gaussian_potential() -> None:
     result["exponent"] = {name: exponent_of(series, name) for name in ("naive", "symmetric_loop", "highest")}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "gaussian_potential.json").write_text(json.dumps(result, indent=2) + "\n")
-    draw(series, RESULTS / "gaussian_potential.png")
     for name, most in (("highest", 1e-5), ("high", 1e-3), ("medium", 1e-2)):
         assert all(cell["gradient_error"][name] <= most for cell in result["sizes"]), name
     # the naive pass holds two C×C matrices or more: less means that the measurement, not the memory, is small

@@ -1,6 +1,6 @@
 """The head's training step and its prediction against the authors' formula, softmax, and matmul + topk.
 
-``pytest benchmarks/bench_head.py`` writes results/head.json and .png in about four minutes; one thread unless it says
+``pytest benchmarks/bench_head.py`` writes results/head.json in about four minutes; one thread unless it says
 two, the providers in turn, ratios within one run. Softmax at 100,000 classes needs 2 GiB.
 """
 
@@ -142,21 +142,6 @@ def speedup(times: dict[str, list[float]]) -> float:
     return statistics.median(a / o for a, o in zip(times["matmul_topk"], times["ours"], strict=True))
 
 
-def draw(points: list[Record], slope: float) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    axes.loglog([p["C"] for p in points], [1e3 * p["median_s"] for p in points], "o-", label=f"C^{slope:.2f}")
-    axes.set(xlabel="classes C", ylabel="ms", title=f"A training step of the head, B = {BATCH}, D = {DIM}")
-    axes.set_ylim(bottom=0.1)
-    axes.legend()
-    figure.savefig(RESULTS / "head.png", dpi=120)
-    pyplot.close(figure)
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_head() -> None:
     torch.set_num_threads(1)
@@ -170,5 +155,4 @@ def test_head() -> None:
     result["not_measured"] = ["a GPU"]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "head.json").write_text(json.dumps(result, indent=2) + "\n")
-    draw(result["series"], result["exponent"])
     assert result["prediction"]["share_of_memory"] < 0.5

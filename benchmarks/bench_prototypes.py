@@ -1,8 +1,7 @@
 """Prototypes: what a search reaches, in how many passes and seconds, against targets, bounds and published files.
 
 ``pytest benchmarks/bench_prototypes.py`` takes some minutes on two cores; FASTPROTO_BENCH_FULL=1 adds the large and the
-slow cells (about half an hour). Writes results/prototypes.json (a run of some cells renews their rows alone) and a
-scaling plot beside it.
+slow cells (about half an hour). Writes results/prototypes.json; a run of some cells renews their rows alone.
 A pass looks at every pair once; every evaluation of a line search counts. FASTPROTO_PUBLISHED names a folder with the
 authors' files (100centers_10dim.pth, ...).
 """
@@ -16,11 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from common import Record, machine
+from common import Record, exponent, machine
 from fastproto.prototypes import estimate_prototypes, load_prototypes
 from fastproto.prototypes.closed_forms import Objective
 from fastproto.prototypes.effort import Effort
@@ -182,21 +180,4 @@ def test_scaling(rows: list[Record]) -> None:
         minimise(start, 2.0, effort, passes=max(6, 16000 // classes), tolerance=0.0)
         seconds.append((time.perf_counter() - began) / effort.spent)
         add(rows, "seconds of a pass", (classes, 64), seconds[-1], passes=int(effort.spent), seconds=seconds[-1])
-    slope, offset = np.polyfit(np.log(sizes), np.log(seconds), 1)
-    draw_scaling(sizes, seconds, float(slope), float(offset))
-    assert slope < 2.3
-
-
-def draw_scaling(sizes: list[int], seconds: list[float], slope: float, offset: float) -> None:
-    matplotlib = pytest.importorskip("matplotlib.figure")
-    figure = matplotlib.Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel="prototypes C", ylabel="seconds of one pass", xscale="log", yscale="log")
-    axes.plot(sizes, seconds, "o", color="#0072B2", label="measured, D = 64, float32")
-    fit = np.exp(offset) * np.array(sizes, dtype=float) ** slope
-    axes.plot(sizes, fit, "--", color="#777777", label=f"C to the power {slope:.2f}")
-    axes.set_xticks(sizes, [str(size) for size in sizes])
-    axes.minorticks_off()
-    axes.set_title("One pass of the search for prototypes")
-    axes.legend(frameon=False)
-    axes.grid(alpha=0.3)
-    figure.savefig(RESULTS.with_name(RESULTS.name + "_scaling.png"), dpi=120)
+    assert exponent(sizes, seconds) < 2.3

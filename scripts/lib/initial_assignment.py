@@ -105,34 +105,43 @@ def train(study: str, head: str, seed: int, lr: float) -> Record:
 
 def table(rows: list[Record]) -> str:
     """Accuracy of each head in each study, then what a start changes at equal seeds, then the other schedules."""
-    heads = list(COMPARED)
-    accuracy, gains, others = [], [], []
+    parts = [accuracy_table(rows), gains_table(rows), schedules_table(rows)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def accuracy_table(rows: list[Record]) -> str:
+    """Validation and test accuracy of each head in each study."""
+    lines = []
     for study, (_, _, epochs, seeds) in STUDIES.items():
-        found = {head: measured(rows, study, head) for head in HEADS}
         rates = [shown_rate(rows, study, head) for head in SEARCHED]
-        cells = [accuracies(found[head], len(seeds)) for head in heads]
-        accuracy.append(
-            [study, str(epochs), NOT_MEASURED if set(rates) == {NOT_MEASURED} else " / ".join(rates), *cells]
-        )
-        cells = [difference(found[head], found["prototype"]) for head in heads if head != "prototype"]
-        moved = [share_moved(found[head]) for head in heads if head.startswith("prototype")]
-        gains.append([study, *cells, NOT_MEASURED if set(moved) == {NOT_MEASURED} else " / ".join(moved)])
-        others += [
-            [study, head, accuracies(found[head], len(found[head])), difference(found[head], found["prototype"])]
-            for head in HEADS
-            if head not in COMPARED and found[head]
-        ]
-    titles = ["validation / test, %", "epochs", "rate: linear / prototypes", *heads]
-    minus = [f"{head} - prototype" for head in heads if head != "prototype"]
-    parts = [
-        markdown(titles, accuracy),
-        markdown(["validation, points", *minus, "labels moved at a renewal, %: random / features / aligned"], gains),
-    ]
-    if others:
-        parts.append(
-            markdown(["other schedules", "head", "validation / test, %", "validation: - prototype, points"], others)
-        )
-    return "\n\n".join(parts)
+        cells = [accuracies(measured(rows, study, head), len(seeds)) for head in COMPARED]
+        lines.append([study, str(epochs), NOT_MEASURED if set(rates) == {NOT_MEASURED} else " / ".join(rates), *cells])
+    return markdown(["validation / test, %", "epochs", "rate: linear / prototypes", *COMPARED], lines)
+
+
+def gains_table(rows: list[Record]) -> str:
+    """Differences to ``prototype`` at equal seeds, and the share of labels that a renewal moves."""
+    others, lines = [head for head in COMPARED if head != "prototype"], []
+    for study in STUDIES:
+        base = measured(rows, study, "prototype")
+        cells = [difference(measured(rows, study, head), base) for head in others]
+        moved = [share_moved(measured(rows, study, head)) for head in COMPARED if head.startswith("prototype")]
+        lines.append([study, *cells, NOT_MEASURED if set(moved) == {NOT_MEASURED} else " / ".join(moved)])
+    minus = [f"{head} - prototype" for head in others]
+    return markdown(["validation, points", *minus, "labels moved at a renewal, %: random / features / aligned"], lines)
+
+
+def schedules_table(rows: list[Record]) -> str:
+    """What was measured besides the grid; empty where that is nothing."""
+    lines = []
+    for study in STUDIES:
+        base = measured(rows, study, "prototype")
+        for head in HEADS:
+            found = measured(rows, study, head)
+            if head not in COMPARED and found:
+                lines.append([study, head, accuracies(found, len(found)), difference(found, base)])
+    titles = ["other schedules", "head", "validation / test, %", "validation: - prototype, points"]
+    return markdown(titles, lines) if lines else ""
 
 
 def shown_rate(rows: list[Record], study: str, head: str) -> str:

@@ -10,6 +10,11 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
+def listed(facts: list[str]) -> str:
+    """A list, one fact a line."""
+    return "\n".join(f"- {fact}" for fact in facts)
+
+
 def ratio(value: float | None) -> str:
     return NOT_MEASURED if value is None else f"{value:.2f}×" if value < 10 else f"{value:.0f}×"
 

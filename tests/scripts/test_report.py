@@ -1,37 +1,108 @@
-"""The README's tables: those of the results, and what a small file, or none, makes of them."""
+"""The tables and pictures of the pages: those of the results, and what a small file, or none, makes of them."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lib import initial_assignment as study
 from lib import tables
-from lib.report import assignment, gaussian_potential, gpu, head, prototypes
-from lib.report.command import TABLES, filled
+from lib.report import assignment, gaussian_potential, gpu, head, performance, prototypes
+from lib.report.command import REPORTS, main
+from lib.report.pages import filled, marks
+from lib.report.pictures import Line, Panel, digest, draw, drawn_from
+from lib.report.plots import PLOTS
+from lib.repository import RESULTS
 
 MACHINE = {"processor": "P", "capability": "AVX2", "threads": 1, "torch": "2.9"}
 
 
-def test_readme_shows_the_results(root: Path) -> None:
+def marked(name: str, body: str) -> str:
+    return f"<!-- report {name} -->\n{body}<!-- /report {name} -->\n"
+
+
+def test_pages_and_pictures_show_the_results(root: Path) -> None:
     found = subprocess.run([sys.executable, root / "scripts" / "report", "--check"], capture_output=True, text=True)
-    assert found.returncode == 0, "README.md differs from benchmarks/results: run scripts/report"
+    assert found.returncode == 0, found.stderr
 
 
 def test_tables_stand_between_their_marks(tmp_path: Path) -> None:
-    text = "before\n" + "".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in TABLES) + "after\n"
-    rows = [{"what": "L_uni", "classes": 100, "dim": 10, "reached": -3.5, "note": "bound -3.6, max cosine 0.4"}]
+    text = "before\n" + "".join(marked(name, "old\n") for name in REPORTS) + "after\n"
+    rows = [{"what": "L_uni", "classes": 100, "dim": 10, "reached": -3.5, "seconds": 2.0}]
+    rows[0]["note"] = "bound -3.6, max cosine 0.4"
     (tmp_path / "prototypes.json").write_text(json.dumps({"rows": rows}))
-    lines = filled(text, tmp_path).splitlines()
+    lines = filled(text, REPORTS, tmp_path).splitlines()
     assert (lines[0], lines[-1]) == ("before", "after") and "old" not in lines
-    assert lines.count("not measured") == len(TABLES) - 1
-    at = lines.index("<!-- prototypes -->")
-    cells = "| (100, 10) | -3.50000 | -3.6 | not measured | not measured | not measured |"
-    assert lines[at + 3 : at + 5] == [cells, "<!-- /prototypes -->"]
-    assert filled("\n".join(lines), tmp_path) == "\n".join(lines)
+    assert lines.count("not measured") == len(REPORTS) - 1
+    at = lines.index("<!-- report prototypes -->")
+    cells = lines[at + 3].strip("| ").split(" | ")
+    assert cells == ["(100, 10)", "-3.50000", "-3.6", "0.4", "2 s", *["not measured"] * 5]
+    assert lines[at + 4] == "<!-- /report prototypes -->"
+    again = "\n".join(lines) + "\n"
+    assert filled(again, REPORTS, tmp_path) == again and marks(again) == list(REPORTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("<!-- report head -->\n", "expected <!-- /report NAME --> for each"),
+        ("<!-- report head -->\n" + marked("gpu_facts", ""), "expected <!-- /report NAME --> for each"),
+        (marked("heads", ""), "no report is named heads"),
+    ],
+)
+def test_a_mark_that_is_not_closed_or_not_known_is_an_error(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        filled(text, REPORTS, tmp_path)
+
+
+def test_check_names_what_is_stale_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text(marked("performance", ""))
+    page = tmp_path / "docs" / "all.md"
+    page.write_text("".join(marked(name, "") for name in REPORTS if name != "performance"))
+    results = tmp_path / "results"
+    results.mkdir()
+    shutil.copy(RESULTS / "assignment.json", results)
+    assert main(["--check"], "", tmp_path, results) == 1
+    assert "README.md, docs/all.md, docs/pictures/assignment.png: not made from" in capsys.readouterr().err
+    assert page.read_text().count("\n") == 2 * (len(REPORTS) - 1) and not (tmp_path / "docs" / "pictures").exists()
+    pytest.importorskip("matplotlib")
+    assert main([], "", tmp_path, results) == 0
+    assert main(["--check"], "", tmp_path, results) == 0
+    changed = json.loads((results / "assignment.json").read_text())
+    changed["exponents"]["ours"]["seconds"][0] *= 2
+    (results / "assignment.json").write_text(json.dumps(changed))
+    assert main(["--check"], "", tmp_path, results) == 1
+    assert capsys.readouterr().err.startswith("docs/pictures/assignment.png: not made from")
+    (tmp_path / "README.md").write_text("")
+    assert main(["--check"], "", tmp_path, results) == 1
+    assert "no page shows the table performance" in capsys.readouterr().err
+
+
+def test_a_picture_carries_the_digest_of_what_it_shows(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "new" / "picture.png"
+    assert drawn_from(file) is None
+    line = Line("a", [1.0, 10.0], [2.0, 3.0], [0.1, 0.2])
+    panels = [Panel("left", "x", "y", [line], "xy", ticks=[1.0, 10.0]), Panel("right", "x", "y", [line], bottom=0.0)]
+    draw(panels, file)
+    assert drawn_from(file) == digest(panels) != digest(panels[:1])
+    file.write_bytes(file.read_bytes()[:40])
+    assert drawn_from(file) is None
+
+
+def test_every_picture_is_on_a_page_and_has_lines(root: Path) -> None:
+    text = "".join(page.read_text() for page in (root / "docs").glob("*.md"))
+    for name, (source, plot) in PLOTS.items():
+        assert f"(pictures/{name}.png)" in text
+        for panel in plot(json.loads((RESULTS / f"{source}.json").read_text())):
+            assert panel.lines and all(len(line.x) == len(line.y) > 1 for line in panel.lines), panel.title
 
 
 def test_figures_are_written_alike() -> None:
@@ -49,25 +120,36 @@ def test_what_a_benchmark_did_not_measure_is_said() -> None:
     assert lines[0] == "| full pass: potential and pull | C = 1,000, D = 64 | against the loop |"
     assert "| `highest` | 250 ms | 4.00×, error 1e-07 |" in lines
     assert "| `high` | not measured | not measured |" in lines
-    assert lines[-1].startswith("P, AVX2, one thread, torch 2.9. The products alone")
+    assert "- P, AVX2, one thread, torch 2.9." in lines
     ours = {"C": 1000, "D": 64, "B": 8, "providers": {"ours": {"median_s": 0.002}}}
     top = {"k": 5, "C": 10, "B": 4, "D": 2, "speedup": 2.0, "share_of_memory": 0.5}
     facts = {"step_100k_over_1k": 2.0, "gather_s": {"1000": 1e-3, "100000": 2e-3}}
     text = head.table({"machine": MACHINE, "cells": [ours], "prediction": top, **facts})
     assert "| 1,000 | 2 ms | not measured | not measured |" in text and "(not measured in two threads)" in text
     assert prototypes.table({"rows": []}).count("\n") == 1
+    solved = {"kind": "clustered", "C": 1000, "D": 16, "providers": {"ours": {"median_s": 0.25}}}
+    top["providers"] = {"ours": {"median_s": 1.0}, "matmul_topk": {"median_s": 2.0}}
+    text = performance.table(
+        {"machine": MACHINE, "cells": [ours], "prediction": top}, {"cells": [solved], "large": []}, {"rows": []}
+    )
+    assert "C = 1,000, D = 16 | 250 ms | not measured | not measured |" in text
+    assert "| 1 s | 2 s, matmul and topk | 2.00× |" in text
 
 
 def test_an_assignment_that_is_not_certified_is_said() -> None:
-    cell = {"kind": "easy", "C": 200, "D": 16, "method": "column_generation"}
+    cell = {"kind": "easy", "C": 200, "D": 16, "method": "column_generation", "certified": False}
     cell["providers"] = {"ours": {"median_s": 0.01}, "scipy": {"median_s": 0.05, "over_ours": 5.0}}
-    run = {"C": 50, "D": 4, "seconds": 2.0, "relative_gap": 1e-3, "certified": False}
+    run = {"C": 50, "D": 4, "seconds": 2.0, "passes": 4.26, "relative_gap": 1e-3, "certified": False}
     found = {"machine": MACHINE, "cells": [cell], "sequences": [], "large": [run], "extra_peak_mib_20000_128": 3.0}
     text = assignment.table(found)
     assert (
         "| easy, 200 | column generation | 10 ms | not measured | not measured | not measured | 50 ms (5.00×) |" in text
     )
-    assert "C = 50, D = 4: 2 s, not certified, 1e-03." in text
+    assert "- Certified: 0 of 1 answers of fastproto." in text
+    assert "| 50 | 4 | 2 s | 4.3 | 1e-03, not certified |" in assignment.large(found)
+    gone = {"name": "glyphs", "C": 9, "renewals": 3, "unchanged": 0, "speedup": 2.0, "unchanged_speedup": None}
+    line = "| glyphs, C = 9 | 3 | 0 | 2.00× | not measured | not measured |"
+    assert line in assignment.renewals(found | {"sequences": [gone]})
     assert "Fitted cost on the clustered means: not measured." in text
 
 
@@ -76,7 +158,7 @@ def test_gpu_tables_name_what_scipy_did_not_finish(root: Path) -> None:
     solved = found["steps"]["assignment"]["results"]
     name = next(name for name in solved if name.startswith("C="))
     found["steps"]["scipy"]["results"] = {name: "not done in 70 s"}
-    text = gpu.table(found)
+    text = gpu.solves(found)
     assert text.count("| not done in 70 s |") == 1
     assert text.count("| not measured |") == sum(name.startswith("C=") for name in solved) - 1
 

@@ -1,1 +1,4 @@
-"""The README's tables, one file for each JSON file of benchmarks/results; ``command`` puts them into the README."""
+"""The tables and pictures of README.md and docs/: one file for each JSON file of benchmarks/results.
+
+``pages`` finds the tables' marks and fills them, ``pictures`` draws, ``command`` is ``scripts/report``.
+"""

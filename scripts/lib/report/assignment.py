@@ -1,29 +1,27 @@
-"""The table of benchmarks/bench_assignment.py."""
+"""The tables of benchmarks/bench_assignment.py."""
 
 from __future__ import annotations
 
 from lib.repository import NOT_MEASURED, Record
-from lib.tables import duration, machine, markdown, ratio
+from lib.tables import duration, listed, machine, markdown, ratio
 
 TITLES = {"ours": "fastproto", "ours_unchanged": "unchanged", "lapjv": "lapjv", "lapx": "lapx", "scipy": "SciPy"}
 """Columns in this order, measured or not; then the peers that the cells name besides."""
 
 
 def table(found: Record) -> str:
-    text = [f"{machine(found['machine'])}; D = {found['cells'][0]['D']}; every answer of fastproto is certified."]
-    text += [sequence(run) for run in found["sequences"]]
-    text += [large(run) for run in found["large"]]
-    fits = [
-        f"{name} C^({fit['exponent']:.2f} ± {fit['error']:.2f}) from {min(fit['sizes']):,} to {max(fit['sizes']):,}"
-        for name, fit in found.get("exponents", {}).items()
-    ]
-    text.append(f"Fitted cost on the clustered means: {', '.join(fits) or NOT_MEASURED}.")
-    text.append(
-        f"Extra memory at (20,000, 128): {found['extra_peak_mib_20000_128']:.0f} MiB; the float32 matrix is 1,526 MiB."
-    )
+    """Cold solves, and what the processor and the memory have to do with them."""
     names = list(dict.fromkeys([*TITLES, *(name for cell in found["cells"] for name in cell["providers"])]))
     titles = ["class means, C", "method of `auto`", *(TITLES.get(name, name) for name in names)]
-    return markdown(titles, [row(cell, names) for cell in found["cells"]]) + "\n\n" + " ".join(text)
+    certified = [cell["certified"] for cell in found["cells"]]
+    facts = [
+        f"{machine(found['machine'])}; D = {found['cells'][0]['D']}.",
+        f"Certified: {sum(certified)} of {len(certified)} answers of fastproto.",
+        f"Fitted cost on the clustered means: {exponents(found.get('exponents', {}))}.",
+        f"Extra memory at C = 20,000, D = 128: {found['extra_peak_mib_20000_128']:.0f} MiB; "
+        "the float32 matrix alone has 1,526 MiB.",
+    ]
+    return f"{markdown(titles, [row(cell, names) for cell in found['cells']])}\n\n{listed(facts)}"
 
 
 def row(cell: Record, names: list[str]) -> list[str]:
@@ -36,16 +34,35 @@ def row(cell: Record, names: list[str]) -> list[str]:
     return line
 
 
-def sequence(run: Record) -> str:
-    return (
-        f"{run['renewals']} renewals in a row at C = {run['C']:,} ({run['name']}), {run['unchanged']} of them "
-        f"without a change: {ratio(run['speedup'])} as fast as a dense solver each time, "
-        f"{ratio(run['unchanged_speedup'])} where nothing changed, "
-        f"{ratio(run.get('repeated_speedup'))} for the last one asked again."
-    )
+def exponents(fits: Record) -> str:
+    parts = [
+        f"{TITLES.get(name, name)} C^({fit['exponent']:.2f} ± {fit['error']:.2f}) from {min(fit['sizes']):,} to "
+        f"{max(fit['sizes']):,}"
+        for name, fit in fits.items()
+    ]
+    return ", ".join(parts) or NOT_MEASURED
 
 
-def large(run: Record) -> str:
-    gap = f"{run['relative_gap']:.0e}"
-    gap = f"relative gap {gap}" if run["certified"] else f"not certified, {gap}"
-    return f"C = {run['C']:,}, D = {run['D']}: {duration(run['seconds'])}, {gap}."
+def renewals(found: Record) -> str:
+    """Sequences of renewals, each started from the one before."""
+    titles = ["sequence", "renewals", "unchanged", "all renewals", "unchanged ones", "the last one again"]
+    speedups = ("speedup", "unchanged_speedup", "repeated_speedup")
+    rows = [
+        [f"{run['name']}, C = {run['C']:,}", str(run["renewals"]), str(run["unchanged"])]
+        + [ratio(run.get(name)) for name in speedups]
+        for run in found["sequences"]
+    ]
+    return markdown(titles, rows)
+
+
+def large(found: Record) -> str:
+    """Sizes whose matrix no dense solver was given."""
+    rows = [
+        [f"{run['C']:,}", str(run["D"]), duration(run["seconds"]), f"{run['passes']:.1f}", certificate(run)]
+        for run in found["large"]
+    ]
+    return markdown(["C", "D", "time", "passes over the scores", "relative gap"], rows)
+
+
+def certificate(run: Record) -> str:
+    return f"{run['relative_gap']:.0e}, {'certified' if run['certified'] else 'not certified'}"

@@ -1,44 +1,72 @@
-"""Puts the tables into the README, each between <!-- NAME --> and <!-- /NAME -->."""
+"""``scripts/report``: writes the tables into the pages and draws the pictures; ``--check`` only compares."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
 from pathlib import Path
-from typing import Any
 
 from lib import initial_assignment
-from lib.report import assignment, gaussian_potential, gpu, head, prototypes
-from lib.repository import NOT_MEASURED, RESULTS, ROOT
+from lib.report import assignment, gaussian_potential, gpu, head, performance, prototypes
+from lib.report.pages import Report, filled, marks, pages
+from lib.report.pictures import digest, draw, drawn_from
+from lib.report.plots import PLOTS
+from lib.repository import RESULTS, ROOT
 
-TABLES: dict[str, Callable[[Any], str]] = {  # by the name of the JSON file; Any: its content
-    "gaussian_potential": gaussian_potential.table,
-    "prototypes": prototypes.table,
-    "head": head.table,
-    "assignment": assignment.table,
-    "initial_assignment": initial_assignment.table,
-    "gpu": gpu.table,
+REPORTS: dict[str, Report] = {  # by the name in a page's marks
+    "performance": Report(("head", "assignment", "prototypes"), performance.table),
+    "head": Report(("head",), head.table),
+    "assignment": Report(("assignment",), assignment.table),
+    "renewals": Report(("assignment",), assignment.renewals),
+    "large_assignments": Report(("assignment",), assignment.large),
+    "prototypes": Report(("prototypes",), prototypes.table),
+    "gaussian_potential": Report(("gaussian_potential",), gaussian_potential.table),
+    "gpu_passes": Report(("gpu",), gpu.passes),
+    "gpu_peers": Report(("gpu",), gpu.peers),
+    "gpu_assignment": Report(("gpu",), gpu.solves),
+    "gpu_facts": Report(("gpu",), gpu.facts),
+    "initial_assignment": Report(("initial_assignment",), initial_assignment.accuracy_table),
+    "initial_assignment_gains": Report(("initial_assignment",), initial_assignment.gains_table),
 }
 
 
-def main(arguments: list[str], description: str, readme: Path = ROOT / "README.md", results: Path = RESULTS) -> int:
+def main(arguments: list[str], description: str, root: Path = ROOT, results: Path = RESULTS) -> int:
     if arguments not in ([], ["--check"]):
         print(description)
         return 2
-    before = readme.read_text(encoding="utf-8")
-    after = filled(before, results)
-    if arguments:
-        return int(after != before)
-    readme.write_text(after, encoding="utf-8")
+    stale = [*write_pages(root, results, check=bool(arguments)), *draw_pictures(root, results, check=bool(arguments))]
+    if arguments and stale:
+        print(f"{', '.join(stale)}: not made from {results.name}/*.json as it is; run scripts/report", file=sys.stderr)
+        return 1
     return 0
 
 
-def filled(text: str, results: Path) -> str:
-    """The text with every table made anew from the folder's files."""
-    for name, table in TABLES.items():
-        file = results / f"{name}.json"
-        body = table(json.loads(file.read_text())) if file.is_file() else NOT_MEASURED
-        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        first, last = text.index(start) + len(start), text.index(end)
-        text = text[:first] + body + "\n" + text[last:]
-    return text
+def write_pages(root: Path, results: Path, *, check: bool) -> list[str]:
+    """Make every marked table anew. Returns the pages that differed and the tables that no page shows."""
+    stale, shown = [], set()
+    for page in pages(root):
+        before = page.read_text(encoding="utf-8")
+        shown |= set(marks(before))
+        after = filled(before, REPORTS, results)
+        if after == before:
+            continue
+        stale.append(str(page.relative_to(root)))
+        if not check:
+            page.write_text(after, encoding="utf-8")
+    return stale + [f"no page shows the table {name}" for name in REPORTS if name not in shown]
+
+
+def draw_pictures(root: Path, results: Path, *, check: bool) -> list[str]:
+    """Draw every picture that shows other numbers. Returns the pictures that differed."""
+    stale = []
+    for name, (source, plot) in PLOTS.items():
+        file, measured = root / "docs" / "pictures" / f"{name}.png", results / f"{source}.json"
+        if not measured.is_file():
+            continue
+        panels = plot(json.loads(measured.read_text(encoding="utf-8")))
+        if drawn_from(file) == digest(panels):
+            continue
+        stale.append(str(file.relative_to(root)))
+        if not check:
+            draw(panels, file)
+    return stale

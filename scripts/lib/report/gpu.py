@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lib.repository import NOT_MEASURED, Record
-from lib.tables import duration, markdown, ratio
+from lib.tables import duration, listed, markdown, ratio
 
 DIMS = (64, 128, 256, 512)
 BESIDE = {
@@ -15,18 +15,18 @@ BESIDE = {
 }
 
 
-def table(found: Record) -> str:
-    steps = {name: step["results"] for name, step in found["steps"].items()}
-    parts = (passes(steps["speed"]), peers(steps["peers"]), solves(steps["assignment"], steps["scipy"]), text(steps))
-    return "\n\n".join(parts)
+def results(found: Record, step: str) -> Record:
+    held: Record = found["steps"][step]["results"]
+    return held
 
 
 def took(entry: Record) -> str:
     return duration(entry["median_ms"] / 1e3)
 
 
-def passes(speed: Record) -> str:
-    rows = []
+def passes(found: Record) -> str:
+    """Time and share of the bfloat16 product's rate, by precision and D."""
+    speed, rows = results(found, "speed"), []
     for precision in ("medium", "high", "higher"):
         entries = [speed[f"{precision} D={dim}"] for dim in DIMS]
         rows.append([f"`{precision}`", *(f"{took(e)}, {100 * e['share_of_gemm']:.0f} %" for e in entries)])
@@ -34,42 +34,58 @@ def passes(speed: Record) -> str:
 
 
 def peers(found: Record) -> str:
-    plain = {name: found[name] for name in found if name.startswith(("naive", "torch.compile"))}
+    """A pass beside PyTorch's own ways to the same numbers."""
+    measured = results(found, "peers")
+    plain = {name: measured[name] for name in measured if name.startswith(("naive", "torch.compile"))}
     rows = []
     for key, name in BESIDE.items():
-        if key in found:
-            cells = [f"{took(e)} ({ratio(e['median_ms'] / found[key]['median_ms'])})" for e in plain.values()]
-            rows.append([name, took(found[key]), *cells])
+        if key in measured:
+            cells = [f"{took(e)} ({ratio(e['median_ms'] / measured[key]['median_ms'])})" for e in plain.values()]
+            rows.append([name, took(measured[key]), *cells])
     return markdown(["pass at (16,384, 256)", "fastproto", *(f"{name} (ratio)" for name in plain)], rows)
 
 
-def solves(found: Record, dense: Record) -> str:
-    rows = []
-    for name, cell in found.items():
+def solves(found: Record) -> str:
+    """Assignments on the GPU; SciPy is given the matrix."""
+    dense, rows = results(found, "scipy"), []
+    for name, cell in results(found, "assignment").items():
         if not name.startswith("C="):
             continue
         scipy = dense.get(name, NOT_MEASURED)
         times = [duration(cell["cold_s"]), duration(cell["unchanged_s"])]
         gap = f"{cell['relative_gap']:.0e}, {'certified' if cell['certified'] else 'not certified'}"
         last = scipy if isinstance(scipy, str) else duration(scipy)
-        rows.append([name.replace(" ", ", ").replace("=", " = "), *times, gap, f"{cell['extra_mib']:,.0f} MiB", last])
+        size = ", ".join(f"{letter} = {int(number):,}" for letter, number in (part.split("=") for part in name.split()))
+        rows.append([size, *times, gap, f"{cell['extra_mib']:,.0f} MiB", last])
     return markdown(["assignment", "cold", "unchanged", "relative gap", "extra memory", "SciPy, matrix given"], rows)
 
 
-def text(steps: dict[str, Record]) -> str:
-    facts, speed, head, made, much = (steps[name] for name in ("machine", "speed", "head", "prototypes", "million"))
+def facts(found: Record) -> str:
+    """The machine, single figures, and the checks as they ended."""
+    machine, speed, head = (results(found, name) for name in ("machine", "speed", "head"))
+    made, much = results(found, "prototypes"), results(found, "million")
     many = {part.removeprefix("many classes bf16: "): entry for part, entry in head.items()}
-    checks = [f"tests: {steps['tests']['summary'].split(' in ')[0]}"]
-    checks += [f"{tool}: {steps['sanitizer'][tool]['summary'][0].strip('= ')}" for tool in ("memcheck", "racecheck")]
-    return (
-        f"{facts['gpu']}, torch {facts['torch']}, Triton {facts['triton']}, commit {facts['commit'][:7]}. "
-        f"Shares are of a bfloat16 product of 8192³, {speed['bf16_gemm_tflops']:.0f} TFLOP/s here, 4 C² D counted. "
-        f"`highest` at (10,000, 512): {took(speed['gaussian_potential highest C=10000 D=512'])}. "
-        f"10,000 prototypes in 512 dimensions: {made['second_seconds']:.2f} s, {made['method'].split(', ')[1]}, "
-        f"L_uni {made['uniformity']:.5f} (with compilation {made['first_seconds']:.1f} s). "
-        f"A pass over a million points in 64 dimensions: {took(much['one pass C=1000000 D=64'])}, "
-        f"{much['peak_gib']:.1f} GiB. Loss, gradient and class means of 8,192 bfloat16 samples, D = 512, 100,000 "
-        f"classes, as CUDA graphs: {took(many['both'])}, of which the sort by labels takes {took(many['sort'])} and "
-        f"the loss alone {took(many['loss'])}; the loss and gradient compiled by torch, not as a graph, "
-        f"{took(many['loss and gradient in torch, torch.compile'])}. Checks on this GPU: {'; '.join(checks)}."
+    return listed(
+        [
+            f"{machine['gpu']}, torch {machine['torch']}, Triton {machine['triton']}, commit {machine['commit'][:7]}.",
+            f"Shares are of a bfloat16 product of 8192³, {speed['bf16_gemm_tflops']:.0f} TFLOP/s here; a pass counts "
+            "as 4 C² D operations.",
+            f"`highest` at (10,000, 512): {took(speed['gaussian_potential highest C=10000 D=512'])}.",
+            f"A pass over a million points, D = 64: {took(much['one pass C=1000000 D=64'])}, "
+            f"{much['peak_gib']:.1f} GiB.",
+            f"10,000 prototypes, D = 512: {made['second_seconds']:.2f} s, {made['method'].split(', ')[1]}, L_uni "
+            f"{made['uniformity']:.5f} (with compilation {made['first_seconds']:.1f} s).",
+            "Loss, gradient and class means of 8,192 bfloat16 samples, D = 512, 100,000 classes, as a CUDA graph: "
+            f"{took(many['both'])}. The sort by labels takes {took(many['sort'])} of it, the loss alone "
+            f"{took(many['loss'])}. Loss and gradient compiled by torch, not as a graph: "
+            f"{took(many['loss and gradient in torch, torch.compile'])}.",
+            *checks(found),
+        ]
     )
+
+
+def checks(found: Record) -> list[str]:
+    lines = [f"Tests on this GPU: {results(found, 'tests')['summary'].split(' in ')[0]}."]
+    for tool in ("memcheck", "racecheck"):
+        lines.append(f"{tool}: {results(found, 'sanitizer')[tool]['summary'][0].strip('= ')}.")
+    return lines

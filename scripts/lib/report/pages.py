@@ -1,0 +1,61 @@
+"""Finds the tables' marks in README.md and docs/*.md and fills them from the results.
+
+A table stands between ``<!-- report NAME -->`` and ``<!-- /report NAME -->``, each on a line of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.repository import NOT_MEASURED
+
+MARKED = re.compile(r"^<!-- report (\w+) -->\n(.*?)^<!-- /report \1 -->$", re.DOTALL | re.MULTILINE)
+OPENING = re.compile(r"^<!-- report (\w+) -->$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A table and the JSON files that it is made of."""
+
+    files: tuple[str, ...]  # of benchmarks/results, without .json
+    write: Callable[..., str]  # from the content of these files, in this order
+
+
+def pages(root: Path) -> list[Path]:
+    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+
+
+def marks(text: str) -> list[str]:
+    """The names of the tables that a page shows, in its order."""
+    return OPENING.findall(text)
+
+
+def filled(text: str, reports: Mapping[str, Report], results: Path) -> str:
+    """The page with every table made anew; a table whose files are missing is "not measured".
+
+    Raises:
+        ValueError: a mark that is not closed, or that names no report.
+    """
+    closed = [match[1] for match in MARKED.finditer(text)]
+    if closed != marks(text):
+        raise ValueError(f"marks {marks(text)} and of these closed {closed}; expected <!-- /report NAME --> for each")
+    unknown = sorted(set(closed) - reports.keys())
+    if unknown:
+        raise ValueError(f"no report is named {', '.join(unknown)}; expected one of {', '.join(reports)}")
+
+    def anew(match: re.Match[str]) -> str:
+        name = match[1]
+        return f"<!-- report {name} -->\n{body(reports[name], results)}\n<!-- /report {name} -->"
+
+    return MARKED.sub(anew, text)
+
+
+def body(report: Report, results: Path) -> str:
+    files = [results / f"{name}.json" for name in report.files]
+    if not all(file.is_file() for file in files):
+        return NOT_MEASURED
+    return report.write(*(json.loads(file.read_text(encoding="utf-8")) for file in files))
