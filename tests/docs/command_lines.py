@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 from torch.distributed.run import get_args_parser
@@ -32,6 +33,9 @@ def check_command(words: list[str], root: Path) -> None:
     elif command == "fastproto-predict":
         parse_predict(args)
     elif command == "fastproto-prototypes":
+        for option, name in pairwise(args):
+            if option == "--names":
+                Path(name).write_text("one\ntwo\n", encoding="utf-8")
         parse_prototypes(args)
     elif command.startswith("scripts/"):
         _check_script(command, args, root)
@@ -49,14 +53,12 @@ def check_command(words: list[str], root: Path) -> None:
 
 
 def _check_train(args: list[str]) -> None:
-    """Files that a page names need not exist: one of the defaults stands for each."""
-    for option, words in (("--config", "optim: {lr: 0.005}\n"), ("--resume", "")):
-        for at, word in enumerate(args[:-1]):
-            path = Path(args[at + 1])
-            if word == option and not path.exists():
-                config = path if option == "--config" else path / "config.yaml"
-                config.parent.mkdir(parents=True, exist_ok=True)
-                config.write_text(words or "seed: 0\n", encoding="utf-8")
+    """Files that a page names need not exist: one with a setting stands for each."""
+    for option, name in pairwise(args):
+        if option in ("--config", "--resume"):
+            config = Path(name) if option == "--config" else Path(name) / "config.yaml"
+            config.parent.mkdir(parents=True, exist_ok=True)
+            config.write_text("seed: 0\n", encoding="utf-8")
     try:
         parse_train(args)
     except SystemExit as stop:  # --help, --print_config

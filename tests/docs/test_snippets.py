@@ -37,6 +37,9 @@ def test_every_block_says_what_it_is() -> None:
     assert not [f"{block} is {block.language!r}" for block in BLOCKS if block.language not in LANGUAGES]
 
 
+@pytest.mark.filterwarnings(r"ignore:.*TreeSpec:FutureWarning")  # of Lightning, to its developers
+@pytest.mark.filterwarnings(r"ignore:The '.*dataloader' does not have many workers")
+@pytest.mark.filterwarnings(r"ignore:The number of training batches")
 @pytest.mark.parametrize("page", sorted({b.page for b in of("python")}), ids=lambda page: page.name)
 def test_python_blocks_of_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one namespace; what a line prints is compared with the words behind its ``# ->``."""
