@@ -23,11 +23,17 @@ if TYPE_CHECKING:
 def predict(args: Sequence[str] | None = None) -> int:
     """Entry point of fastproto-predict."""
     unread: list[Path] = []
-    code = run_command(lambda given: _predict(_parser().parse_args(given), unread), args)
+    code = run_command(lambda given: _predict(parse_predict(given), unread), args)
     return code or (BAD_INPUT if unread else DONE)
 
 
-def _parser() -> Parser:
+def parse_predict(args: list[str]) -> argparse.Namespace:
+    """The options and files that command-line arguments give.
+
+    Raises:
+        ValueError: an unknown option or value, in one sentence.
+        SystemExit: after --help or --version.
+    """
     parser = Parser(
         prog="fastproto-predict",
         description="Print labels and cosines for images, with a checkpoint of fastproto-train.",
@@ -37,7 +43,8 @@ def _parser() -> Parser:
     parser.add_argument("-k", type=int, default=1, help="labels for each image (default 1)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--version", action="version", version=fastproto.__version__)
-    return parser
+    found: argparse.Namespace = parser.parse_args(args)
+    return found
 
 
 def _predict(options: argparse.Namespace, unread: list[Path]) -> None:

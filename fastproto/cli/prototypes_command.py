@@ -29,7 +29,19 @@ OF_SGD = {"form", "subset_size", "lr", "iterations"}
 def prototypes(args: Sequence[str] | None = None) -> int:
     """Entry point of fastproto-prototypes."""
     signals = (signal.SIGTERM,)  # Ctrl-C ends a search with its best
-    return run_command(lambda given: _prototypes(vars(_parser().parse_args(given))), args, signals)
+    return run_command(lambda given: _prototypes(parse_prototypes(given)), args, signals)
+
+
+def parse_prototypes(args: list[str]) -> Given:
+    """The options that command-line arguments give, by name.
+
+    Raises:
+        ValueError: an unknown option or value, a missing option, or one that would go unused, in one sentence.
+        SystemExit: after --help or --version.
+    """
+    given: Given = vars(_parser().parse_args(args))
+    _check_used(given)
+    return given
 
 
 def _parser() -> Parser:
@@ -65,7 +77,6 @@ def _parser() -> Parser:
 
 
 def _prototypes(given: Given) -> None:
-    _check_used(given)
     t, out = given.get("t", 2.0), given.get("out")
     from fastproto.prototypes import load_prototypes, load_word_vectors
     from fastproto.prototypes.files import SUFFIXES

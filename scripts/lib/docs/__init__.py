@@ -1,0 +1,1 @@
+"""The site: what ``scripts/docs`` runs."""
