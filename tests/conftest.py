@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 # Not fast: whole training runs, processes of several ranks, compilation, many steps under Triton's interpreter. What is
-# not listed is expected to take less than a second.
-LONG = (
+# not listed is expected to take less than a second. Whole files, and tests by their whole names.
+LONG = {
     "tests/assignment/test_background.py::test_exit_codes_with_pending_and_ended_renewals",
     "tests/assignment/test_column_generation.py::test_column_generation_is_optimal_and_certified",
     "tests/assignment/test_column_generation.py::test_dense_is_optimal_and_certified",
     "tests/assignment/test_column_generation.py::test_larger_instances",
     "tests/assignment/test_default_dtypes.py::test_autocast_does_not_reach_assignment_or_alignment",
-    "tests/assignment/test_scores_gpu.py::test_a_warm_start",
+    "tests/assignment/test_scores_gpu.py::test_a_warm_start_and_an_unchanged_one",
+    "tests/assignment/test_scores_gpu.py::test_a_warm_start_with_unseen_rows",
     "tests/assignment/test_scores_gpu.py::test_align_on_the_kernels",
     "tests/assignment/test_scores_gpu.py::test_no_tensor_has_the_size_of_the_matrix",
     "tests/assignment/test_scores_gpu.py::test_recheck_finds_the_gap",
@@ -74,7 +76,7 @@ LONG = (
     "tests/training/test_interruption.py",
     "tests/training/test_renewals.py::test_early_alignments_turn_prototypes_and_a_run_resumes",
     "tests/training/test_resume.py",
-)
+}
 
 torch.set_num_threads(1)  # the tests' operations are small: a second thread costs more than it gives
 
@@ -83,10 +85,18 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Not the user's. Of the session, because fixtures of a session or module run before those of a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _fixed(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def _fixed() -> None:
+    """Fixtures of a session or module run before: those that draw random numbers set the seed themselves."""
     torch.manual_seed(0)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture
@@ -101,7 +111,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     seen = set()
     for item in items:
         test = item.nodeid.partition("[")[0]
-        if test not in seen and not test.startswith(LONG) and item.get_closest_marker("slow") is None:
+        file = test.partition("::")[0]
+        if test not in seen and not LONG.intersection((test, file)) and item.get_closest_marker("slow") is None:
             item.add_marker(pytest.mark.fast)
         seen.add(test)
 

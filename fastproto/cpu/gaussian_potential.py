@@ -11,7 +11,15 @@ from fastproto.cpu.gaussian_transposed import TransposedPass, has_product
 from fastproto.cpu.hardware import Hardware, hardware_of
 
 ROUNDED_MIN_DIM = 96  # below it the cosines of random rows are too large for "high", and the products too small to gain
+ROUNDED_MAX = 8.0  # up to this 2t bfloat16 keeps what is promised: its error of a cosine, 2⁻⁹, is multiplied by 2t
 HIGH_MAX = 0.2  # up to this (2t)²/D, to which the error of "high" is proportional: 8e-4 at t = 2 and D = 96
+
+
+def may_round(precision: str, t: float, dtype: torch.dtype, dim: int) -> bool:
+    """Whether the promise of a precision allows rounded products, on hardware where bfloat16 is quick."""
+    if precision == "highest" or dtype != torch.float32 or dim < ROUNDED_MIN_DIM or 2 * t > ROUNDED_MAX:
+        return False
+    return precision != "high" or (2 * t) ** 2 <= HIGH_MAX * dim
 
 
 def gaussian_potential(
@@ -32,10 +40,10 @@ def gaussian_potential(
     dtype, dim = torch.float64 if points.dtype == torch.float64 else torch.float32, points.shape[1]
     points, others = points.to(dtype), None if others is None else others.to(dtype)
     weights = None if weights is None else weights.to(dtype)
-    low = precision != "highest" and dtype == torch.float32 and dim >= ROUNDED_MIN_DIM
-    low = low and (precision != "high" or (2 * t) ** 2 <= HIGH_MAX * dim)
-    quick = (hardware_of(points.device) if hardware is None else hardware) if low else Hardware(False, False)
-    low = low and quick.bfloat16
+    quick, low = Hardware(False, False), may_round(precision, t, dtype, dim)
+    if low:
+        quick = hardware_of(points.device) if hardware is None else hardware
+        low = quick.bfloat16
 
     def over(points: Tensor) -> PotentialPass:
         if low:

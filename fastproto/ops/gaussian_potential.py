@@ -21,7 +21,6 @@ from fastproto.support.options import Precision, check_options
 from fastproto.support.registration import register
 
 WEIGHTED_MIN_DIM = 32  # weights take the kernels to bfloat16, whose "medium" errs by 3e-2 in two dimensions, 1e-2 in 16
-ROUNDED_MAX = 8.0  # up to this 2t bfloat16 keeps what is promised: its error of a cosine, 2⁻⁹, is multiplied by 2t
 COSINES_SIDE = 1024  # of a block, 4 MiB in float32
 # C²·D and D from which blocks of cuBLAS's float32 products are quicker than the kernel
 BLAS_WORK, BLAS_MIN_DIM = 10**9, 64
@@ -150,7 +149,7 @@ def potential_and_pull(
     g = exp(2t (p·w - centre)), which float32 holds at any t.
     """
     given = [tensor for tensor in (points, others, self_index, weights) if tensor is not None]
-    rounded = 2 * t <= ROUNDED_MAX
+    rounded = 2 * t <= in_torch.ROUNDED_MAX
     choice = resolve("gaussian_potential", *given)
     exact = others is None and centre is None and (precision == "highest" or not rounded)
     by_blas = exact and not choice.forced and blas_is_quicker(points)
@@ -165,7 +164,7 @@ def potential_and_pull(
         result: tuple[Tensor, Tensor] = kernel("gaussian_potential")(points, others, t=t, centre=centre, **options)
         return result
     with torch.autocast(points.device.type, enabled=False):
-        return in_torch.gaussian_potential(points, others, t, self_index, weights, precision if rounded else "highest")
+        return in_torch.gaussian_potential(points, others, t, self_index, weights, precision)
 
 
 def blas_is_quicker(points: Tensor) -> bool:

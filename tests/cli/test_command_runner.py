@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -107,14 +109,25 @@ def test_a_terminal_of_another_encoding(tmp_path: Path) -> None:
 def test_interruption_says_how_to_go_on(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import sys; from fastproto.cli import train; sys.exit(train())"]
     arguments = ["--optim.epochs", "500", "--model", "mlp", "--accelerator", "cpu", "--out", "run"]
-    process = subprocess.Popen(command + arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command + arguments, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     assert process.stdout is not None
+    limit = threading.Timer(120, process.kill)  # then the pipe ends, and so does the loop
+    limit.start()
     said = b""
-    while b"Epoch 1" not in said:  # the bar of the second epoch: the first has left a checkpoint
-        some = process.stdout.read1()
-        assert some, said
-        said += some
-    process.send_signal(signal.SIGINT)
-    said += process.communicate(timeout=60)[0]
+    try:
+        while b"Epoch 1" not in said:  # the bar of the second epoch: the first has left a checkpoint
+            some = process.stdout.read1()
+            assert some, said
+            said += some
+        process.send_signal(signal.SIGINT)
+        said += process.communicate(timeout=60)[0]
+    finally:
+        limit.cancel()
+        process.kill()
+        process.wait()
+        process.stdout.close()
     assert process.returncode == INTERRUPTED
     assert b"go on with --resume run" in said and b"Traceback" not in said

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastproto import reference
 from fastproto.cpu.gaussian_blocks import Blocks
-from fastproto.cpu.gaussian_potential import gaussian_potential
+from fastproto.cpu.gaussian_potential import HIGH_MAX, ROUNDED_MIN_DIM, gaussian_potential, may_round
 from fastproto.cpu.hardware import Hardware
 from fastproto.support.options import PRECISIONS
 
@@ -89,11 +89,63 @@ def test_rounding_keeps_its_promise(precision: str, weighted: bool, c: int, d: i
 
 @rounded
 @pytest.mark.parametrize("precision", ["high", "medium"])
+@pytest.mark.parametrize("subset", [False, True])
+def test_loss_and_gradient_of_rounded_passes(precision: str, subset: bool, hardware: Hardware) -> None:
+    """L_uni and its gradient from rounded passes; of a subset the other ends of the pairs need a second pass."""
+    w, rows = unit_rows(700, 100), torch.arange(0, 700, 7)
+    exact = w.double().requires_grad_()
+    true = reference.uniformity_loss(exact, subset=rows if subset else None)
+    true.backward()
+    options = {"precision": precision, "hardware": hardware, "blocks": Blocks(side=150, integer_min_ratio=0.4)}
+    if subset:
+        potential, pull = over_others(w[rows], w, 2.0, rows, None, **options)
+        place = torch.full((700,), -1).scatter(0, rows, torch.arange(len(rows)))
+        gradient = over_others(w, w[rows], 2.0, place, None, **options)[1].index_add(0, rows, pull)
+    else:
+        potential, pull = over_pairs(w, **options)
+        gradient = 2 * pull
+    total = potential.double().sum()
+    assert abs(float((total / (len(potential) * 699)).log() - true.detach())) <= ALLOWED[precision]
+    assert exact.grad is not None
+    error = (tangent(gradient, w) * (4 / total) - exact.grad).norm() / exact.grad.norm()
+    assert 1e-7 < error <= ALLOWED[precision]
+
+
+@pytest.mark.parametrize(
+    ("precision", "t", "dtype", "dim", "expected"),
+    [
+        ("highest", 2.0, torch.float32, 512, False),
+        ("medium", 2.0, torch.float32, 96, True),
+        ("high", 2.0, torch.float32, 96, True),
+        ("medium", 2.0, torch.float32, 95, False),
+        ("high", 2.0, torch.float32, 95, False),
+        ("medium", 2.0, torch.float64, 512, False),
+        ("high", 2.0, torch.float64, 512, False),
+        ("medium", 4.0, torch.float32, 96, True),
+        ("medium", 4.1, torch.float32, 512, False),
+        ("high", 4.1, torch.float32, 512, False),
+        ("medium", 512.0, torch.float32, 512, False),
+        # (2t)² at most a fifth of D: 20 t² <= D
+        ("high", 2.5, torch.float32, 100, False),
+        ("high", 2.5, torch.float32, 124, False),
+        ("high", 2.5, torch.float32, 126, True),
+        ("high", 4.0, torch.float32, 319, False),
+        ("high", 4.0, torch.float32, 321, True),
+        ("medium", 2.5, torch.float32, 100, True),
+    ],
+)
+def test_what_may_be_rounded(precision: str, t: float, dtype: torch.dtype, dim: int, expected: bool) -> None:
+    assert may_round(precision, t, dtype, dim) == expected
+
+
+@rounded
+@pytest.mark.parametrize("precision", ["high", "medium"])
 def test_what_is_never_rounded(precision: str, hardware: Hardware) -> None:
-    """Short rows and float64; for ``high`` also potentials that are sharp for their dimension."""
+    """Sharp potentials, short rows and float64; for ``high`` also potentials that are sharp for their dimension."""
     w = unit_rows(40, 100)
+    assert ROUNDED_MIN_DIM <= 100 < 5.0**2 / HIGH_MAX
     sharp = [(w, 2.5)] if precision == "high" else []
-    for rows, t in ((w.double(), 2.0), (unit_rows(40, 95), 2.0), *sharp):
+    for rows, t in ((w, 4.1), (w, 512.0), (w.double(), 2.0), (unit_rows(40, 95), 2.0), *sharp):
         for ours, plain in zip(
             over_pairs(rows, t, precision=precision, hardware=hardware), over_pairs(rows, t), strict=True
         ):
@@ -105,9 +157,10 @@ def test_what_is_never_rounded(precision: str, hardware: Hardware) -> None:
 
 @rounded
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_coincident_points(precision: str, hardware: Hardware) -> None:
+@pytest.mark.parametrize("t", [2.0, 512.0])
+def test_coincident_points(precision: str, t: float, hardware: Hardware) -> None:
     w = torch.nn.functional.normalize(torch.ones(6, 100), dim=1)
-    potential, pull = over_pairs(w, precision=precision, hardware=hardware, blocks=Blocks(integer_min_ratio=0.01))
+    potential, pull = over_pairs(w, t, precision=precision, hardware=hardware, blocks=Blocks(integer_min_ratio=0.01))
     torch.testing.assert_close(potential, torch.full((6,), 5.0), rtol=3e-2, atol=0)
     torch.testing.assert_close(pull, 5 * w, rtol=3e-2, atol=0)
 

@@ -187,6 +187,7 @@ TOPICS: dict[str, Callable[[int], Any]] = {
 
 def worker(rank: int, world: int, folder: str, topics: list[str]) -> None:
     torch.set_num_threads(1)
+    torch.manual_seed(rank)  # fixed, and not what another rank draws
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     for topic in topics:
         torch.save(TOPICS[topic](rank), f"{folder}/{topic}-{rank}.pt")

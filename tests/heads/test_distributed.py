@@ -16,6 +16,7 @@ WORLD = 2
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     """What two ranks find, by topic."""
+    torch.manual_seed(0)
     return on_ranks(WORLD, tmp_path_factory.mktemp("ranks"), list(TOPICS))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -41,13 +42,17 @@ def test_compiled_gaussian_potential_equals_eager() -> None:
 
 
 @pytest.mark.parametrize("precision", ["high", "medium"])
-@pytest.mark.parametrize("t", [4.1, 512.0])
-def test_sharp_potentials_are_never_rounded(precision: Precision, t: float) -> None:
+@pytest.mark.parametrize(("t", "rounds"), [(2.0, True), (4.1, False), (512.0, False)])
+def test_sharp_potentials_are_never_rounded(
+    precision: Precision, t: float, rounds: bool, quick_bfloat16: Callable[[bool], None]
+) -> None:
     w = unit_rows(40, 100)
-    for ours, plain in zip(
-        F.gaussian_potential(w, t=t, precision=precision), F.gaussian_potential(w, t=t), strict=True
-    ):
-        assert torch.equal(ours, plain)
+    plain = F.gaussian_potential(w, t=t)
+    for quick in (False, True):
+        quick_bfloat16(quick)
+        ours = F.gaussian_potential(w, t=t, precision=precision)
+        same = [torch.equal(a, b) for a, b in zip(ours, plain, strict=True)]
+        assert same == [not (quick and rounds)] * 2
 
 
 def test_points_without_others_have_no_index() -> None:

@@ -19,7 +19,8 @@ def listed(root: Path) -> list[tuple[str, str]]:
 def test_what_is_listed_as_long_exists(root: Path, listed: list[tuple[str, str]]) -> None:
     assert len(listed) > 10 and listed == sorted(listed)
     for file, test in listed:
-        assert f"def {test}" in (root / file).read_text(encoding="utf-8"), f"{file}::{test}"
+        text = (root / file).read_text(encoding="utf-8")
+        assert not test or re.search(rf"^def {test}\(", text, re.MULTILINE), f"{file}::{test}"
 
 
 def test_every_room_has_a_fast_file(root: Path, listed: list[tuple[str, str]]) -> None:

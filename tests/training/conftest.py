@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from fastproto.training import RunResult, fit, run
 
@@ -12,6 +13,7 @@ from .helpers import quick
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     """A run of two epochs on the digits. None may write into its folder."""
+    torch.manual_seed(0)
     return fit(quick(tmp_path_factory.mktemp("finished") / "run"))
 
 

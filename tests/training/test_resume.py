@@ -211,6 +211,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     config = TrainConfig(out=str(top / "run"), progress=False, accelerator="cpu")
     config.data.name, config.data.root = "image-folder", str(top / "set")
     config.model.name, config.optim.epochs, config.head.dim = "mlp", 1, 2
+    torch.manual_seed(0)
     fit(config)
     yield top
 
