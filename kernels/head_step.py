@@ -37,12 +37,14 @@ def _head_step_kernel(
     momentum, share,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    walk = tl.program_id(0).to(tl.int64) * BLOCK.rows + tl.arange(0, BLOCK.rows)
+    BLOCK_ROWS: tl.constexpr = BLOCK.rows
+    BLOCK_WIDTH: tl.constexpr = BLOCK.width
+    walk = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     mean, began, count = begin_walk(BLOCK)
     for step in tl.range(0, steps):
         position = walk * steps + step
         sample, label, live, known, head, tail = sorted_sample(order_ptr, sorted_ptr, position, B, C)
-        x = load_rows(features_ptr, sample, stride_row, stride_column, 0, D, live, BLOCK.width)
+        x = load_rows(features_ptr, sample, stride_row, stride_column, 0, D, live, BLOCK_WIDTH)
         inverse, finite = inverse_norm(tl.sum(x * x, 1))
         # the counter and the flag come here, where the fewest registers are live: after the loss they spill on sm_80
         if skipped_ptr is not None:
@@ -56,10 +58,10 @@ def _head_step_kernel(
             means_ptr, parts_ptr, counts_ptr, mean, began, count, z, good, walk, position, steps,
             label, known, head, tail, 0, D, momentum, share, BLOCK,
         )  # fmt: skip
-        w = load_rows(prototypes_ptr, row, stride_prototype, 1, 0, D, known, BLOCK.width)
+        w = load_rows(prototypes_ptr, row, stride_prototype, 1, 0, D, known, BLOCK_WIDTH)
         loss, cosine, slope = loss_and_slope(tl.sum(x * w, 1), inverse, good & assigned)
         tl.store(loss_ptr + sample, loss, mask=live)
-        store_rows(gradient_ptr, sample, 0, D, slope[:, None] * (w - cosine[:, None] * z), live, BLOCK.width)
+        store_rows(gradient_ptr, sample, 0, D, slope[:, None] * (w - cosine[:, None] * z), live, BLOCK_WIDTH)
 
 
 def head_step_(

@@ -48,30 +48,33 @@ def _ipm_loss_kernel(
     stride_row, stride_column, stride_prototype,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    o_m = tl.program_id(0).to(tl.int64) * BLOCK.rows + tl.arange(0, BLOCK.rows)
+    BLOCK_ROWS: tl.constexpr = BLOCK.rows
+    BLOCK_WIDTH: tl.constexpr = BLOCK.width
+    ROUNDS: tl.constexpr = BLOCK.rounds
+    o_m = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     m_m = o_m < B
     labels = tl.load(labels_ptr + o_m, mask=m_m, other=-1)
     known = (labels >= 0) & (labels < C)
     rows, assigned = prototype_of(labels, known, assignment_ptr, C)
-    x = load_rows(features_ptr, o_m, stride_row, stride_column, 0, D, m_m, BLOCK.width)  # does not wait for the label
-    w = load_rows(prototypes_ptr, rows, stride_prototype, 1, 0, D, known, BLOCK.width)
+    x = load_rows(features_ptr, o_m, stride_row, stride_column, 0, D, m_m, BLOCK_WIDTH)  # does not wait for the label
+    w = load_rows(prototypes_ptr, rows, stride_prototype, 1, 0, D, known, BLOCK_WIDTH)
     squares, products = tl.sum(x * x, 1), tl.sum(x * w, 1)
-    for k in tl.static_range(1, BLOCK.rounds):  # rows of more than 4096 columns
-        x_k = load_rows(features_ptr, o_m, stride_row, stride_column, k * BLOCK.width, D, m_m, BLOCK.width)
-        w_k = load_rows(prototypes_ptr, rows, stride_prototype, 1, k * BLOCK.width, D, known, BLOCK.width)
+    for k in tl.static_range(1, ROUNDS):  # rows of more than 4096 columns
+        x_k = load_rows(features_ptr, o_m, stride_row, stride_column, k * BLOCK_WIDTH, D, m_m, BLOCK_WIDTH)
+        w_k = load_rows(prototypes_ptr, rows, stride_prototype, 1, k * BLOCK_WIDTH, D, known, BLOCK_WIDTH)
         squares += tl.sum(x_k * x_k, 1)
         products += tl.sum(x_k * w_k, 1)
     inverse, finite = inverse_norm(squares)
     good = known & assigned & finite
     loss, cosine, slope = loss_and_slope(products, inverse, good)
     tl.store(loss_ptr + o_m, loss, mask=m_m)
-    for k in tl.static_range(0, BLOCK.rounds):
+    for k in tl.static_range(0, ROUNDS):
         if k > 0:
-            x = load_rows(features_ptr, o_m, stride_row, stride_column, k * BLOCK.width, D, m_m, BLOCK.width)
-            w = load_rows(prototypes_ptr, rows, stride_prototype, 1, k * BLOCK.width, D, known, BLOCK.width)
+            x = load_rows(features_ptr, o_m, stride_row, stride_column, k * BLOCK_WIDTH, D, m_m, BLOCK_WIDTH)
+            w = load_rows(prototypes_ptr, rows, stride_prototype, 1, k * BLOCK_WIDTH, D, known, BLOCK_WIDTH)
         z = tl.where(good[:, None], x, 0.0) * inverse[:, None]
         gradient = slope[:, None] * (w - cosine[:, None] * z)
-        store_rows(gradient_ptr, o_m, k * BLOCK.width, D, gradient, m_m, BLOCK.width)
+        store_rows(gradient_ptr, o_m, k * BLOCK_WIDTH, D, gradient, m_m, BLOCK_WIDTH)
     if flag_ptr is not None:
         raise_flag(flag_ptr, m_m, known, assigned, finite)
     if skipped_ptr is not None:

@@ -33,18 +33,21 @@ def _update_class_means_kernel(
     momentum, share,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    walk = tl.program_id(0).to(tl.int64) * BLOCK.rows + tl.arange(0, BLOCK.rows)
-    column = tl.program_id(1) * BLOCK.width
+    BLOCK_ROWS: tl.constexpr = BLOCK.rows
+    BLOCK_WIDTH: tl.constexpr = BLOCK.width
+    ROUNDS: tl.constexpr = BLOCK.rounds
+    walk = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    column = tl.program_id(1) * BLOCK_WIDTH
     mean, began, count = begin_walk(BLOCK)
     for step in tl.range(0, steps):
         position = walk * steps + step
         sample, label, live, known, head, tail = sorted_sample(order_ptr, sorted_ptr, position, B, C)
-        x = load_rows(features_ptr, sample, stride_row, stride_column, column, D, live, BLOCK.width)
+        x = load_rows(features_ptr, sample, stride_row, stride_column, column, D, live, BLOCK_WIDTH)
         squares = tl.sum(x * x, 1)
-        if BLOCK.rounds > 1:  # this program has 4096 columns of the row, its norm needs all
-            squares = tl.zeros([BLOCK.rows], tl.float32)
-            for k in tl.static_range(0, BLOCK.rounds):
-                x_k = load_rows(features_ptr, sample, stride_row, stride_column, k * BLOCK.width, D, live, BLOCK.width)
+        if ROUNDS > 1:  # this program has 4096 columns of the row, its norm needs all
+            squares = tl.zeros([BLOCK_ROWS], tl.float32)
+            for k in tl.static_range(0, ROUNDS):
+                x_k = load_rows(features_ptr, sample, stride_row, stride_column, k * BLOCK_WIDTH, D, live, BLOCK_WIDTH)
                 squares += tl.sum(x_k * x_k, 1)
         inverse, finite = inverse_norm(squares)
         good = known & finite

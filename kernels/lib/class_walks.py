@@ -56,8 +56,10 @@ def cut_into_walks(features: Tensor, steps: int | None) -> Walks:
 @triton.jit
 def begin_walk(BLOCK: tl.constexpr):
     """The means, whether their class began in this walk, and the samples counted: those of a walk before its first."""
-    mean = tl.zeros([BLOCK.rows, BLOCK.width], tl.float32)
-    return mean, tl.zeros([BLOCK.rows], tl.int1), tl.zeros([BLOCK.rows], tl.int32)
+    BLOCK_ROWS: tl.constexpr = BLOCK.rows
+    BLOCK_WIDTH: tl.constexpr = BLOCK.width
+    mean = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
+    return mean, tl.zeros([BLOCK_ROWS], tl.int1), tl.zeros([BLOCK_ROWS], tl.int32)
 
 
 @triton.jit
@@ -81,15 +83,16 @@ def step_means(
     column, D, momentum, share, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One step of the recurrence; stores q at the end of a class and a part at the border of the walk."""
+    BLOCK_WIDTH: tl.constexpr = BLOCK.width
     began = began | head
-    mean = tl.where(head[:, None], load_rows(means_ptr, label, D, 1, column, D, known & head, BLOCK.width), mean)
+    mean = tl.where(head[:, None], load_rows(means_ptr, label, D, 1, column, D, known & head, BLOCK_WIDTH), mean)
     mean = tl.where(good[:, None], momentum * mean + share * z, mean)
     count = tl.where(head, 0, count) + good.to(tl.int32)
-    store_rows(means_ptr, label, column, D, mean, known & tail & began, BLOCK.width)
+    store_rows(means_ptr, label, column, D, mean, known & tail & began, BLOCK_WIDTH)
     # the end of a class that began in an earlier walk, or a class that goes on in the next walk
     left = tl.where(tail, began == 0, position + 1 == (walk + 1) * steps) & known
     slot = 2 * walk + tl.where(tail, 0, 1)
-    store_rows(parts_ptr, slot, column, D, mean, left, BLOCK.width)
+    store_rows(parts_ptr, slot, column, D, mean, left, BLOCK_WIDTH)
     tl.store(counts_ptr + slot, count, mask=left)
     return mean, began, count
 

@@ -55,7 +55,7 @@ def test_every_module_of_the_wheel_is_importable(root: Path, tmp_path: Path) -> 
     empty.mkdir()
     home = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path / "environment")}))
     folders = {path.name for path in home.iterdir() if path.suffix != ".dist-info"}
-    assert folders - {"pip", "setuptools", "_distutils_hack", "distutils-precedence.pth"} == {
+    assert folders - {"pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth"} == {
         "fastproto",
         "fastproto_kernels",
     }
