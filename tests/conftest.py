@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,6 +79,10 @@ LONG = {
     "tests/training/test_renewals.py::test_early_alignments_turn_prototypes_and_a_run_resumes",
     "tests/training/test_resume.py",
 }
+
+# A background job ignores SIGINT, and so would the commands that the tests start and interrupt.
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)  # the tests' operations are small: a second thread costs more than it gives
 

@@ -49,8 +49,8 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -
 
 def write_memory(path: str | os.PathLike[str], content: io.BytesIO) -> None:
     """:func:`write_whole` of what was first written to memory, for writers that hide why there is no room."""
-    with content.getbuffer() as data:  # released in any case: a buffer in use cannot be freed
-        write_whole(path, lambda file: file.write_bytes(data))
+    data = content.getvalue()  # not getbuffer(): a view that an error keeps alive stops the memory from being freed
+    write_whole(path, lambda file: file.write_bytes(data))
 
 
 @contextlib.contextmanager
