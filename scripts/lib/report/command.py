@@ -24,7 +24,7 @@ TABLES: dict[str, Callable[[Any], str]] = {  # by the name of the JSON file; Any
 def main(arguments: list[str], description: str, readme: Path = ROOT / "README.md", results: Path = RESULTS) -> int:
     if arguments not in ([], ["--check"]):
         print(description)
-        return 2
+        return 0 if arguments in (["-h"], ["--help"]) else 2
     before = readme.read_text(encoding="utf-8")
     after = filled(before, results)
     if arguments:
