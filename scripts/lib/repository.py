@@ -17,8 +17,8 @@ if sys.version_info >= (3, 9):  # noqa: UP036 - an older Python comes as far as 
     """A JSON object: what it holds is known to those who write and read it."""
 OLDEST = (3, 10)
 # What fastproto[train] installs, by the names of the modules; without lapx, for which SciPy stands in
-TRAIN = ("torch", "numpy", "scipy", "safetensors", "numba")
-TRAIN += ("lightning", "torchvision", "yaml", "sklearn", "matplotlib", "PIL")
+CORE = ("torch", "numpy", "scipy", "safetensors", "numba")
+TRAIN = (*CORE, "lightning", "torchvision", "yaml", "sklearn", "matplotlib", "PIL")
 
 
 def use_repository() -> None:

@@ -81,6 +81,17 @@ def test_gpu_tables_name_what_scipy_did_not_finish(root: Path) -> None:
     assert text.count("| not measured |") == sum(name.startswith("C=") for name in solved) - 1
 
 
+def test_gpu_tables_of_steps_without_results(root: Path) -> None:
+    found = json.loads((root / "benchmarks" / "results" / "gpu.json").read_text())
+    whole = gpu.table(found)
+    for name in ("speed", "peers", "assignment", "scipy", "sanitizer", "machine"):
+        empty = found | {"steps": found["steps"] | {name: found["steps"][name] | {"results": {}}}}
+        table = gpu.table(empty)
+        assert table != whole and table.count("not measured") > whole.count("not measured"), name
+    nothing = gpu.table({"steps": dict.fromkeys(found["steps"])})
+    assert nothing.count("not measured") == 4
+
+
 def test_an_unknown_argument_prints_the_usage(root: Path) -> None:
     found = subprocess.run([sys.executable, root / "scripts" / "report", "--chekc"], capture_output=True, text=True)
     assert found.returncode == 2 and "usage: scripts/report" in found.stdout

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable
+
 from lib.repository import NOT_MEASURED, Record
 from lib.tables import duration, markdown, ratio
 
@@ -16,9 +19,23 @@ BESIDE = {
 
 
 def table(found: Record) -> str:
-    steps = {name: step["results"] for name, step in found["steps"].items()}
-    parts = (passes(steps["speed"]), peers(steps["peers"]), solves(steps["assignment"], steps["scipy"]), text(steps))
-    return "\n\n".join(parts)
+    """Of a step that failed, was stopped or did not run, what it did not measure is said."""
+    steps: dict[str, Record] = defaultdict(dict)
+    steps |= {name: step["results"] for name, step in found["steps"].items() if step is not None}
+    parts: tuple[Callable[[], str], ...] = (
+        lambda: passes(steps["speed"]),
+        lambda: peers(steps["peers"]),
+        lambda: solves(steps["assignment"], steps["scipy"]),
+        lambda: text(steps),
+    )
+    return "\n\n".join(map(or_not_measured, parts))
+
+
+def or_not_measured(part: Callable[[], str]) -> str:
+    try:
+        return part()
+    except (KeyError, IndexError) as missing:
+        return f"{NOT_MEASURED}: {missing}"
 
 
 def took(entry: Record) -> str:
@@ -40,6 +57,8 @@ def peers(found: Record) -> str:
         if key in found:
             cells = [f"{took(e)} ({ratio(e['median_ms'] / found[key]['median_ms'])})" for e in plain.values()]
             rows.append([name, took(found[key]), *cells])
+    if not rows:
+        return NOT_MEASURED
     return markdown(["pass at (16,384, 256)", "fastproto", *(f"{name} (ratio)" for name in plain)], rows)
 
 
@@ -53,6 +72,8 @@ def solves(found: Record, dense: Record) -> str:
         gap = f"{cell['relative_gap']:.0e}, {'certified' if cell['certified'] else 'not certified'}"
         last = scipy if isinstance(scipy, str) else duration(scipy)
         rows.append([name.replace(" ", ", ").replace("=", " = "), *times, gap, f"{cell['extra_mib']:,.0f} MiB", last])
+    if not rows:
+        return NOT_MEASURED
     return markdown(["assignment", "cold", "unchanged", "relative gap", "extra memory", "SciPy, matrix given"], rows)
 
 
