@@ -14,6 +14,7 @@ import torch
 # Not fast: whole training runs, processes of several ranks, compilation, many steps under Triton's interpreter. What is
 # not listed is expected to take less than a second. Whole files, and tests by their whole names.
 LONG = {
+    "tests/assignment/test_assign.py::test_more_classes_than_a_product_that_is_kept",
     "tests/assignment/test_background.py::test_exit_codes_with_pending_and_ended_renewals",
     "tests/assignment/test_column_generation.py::test_column_generation_is_optimal_and_certified",
     "tests/assignment/test_column_generation.py::test_dense_is_optimal_and_certified",

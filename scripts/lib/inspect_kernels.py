@@ -12,24 +12,23 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import json
 import os
 import pkgutil
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
+from lib.repository import use_repository
+
 if TYPE_CHECKING:
     from kernels.lib.variants import Variant  # fastproto_kernels, by the name of its folder
 
-ROOT = Path(__file__).resolve().parents[2]
 # KiB of shared memory that one program may have (CUDA programming guide): A100; the other Ampere and Ada chips; Hopper;
 # data-centre and other Blackwell. All but 90 and 100 take the tiles of family 80.
 SHARED_KIB = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
@@ -84,14 +83,7 @@ class Compiled(NamedTuple):
 def load_kernels() -> None:
     """Makes ``import fastproto_kernels`` import this repository's kernels/, installed or not, to be compiled."""
     os.environ.pop("TRITON_INTERPRET", None)  # read when the kernels are imported; the interpreter compiles nothing
-    place = ROOT / "kernels"
-    spec = importlib.util.spec_from_file_location(
-        "fastproto_kernels", place / "__init__.py", submodule_search_locations=[str(place)]
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fastproto_kernels"] = module
-    spec.loader.exec_module(module)
+    use_repository()
 
 
 def variants_of(family: int, dims: tuple[int, ...]) -> list[Variant]:

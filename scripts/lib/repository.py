@@ -12,8 +12,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 NOT_MEASURED = "not measured"
-Record = dict[str, Any]
-"""A JSON object: what it holds is known to those who write and read it."""
+if sys.version_info >= (3, 9):  # noqa: UP036 - an older Python comes as far as ``require``, which says what is needed
+    Record = dict[str, Any]
+    """A JSON object: what it holds is known to those who write and read it."""
+OLDEST = (3, 10)
+# What fastproto[train] installs, by the names of the modules; without lapx, for which SciPy stands in
+CORE = ("torch", "numpy", "scipy", "safetensors", "numba")
+TRAIN = (*CORE, "lightning", "torchvision", "yaml", "sklearn", "matplotlib", "PIL")
 
 
 def use_repository() -> None:
@@ -27,15 +32,35 @@ def use_repository() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*folders, *before]))
 
 
+def lacking(modules: tuple[str, ...]) -> str:
+    """What this Python is too old for or has not, in words; empty where nothing is missing."""
+    if sys.version_info < OLDEST:
+        return f"is Python {sys.version_info[0]}.{sys.version_info[1]}, older than {OLDEST[0]}.{OLDEST[1]}"
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    return f"has no {' and no '.join(missing)}" if missing else ""
+
+
+def need(*modules: str) -> None:
+    """End with one sentence where this Python lacks a module: for scripts that install nothing."""
+    lacks = lacking(modules)
+    if lacks:
+        expected = " with ".join(["Python 3.10 or newer", *([" and ".join(modules)] if modules else [])])
+        sys.exit(f"{sys.executable} {lacks}; {sys.argv[0]} needs {expected}")
+
+
 def require(*modules: str) -> None:
     """Go on with this Python where it has the modules; otherwise start again with that of ``.venv``, made if needed."""
-    python = ROOT / ".venv" / "bin" / "python"
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if sys.version_info >= (3, 10) and not missing:
+    lacks = lacking(modules)
+    if not lacks:
         return
-    if Path(sys.prefix) == ROOT / ".venv":
-        sys.exit(f"{python} has no {' and no '.join(missing)}: remove .venv and start again")
-    made = subprocess.run([str(ROOT / "scripts" / "venv"), "train"])
-    if made.returncode != 0:
-        sys.exit(made.returncode)
+    python = ROOT / ".venv" / "bin" / "python"
+    if Path(sys.prefix).resolve() == ROOT / ".venv":
+        sys.exit(f"{python} {lacks}: remove .venv and start again")
+    try:
+        code = subprocess.run([str(ROOT / "scripts" / "venv"), "train"]).returncode
+    except OSError:  # no shell
+        code = 1
+    if code != 0:
+        print(f"{sys.executable} {lacks}, and .venv, which would have it, could not be made", file=sys.stderr)
+        sys.exit(code)
     os.execv(python, [str(python), *sys.argv])

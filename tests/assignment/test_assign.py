@@ -17,6 +17,7 @@ from torch import Tensor
 from fastproto import assign, reference, solve
 from fastproto.assignment import Assignment
 from fastproto.assignment.inputs import Method
+from fastproto.assignment.scores_cpu import KEPT_BYTES
 
 from ..helpers import unit_rows
 from .instances import assert_optimal
@@ -55,6 +56,15 @@ def test_every_solver_gives_a_certificate(hidden: list[str], c: int, monkeypatch
     found = assign(means, prototypes)
     assert_optimal(found, reference.scores(means.double(), prototypes.double()), within=1e-9)
     assert found.method == ("dense" if c == 1 else "scipy" if hidden else "lapx")
+
+
+def test_more_classes_than_a_product_that_is_kept() -> None:
+    """From 4,097 classes on each pass makes its products anew; the optimum is known, and far from the others."""
+    means = unit_rows(4_200, 32)
+    assert 2 * len(means) ** 2 > KEPT_BYTES
+    order = torch.randperm(len(means))
+    found = assign(means, means[order])
+    assert found.certified and torch.equal(order[found.permutation], torch.arange(len(means)))
 
 
 def test_an_assignment_that_still_holds_costs_one_pass() -> None:

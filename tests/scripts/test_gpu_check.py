@@ -26,8 +26,22 @@ def test_every_step_is_where_the_list_says() -> None:
 
 
 def test_the_tests_that_need_a_gpu_are_there(root: Path) -> None:
-    assert len(tests_and_sanitizer.TESTS) > 6
-    assert all((root / name).exists() for name in tests_and_sanitizer.TESTS)
+    found = set(tests_and_sanitizer.tests_of_kernels())
+    assert {file.relative_to(root).as_posix() for file in root.glob("tests/*/test_*_on_kernels.py")} <= found
+    assert {"tests/assignment/test_scores_gpu.py", "tests/ops/test_promised_precision.py"} <= found
+    for file in root.glob("tests/kernels/test_*.py"):
+        assert file.relative_to(root).as_posix() in found, file.name
+    helpers = {file.stem for file in root.glob("tests/*.py") if "from .kernel_device import" in file.read_text()}
+    assert helpers | {"kernel_device"} == set(tests_and_sanitizer.HELPERS)
+
+
+def test_an_unfinished_test_run_is_reported_before_it_is_an_error() -> None:
+    steps = tests_and_sanitizer.outcome(2, "FAILED a\n1 failed in 3 s\n")
+    found = [next(steps) for _ in range(3)]
+    assert found == [("exit", 2), ("summary", "1 failed in 3 s"), ("failed", ["FAILED a"])]
+    with pytest.raises(RuntimeError, match="exit code 2"):
+        next(steps)
+    assert dict(tests_and_sanitizer.outcome(0, "2 passed"))["summary"] == "2 passed"
 
 
 @pytest.mark.parametrize("name", ["machine", "sanitizer", "scipy", "million", "prototypes"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+
+from lib.repository import TRAIN
 
 PACKAGES = sysconfig.get_path("purelib")
 SHOW = """
@@ -50,6 +53,7 @@ def test_usage_is_printed_with_nothing_installed(root: Path, bare: dict[str, str
         "reproduce": ("table7", "figure2", "initial_assignment", "--published"),
         "gpu_check": ("--tune", "--dry-run"),
         "oldest_newest": ("oldest", "newest", "wheel"),
+        "report": ("--check",),
     }.items():
         done = run(root / "scripts" / name, "--help", env=bare)
         assert done.returncode == 0, done.stderr
@@ -87,5 +91,42 @@ def test_without_torch_the_environment_is_made_first(root: Path, tmp_path: Path)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = run(tmp_path / "scripts" / "reproduce", "table7", "--out", "here", env=environment)
     assert done.stdout.split() == [str(tmp_path / "scripts" / "reproduce"), "table7", "--out", "here"], done.stderr
-    (tmp_path / "scripts" / "venv").write_text("#!/bin/sh\nexit 7\n")
-    assert run(tmp_path / "scripts" / "reproduce", "table7", env=environment).returncode == 7
+
+
+def without(module: str, folder: Path) -> dict[str, str]:
+    """For a Python under -S that has every dependency but one."""
+    (folder / "packages").mkdir()
+    for entry in Path(PACKAGES).iterdir():
+        if entry.name != module:
+            (folder / "packages" / entry.name).symlink_to(entry)
+    return os.environ | {"PYTHONPATH": str(folder / "packages")}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
+@pytest.mark.parametrize("script", ["reproduce", "kills"])
+@pytest.mark.parametrize("module", ["torch", "scipy", "sklearn", "matplotlib"])
+def test_a_missing_module_is_named_where_no_environment_can_be_made(module: str, script: str, tmp_path: Path) -> None:
+    scripts = tmp_path / "scripts"
+    shutil.copytree(Path(__file__).parents[2] / "scripts", scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    (scripts / "venv").write_text("#!/bin/sh\nexit 7\n")
+    done = run(scripts / script, "--help", env=without(module, tmp_path))
+    assert done.returncode == 7 and done.stderr.count("\n") == 1
+    assert f"has no {module}, and .venv, which would have it, could not be made" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["torch", "triton"])
+@pytest.mark.parametrize("script", ["gpu_check", "inspect_kernels"])
+def test_what_installs_nothing_names_what_is_missing(root: Path, module: str, script: str, tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    arguments = [str(tmp_path / "out"), "--dry-run"] if script == "gpu_check" else []
+    done = run(root / "scripts" / script, *arguments, env=without(module, tmp_path))
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert f"has no {module}; " in done.stderr and "needs Python 3.10 or newer with torch and triton" in done.stderr
+
+
+def test_what_is_required_is_what_is_installed(root: Path) -> None:
+    text = (root / "pyproject.toml").read_text(encoding="utf-8")
+    groups = re.findall(r"^(?:dependencies|train) = \[$(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    names = {name for group in groups for name in re.findall(r'^  "([\w-]+)>=', group, re.MULTILINE)}
+    modules = {"PyYAML": "yaml", "scikit-learn": "sklearn", "pillow": "PIL"}
+    assert len(groups) == 2 and {modules.get(name, name) for name in names - {"lapx"}} == set(TRAIN)

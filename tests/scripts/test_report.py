@@ -163,6 +163,22 @@ def test_gpu_tables_name_what_scipy_did_not_finish(root: Path) -> None:
     assert text.count("| not measured |") == sum(name.startswith("C=") for name in solved) - 1
 
 
+def test_gpu_tables_of_steps_without_results(root: Path) -> None:
+    found = json.loads((root / "benchmarks" / "results" / "gpu.json").read_text())
+    tables = {
+        "speed": gpu.passes,
+        "peers": gpu.peers,
+        "assignment": gpu.solves,
+        "machine": gpu.facts,
+        "head": gpu.facts,
+    }
+    for name, table in tables.items():
+        empty = found | {"steps": found["steps"] | {name: found["steps"][name] | {"results": {}}}}
+        assert table(empty).startswith("not measured") and not table(found).startswith("not measured"), name
+    nothing = {"steps": dict.fromkeys(found["steps"])}
+    assert all(table(nothing).startswith("not measured") for table in tables.values())
+
+
 def test_an_unknown_argument_prints_the_usage(root: Path) -> None:
     found = subprocess.run([sys.executable, root / "scripts" / "report", "--chekc"], capture_output=True, text=True)
     assert found.returncode == 2 and "usage: scripts/report" in found.stdout

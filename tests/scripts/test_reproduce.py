@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -73,10 +74,44 @@ def test_figure_2_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "figure2.png").read_bytes().startswith(b"\x89PNG")
 
 
+ABOVE = re.compile(r"__file__\)(?:\.resolve\(\)|\.absolute\(\))*((?:\.parents\[\d+\]|\.parent\b)+)")
+
+
+def levels(steps: str) -> int:
+    """How many folders up ``.parent`` and ``.parents[n]`` lead."""
+    return sum(int(number) + 1 if number else 1 for number in re.findall(r"\.parent(?:s\[(\d+)\])?", steps))
+
+
+def leaves(text: str, depth: int) -> bool:
+    """Whether a text, of a file so many folders below the root, names a path above the root."""
+    if re.search(r"\bROOT\.parent|\broot\.parent", text):
+        return True
+    return any(levels(steps) > depth for steps in ABOVE.findall(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "depth", "expected"),
+    [
+        ("Path(__file__).resolve().parents[2]", 3, False),
+        ("Path(__file__).resolve().parents[3]", 3, True),
+        ("Path(__file__).parents[1].parent", 2, True),
+        ("Path(__file__).parent.parent", 2, False),
+        ("ROOT.parent / 'published'", 3, True),
+    ],
+)
+def test_paths_that_leave_the_repository_are_seen(text: str, depth: int, expected: bool) -> None:
+    assert leaves(text, depth) == expected
+
+
 def test_nothing_is_looked_for_beside_the_repository() -> None:
-    """A path of the scripts and benchmarks that leaves the repository would be a ``parent`` of its root."""
-    files = [*(ROOT / "scripts").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
-    assert len(files) > 20
+    """By Python files and launchers; ``parents[0]`` of a file in the root would be the root."""
+    folders = [ROOT / name for name in ("scripts", "benchmarks", "tests")]
+    files = [file for folder in folders for file in folder.rglob("*") if file.suffix in ("", ".py") and file.is_file()]
+    assert len(files) > 100 and ROOT / "scripts" / "kills" in files
     for file in files:
-        text = file.read_text(encoding="utf-8")
-        assert "ROOT.parent" not in text and '".."' not in text and "../" not in text, file
+        if file != Path(__file__):
+            depth = len(file.relative_to(ROOT).parts)
+            text = file.read_text(encoding="utf-8")
+            assert not leaves(text, depth), file
+            if not file.is_relative_to(ROOT / "tests"):  # which have paths with dots as inputs
+                assert '".."' not in text and (file.suffix == "" or "../" not in text), file

@@ -138,6 +138,14 @@ class OneAfterAnother(DistributedSampler[Any]):
         return 2 * -(-len(self.dataset) // 2)  # type: ignore[arg-type]
 
 
+def test_the_installed_command_trains_on_two_ranks(tmp_path: Path) -> None:
+    command = [Path(sys.executable).with_name("fastproto-train"), *two_ranks.OPTIONS, "--optim.epochs", "1"]
+    options = ["--devices", "2", "--data.batch_size", "32", "--out", "run"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=240, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test accuracy") == 1 and all((tmp_path / "run" / name).exists() for name in PLAIN)
+
+
 def test_two_ranks_train_as_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None) -> None:
     command = [sys.executable, two_ranks.__file__, *two_ranks.OPTIONS, "--devices", "2", "--data.batch_size", "32"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)

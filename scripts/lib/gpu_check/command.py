@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Lock
 
 from lib.gpu_check.steps import HIDDEN, STEPS, load
-from lib.repository import ROOT, Record
+from lib.repository import ROOT, Record, need
 
 BUDGET = 520.0  # seconds for everything
 LEAST = 5.0  # seconds that are left: with less no step begins
@@ -110,6 +110,7 @@ def main(arguments: list[str], description: str) -> int:
     if chosen.step:
         run_step(chosen.step, out, chosen.dry_run)
         return 0
+    need("torch", "triton")
     import torch
 
     if not chosen.dry_run and not torch.cuda.is_available():

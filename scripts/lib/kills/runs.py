@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -26,6 +27,14 @@ RESUME = ["--resume", "run", "--progress", "false"]
 COMMAND = "import sys; from fastproto.cli import train; sys.exit(train())"
 PATIENCE = 180.0  # seconds for any run to end
 FORKS = multiprocessing.get_context("forkserver")
+
+
+_begun: list[BaseProcess | subprocess.Popen[bytes]] = []
+_ended, _lock = threading.Event(), threading.Lock()
+
+
+class Ended(Exception):
+    """``end_all`` was called: no run begins."""
 
 
 class Mark(NamedTuple):
@@ -59,16 +68,36 @@ def _train(folder: str, arguments: list[str]) -> None:
 def forked(folder: Path, arguments: list[str]) -> BaseProcess:
     """A run in a process that has its imports already; to kill it is as real as for any other."""
     process = FORKS.Process(target=_train, args=(str(folder), arguments))
-    process.start()
+    with _lock:
+        if _ended.is_set():
+            raise Ended
+        process.start()
+        _begun.append(process)
     return process
 
 
 def started(folder: Path, arguments: list[str]) -> subprocess.Popen[bytes]:
     """A run as a command of its own, in a session of its own."""
     with (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as error:
-        return subprocess.Popen(
-            [sys.executable, "-c", COMMAND, *arguments], cwd=folder, stdout=out, stderr=error, start_new_session=True
-        )
+        command = [sys.executable, "-c", COMMAND, *arguments]
+        with _lock:
+            if _ended.is_set():
+                raise Ended
+            process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=error, start_new_session=True)
+            _begun.append(process)
+    return process
+
+
+def end_all() -> None:
+    """Kill every run that has begun, with its ranks; none begins after this."""
+    with _lock:
+        _ended.set()
+        for process in _begun:
+            code = process.exitcode if isinstance(process, BaseProcess) else process.poll()
+            if code is None and process.pid is not None:
+                with contextlib.suppress(OSError):  # a session of its own: not yet, where the process has just begun
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
 
 
 def next_arguments(folder: Path) -> list[str]:
@@ -96,9 +125,11 @@ def undisturbed(folder: Path) -> Undisturbed:
         else:
             forked(folder / name, BEGIN).join(PATIENCE)
         seconds.append(time.monotonic() - start)
-        assert (folder / name / "run" / "curves.png").exists(), messages(folder / name)
+        if not (folder / name / "run" / "curves.png").exists():
+            sys.exit(f"a run that was left alone did not end well: {messages(folder / name) or 'it said nothing'}")
         found = differences(folder / name / "run", folder / "first" / "run")
-        assert not found, f"undisturbed runs differ: {found}"
+        if found:
+            sys.exit(f"runs that were left alone differ: {'; '.join(found)}")
     return Undisturbed(folder / "first" / "run", seconds[1], seconds[2])
 
 

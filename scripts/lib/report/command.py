@@ -33,7 +33,7 @@ REPORTS: dict[str, Report] = {  # by the name in a page's marks
 def main(arguments: list[str], description: str, root: Path = ROOT, results: Path = RESULTS) -> int:
     if arguments not in ([], ["--check"]):
         print(description)
-        return 2
+        return 0 if arguments in (["-h"], ["--help"]) else 2
     stale = [*write_pages(root, results, check=bool(arguments)), *draw_pictures(root, results, check=bool(arguments))]
     if arguments and stale:
         print(f"{', '.join(stale)}: not made from {results.name}/*.json as it is; run scripts/report", file=sys.stderr)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+
 from lib.repository import NOT_MEASURED, Record
 from lib.tables import duration, listed, markdown, ratio
 
@@ -15,8 +18,21 @@ BESIDE = {
 }
 
 
+def said_if_missing(table: Callable[[Record], str]) -> Callable[[Record], str]:
+    """What a step that failed, was stopped or did not run has not measured is said."""
+
+    @wraps(table)
+    def complete(found: Record) -> str:
+        try:
+            return table(found)
+        except (KeyError, IndexError) as missing:
+            return f"{NOT_MEASURED}: {missing}"
+
+    return complete
+
+
 def results(found: Record, step: str) -> Record:
-    held: Record = found["steps"][step]["results"]
+    held: Record = (found["steps"].get(step) or {}).get("results") or {}
     return held
 
 
@@ -24,6 +40,7 @@ def took(entry: Record) -> str:
     return duration(entry["median_ms"] / 1e3)
 
 
+@said_if_missing
 def passes(found: Record) -> str:
     """Time and share of the bfloat16 product's rate, by precision and D."""
     speed, rows = results(found, "speed"), []
@@ -33,6 +50,7 @@ def passes(found: Record) -> str:
     return markdown(["pass at C = 32,768", *(f"D = {dim}" for dim in DIMS)], rows)
 
 
+@said_if_missing
 def peers(found: Record) -> str:
     """A pass beside PyTorch's own ways to the same numbers."""
     measured = results(found, "peers")
@@ -42,9 +60,12 @@ def peers(found: Record) -> str:
         if key in measured:
             cells = [f"{took(e)} ({ratio(e['median_ms'] / measured[key]['median_ms'])})" for e in plain.values()]
             rows.append([name, took(measured[key]), *cells])
+    if not rows:
+        return NOT_MEASURED
     return markdown(["pass at (16,384, 256)", "fastproto", *(f"{name} (ratio)" for name in plain)], rows)
 
 
+@said_if_missing
 def solves(found: Record) -> str:
     """Assignments on the GPU; SciPy is given the matrix."""
     dense, rows = results(found, "scipy"), []
@@ -57,9 +78,12 @@ def solves(found: Record) -> str:
         last = scipy if isinstance(scipy, str) else duration(scipy)
         size = ", ".join(f"{letter} = {int(number):,}" for letter, number in (part.split("=") for part in name.split()))
         rows.append([size, *times, gap, f"{cell['extra_mib']:,.0f} MiB", last])
+    if not rows:
+        return NOT_MEASURED
     return markdown(["assignment", "cold", "unchanged", "relative gap", "extra memory", "SciPy, matrix given"], rows)
 
 
+@said_if_missing
 def facts(found: Record) -> str:
     """The machine, single figures, and the checks as they ended."""
     machine, speed, head = (results(found, name) for name in ("machine", "speed", "head"))
