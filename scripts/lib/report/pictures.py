@@ -44,8 +44,17 @@ class Panel:
 
 
 def digest(panels: list[Panel]) -> str:
-    content = [STYLE, *(asdict(panel) for panel in panels)]
+    content = _rounded([STYLE, *(asdict(panel) for panel in panels)])
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _rounded(content: object) -> object:
+    """Nine digits of each number: the last ones of a mean depend on the version of Python."""
+    if isinstance(content, dict):
+        return {key: _rounded(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_rounded(value) for value in content]
+    return float(f"{content:.9g}") if isinstance(content, float) else content
 
 
 def drawn_from(file: Path) -> str | None:
