@@ -20,7 +20,7 @@ from fastproto.training.checkpoint_files import KEY, PartFacts, find_checkpoint,
 from fastproto.training.classifier import Classifier
 from fastproto.training.config_files import run_of
 from fastproto.training.metrics import MetricsFile
-from fastproto.training.resume_rules import PATHS, RULES, SILENT, Rule
+from fastproto.training.resume_rules import PATHS, SILENT, Rule, rule_of
 from fastproto.training.settings import TrainConfig
 from fastproto.training.settings_table import flatten
 
@@ -62,7 +62,7 @@ def open_run(config: TrainConfig) -> Resumed:
     run, new = run_of(path), config
     changed = changes(TrainConfig.from_dict(content[KEY]["config"]), new)
     for key, (before, now) in changed.items():
-        if RULES[key] is Rule.REFUSED:
+        if rule_of(key) is Rule.REFUSED:
             raise ValueError(
                 f"{path} was made with {key} {before} and this run has {now}; a resumed run cannot change it: "
                 "leave it as it was, or start a new run without --resume"
@@ -113,7 +113,7 @@ def _real(path: str) -> str:
 
 
 def _told(key: str) -> bool:
-    return key not in SILENT and RULES[key] is not Rule.DATA
+    return key not in SILENT and rule_of(key) is not Rule.DATA
 
 
 def _note(changed: Changes, done: int) -> str | None:
@@ -158,7 +158,7 @@ def _digest(part: LabelledImages) -> str:
 
 
 def _check_samples(facts: dict[str, Any], data: DataSplits, changed: Changes, path: Path) -> None:
-    asked = [f"{key} {now} (was {was})" for key, (was, now) in changed.items() if RULES[key] is Rule.DATA]
+    asked = [f"{key} {now} (was {was})" for key, (was, now) in changed.items() if rule_of(key) is Rule.DATA]
     advice = "resume with the data of that run, or start a new one without --resume"
     if asked:
         advice = f"{', '.join(asked)}: {advice}"

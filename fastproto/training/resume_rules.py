@@ -1,4 +1,4 @@
-"""Whether a setting may differ when a run is resumed: one rule for each setting."""
+"""Whether a setting may differ when a run is resumed. A setting that is not named here is refused."""
 
 from __future__ import annotations
 
@@ -64,3 +64,8 @@ RULES = {
 }
 SILENT = ("out", "name", "resume", "progress", "data.workers")  # nothing of the training depends on them
 PATHS = ("data.root", "data.fonts", "head.prototypes", "head.words", "head.trained")
+
+
+def rule_of(key: str) -> Rule:
+    """What becomes of a setting that differs; ``optim.lr`` is a key."""
+    return RULES.get(key, Rule.REFUSED)

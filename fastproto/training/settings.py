@@ -1,4 +1,8 @@
-"""Everything a run can be told, as dataclasses that import neither torch nor Lightning."""
+"""Everything a run can be told, as dataclasses that import neither torch nor Lightning.
+
+A field is a flag of fastproto-train and a key of configuration files; its help is in the docstring. A new one is
+refused where a run is resumed with another value, until :mod:`fastproto.training.resume_rules` says otherwise.
+"""
 
 from __future__ import annotations
 

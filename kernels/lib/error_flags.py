@@ -1,4 +1,6 @@
-"""Error flags of the kernels that hold rows: why a row was left out, in bits that add up on the device."""
+"""Error flags of the kernels that hold rows: why a row was left out, in bits that add up on the device.
+
+The package repeats the bits, with a sentence for each, in its own support/error_flags."""
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 
