@@ -16,7 +16,7 @@ def recording() -> bool:
 
 def tracing() -> bool:
     """Whether torch.jit.trace is recording: shapes are then tensors, and comparing them is warned about."""
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # torch.jit has no types
 
 
 @contextlib.contextmanager
@@ -26,11 +26,11 @@ def not_traced() -> Iterator[None]:
     if state is None:
         yield
         return
-    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]  # the stubs of torch lack it
     try:
         yield
     finally:
-        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
+        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]  # as above
 
 
 def in_backward() -> bool:
