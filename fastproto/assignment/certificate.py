@@ -118,7 +118,8 @@ def directions(class_means: Tensor) -> Tensor:
 
 
 def score_spread(q: Tensor, w: Tensor) -> float:
-    """std of (q_i - mean) · (w_j - mean) from moments, in O(C·D²): no C×C matrix, and no cancellation."""
+    """std of (q_i - mean) · (w_j - mean), of no more than C·D or D² products at once, and without cancellation."""
     q, w = q - q.mean(0), w - w.mean(0)
-    square = float(((q.T @ q) * (w.T @ w)).sum()) / (len(q) * len(w))
-    return float(max(square, 0.0) ** 0.5)
+    size, dim = q.shape
+    square = (q @ w.T).square().sum() if size < dim else ((q.T @ q) * (w.T @ w)).sum()
+    return float(max(float(square) / (size * len(w)), 0.0) ** 0.5)

@@ -106,17 +106,18 @@ def check_factors(class_means: Tensor, prototypes: Tensor) -> None:
 
 def check_lengths(class_means: Tensor, prototypes: Tensor, lengths: Tensor, widths: Tensor) -> None:
     """``lengths`` and ``widths`` [C] are those of the rows, on the CPU."""
-    if not bool(widths.isfinite().all()):
+    longest, widest = float(lengths.numpy().max()), float(widths.numpy().max())  # NaN where one is
+    if not math.isfinite(widest):
         check_finite("prototypes", prototypes)
-    if not bool(lengths.isfinite().all()):
+    if not math.isfinite(longest):
         check_finite("class_means", class_means)
         raise ValueError(
             f"class_means row {int(lengths.argmax())} has a length that float64 does not hold; expected squares that "
             "can be added: scale the rows"
         )
-    if not float(widths.max()) <= LARGEST_LENGTH:
+    if not widest <= LARGEST_LENGTH:
         raise ValueError(
-            f"prototypes have rows of length {float(widths.max()):.2g}; expected at most {LARGEST_LENGTH:.0e}, whose "
+            f"prototypes have rows of length {widest:.2g}; expected at most {LARGEST_LENGTH:.0e}, whose "
             "squares float32 can add: pass torch.nn.functional.normalize(prototypes, dim=1)"
         )
 

@@ -103,8 +103,12 @@ def match_by_columns(problem: MeansProblem, why: str) -> Matching:
         begin = np.concatenate((old[~problem.unseen], old[problem.unseen]))
         prices = _usable(problem.previous.prices, scores.magnitude)
 
+    accepted: Certificate | None = None  # of the previous result
+
     def accept(objective: float, gap: float, prices: Floats) -> bool:
-        return problem.certificate(spread, objective, gap, old, problem.final_prices(prices)).certified
+        nonlocal accepted
+        accepted = problem.certificate(spread, objective, gap, old, problem.final_prices(prices))
+        return accepted.certified
 
     found = search(
         scores,
@@ -117,10 +121,11 @@ def match_by_columns(problem: MeansProblem, why: str) -> Matching:
     )
     permutation = problem.with_unseen(found.columns[: scores.shape[0]])
     prices = problem.final_prices(found.prices)
+    known = accepted if found.unchanged else None
     return Matching(
         permutation=_checked(permutation, "column generation"),
         prices=prices,
-        known=problem.certificate(spread, found.objective, found.gap, permutation, prices),
+        known=known or problem.certificate(spread, found.objective, found.gap, permutation, prices),
         method="previous" if found.unchanged else "column_generation",
         reason=found.reason if found.unchanged else f"{why}; {found.reason}",
         passes=found.passes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -58,10 +59,10 @@ class MeansProblem:
     def device(self) -> torch.device:
         return self.class_means.device
 
-    @property
+    @cached_property
     def complete(self) -> bool:
         """Whether every class was seen."""
-        return not self.unseen.any()
+        return not bool(self.unseen.any())
 
     def late(self) -> bool:
         return self.deadline is not None and time.perf_counter() > self.deadline
@@ -73,10 +74,10 @@ class MeansProblem:
         self, spread: float, objective: float, gap: float, permutation: Ints, prices: Floats
     ) -> Certificate:
         """``prices`` are those of :meth:`final_prices`."""
-        lengths = self.lengths.each
+        lengths = self.lengths.each.numpy()
         if not self.complete:
-            lengths = lengths[torch.from_numpy(permutation[~self.unseen])]
-        magnitude = float(lengths.sum() + torch.from_numpy(prices).abs().sum())
+            lengths = lengths[permutation[~self.unseen]]
+        magnitude = float(lengths.sum() + np.abs(prices).sum())
         return self.yardstick(spread).judge(objective, gap, magnitude)
 
     def final_prices(self, prices: Floats) -> Floats:
@@ -88,6 +89,8 @@ class MeansProblem:
 
         The others share the left-over prototypes: each keeps its previous one if that is free, the rest in order.
         """
+        if self.complete:
+            return columns
         permutation = np.empty(self.size, dtype=np.int64)
         permutation[~self.unseen] = columns
         free, waiting = np.ones(self.size, dtype=bool), self.unseen
