@@ -11,13 +11,13 @@ import lightning as L
 from fastproto.support.stopping import stopping
 from fastproto.training.checkpoint_files import KEY
 from fastproto.training.classifier import Classifier
+from fastproto.training.metrics import log_training_epoch
 
 
 class WriteCheckpoints(L.Callback):
     """After every epoch: ``last.ckpt``, and ``best.ckpt`` when the validation accuracy is the highest so far.
 
-    Between equal accuracies the lower validation loss decides: small validation sets tie often. The epoch's training
-    loss is logged before them: Lightning would log it afterwards, and a run killed in between would lack it for good.
+    Between equal accuracies the lower validation loss decides: small validation sets tie often.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -25,10 +25,8 @@ class WriteCheckpoints(L.Callback):
         self.best: tuple[float, float] = (-1.0, -math.inf)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        log_training_epoch(trainer)
         metrics = trainer.callback_metrics
-        for logger in trainer.loggers:
-            row = {"epoch": trainer.current_epoch, "train/loss": float(metrics["train/loss"])}
-            logger.log_metrics(row, step=trainer.global_step - 1)
         score = (float(metrics["val/accuracy_top1"]), -float(metrics["val/loss"]))
         improved = score > self.best
         if improved:

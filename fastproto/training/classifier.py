@@ -16,7 +16,7 @@ from fastproto.head import PrototypeHead, exclude_from_broadcast
 from fastproto.models import build_backbone
 from fastproto.training.build_head import Head, build_head
 from fastproto.training.checkpoint_files import Description, PartFacts, rebuild_module
-from fastproto.training.metrics import HeldOutMetrics
+from fastproto.training.metrics import HeldOutMetrics, log_training_step
 from fastproto.training.seeds import seed_of_step
 from fastproto.training.settings import OptimConfig, TrainConfig
 
@@ -114,16 +114,7 @@ class Classifier(L.LightningModule):
         if self.augmentation is not None:
             pixels = self.augmentation(pixels)
         loss: Tensor = self.head(self._features(pixels), labels)
-        self.log(
-            "train/loss",
-            loss.detach(),
-            on_step=False,
-            on_epoch=True,
-            logger=False,  # WriteCheckpoints logs it
-            prog_bar=True,
-            batch_size=len(labels),
-            sync_dist=True,
-        )
+        log_training_step(self, loss, samples=len(labels))
         return loss
 
     def _count(self, batch: Batch) -> None:

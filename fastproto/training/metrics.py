@@ -1,4 +1,4 @@
-"""The metrics of a run: what is measured on held-out samples and at renewals, and ``metrics.csv``."""
+"""The metrics of a run: in training, on held-out samples and at renewals; and the file ``metrics.csv``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,30 @@ from fastproto.support.atomic_files import naming, write_whole
 
 Renewal = Assignment | Alignment
 Row = dict[str, str | int | float]  # of metrics.csv: of text where it was read
+
+
+def log_training_step(module: L.LightningModule, loss: Tensor, samples: int) -> None:
+    """Count a step in the means of its epoch, which :func:`log_training_epoch` writes."""
+    module.log(
+        "train/loss",
+        loss.detach(),
+        on_step=False,
+        on_epoch=True,
+        logger=False,
+        prog_bar=True,
+        batch_size=samples,
+        sync_dist=True,
+    )
+
+
+def log_training_epoch(trainer: L.Trainer) -> None:
+    """Write the row of an epoch's training metrics.
+
+    Lightning would write it after the callbacks of the epoch: a run killed in between would lack it for good.
+    """
+    means = {name: float(mean) for name, mean in trainer.callback_metrics.items() if name.startswith("train/")}
+    for logger in trainer.loggers:
+        logger.log_metrics({"epoch": trainer.current_epoch, **means}, step=trainer.global_step - 1)
 
 
 class HeldOutMetrics:

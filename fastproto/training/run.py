@@ -29,7 +29,7 @@ from fastproto.training.callbacks import EndOtherRanks, WriteCheckpoints
 from fastproto.training.checkpoint_files import WholeFileIO, read_checkpoint
 from fastproto.training.classifier import Classifier
 from fastproto.training.config_files import config_text
-from fastproto.training.head_names import RENEWED_HEADS
+from fastproto.training.heads import HEADS
 from fastproto.training.initial_assignment import InitialAssignment
 from fastproto.training.loaders import Loaders
 from fastproto.training.metrics import MetricsFile
@@ -93,7 +93,7 @@ def _run_in(folder: Path, module: Classifier, data: DataSplits, resumed: Resumed
     metrics = _metrics(folder, resumed)
     checkpoints = WriteCheckpoints(folder / "checkpoints")
     callbacks: list[L.Callback] = [EndOtherRanks(), InitialAssignment(data), checkpoints]
-    if config.head.name in RENEWED_HEADS:
+    if HEADS[config.head.name].renewed:
         callbacks.insert(2, RenewAssignment(config.head, folder / "class_means", config.seed))
     if config.progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
@@ -104,7 +104,7 @@ def _run_in(folder: Path, module: Classifier, data: DataSplits, resumed: Resumed
         _bring_checkpoints(checkpoint, folder)
     start_ranks(trainer)
     note = geometry_note(len(data.class_names), config.head.dim)
-    if config.head.name in RENEWED_HEADS and note:
+    if HEADS[config.head.name].renewed and note:
         rank_zero_only(print)(note, file=sys.stderr)
     if resumed is not None and resumed.note is not None:
         rank_zero_only(print)(resumed.note, file=sys.stderr)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
 from fastproto.support.loss_options import Loss, Means
-from fastproto.training.head_names import FILES_OF_HEADS, HeadName
+from fastproto.training.heads import FILES, HeadName, heads_that_take
 from fastproto.training.setting_types import EXPECTED, from_mapping, plain, settings_of
 
 InitialAssignment = Literal["auto", "random", "features", "aligned"]
@@ -194,7 +194,8 @@ class TrainConfig:
         self._require("head.momentum", 0 <= self.head.momentum < 1, "0 <= momentum < 1")
         for key, kind, value in settings_of(self):
             self._require(key, not kind.choices or value in kind.choices, "one of " + ", ".join(kind.choices))
-        for name, heads in FILES_OF_HEADS.items():
+        for name, option in FILES.items():
+            heads = heads_that_take(option)
             unused = self._get(f"head.{name}") is not None and self.head.name not in heads
             self._require(f"head.{name}", not unused, f"none with head {self.head.name}: it is for {', '.join(heads)}")
         missing = self.head.name == "trained" and self.head.trained is None

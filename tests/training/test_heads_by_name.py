@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ import fastproto.baselines as baselines
 from fastproto import PrototypeHead
 from fastproto.training import TrainConfig, fit
 from fastproto.training.classifier import load_classifier
-from fastproto.training.head_names import HEADS
+from fastproto.training.heads import HEADS, HeadName
 
 Head = PrototypeHead | baselines.CosineHead
 
@@ -115,7 +115,7 @@ def test_too_many_classes_for_an_etf_are_found_before_the_run(tmp_path: Path) ->
 
 
 def test_every_head_has_a_name_in_the_trainer() -> None:
-    assert set(KINDS) == set(HEADS)
+    assert set(KINDS) == set(HEADS) == set(get_args(HeadName))
     public = {name for name in baselines.__all__ if name.endswith("Head")} - {"CosineHead"}
     assert public == {kind.__name__ for kind in KINDS.values()} - {"PrototypeHead"}
     config = TrainConfig()

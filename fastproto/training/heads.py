@@ -1,0 +1,46 @@
+"""The heads that ``--head`` names. A new one: its class in :mod:`fastproto.baselines`, and here its name and its line.
+
+Imports neither torch nor Lightning; :mod:`fastproto.training.build_head` makes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+HeadName = Literal[
+    "prototype", "fixed", "softmax", "softmax_uniform", "linear", "fixed_softmax", "etf", "hpn", "trained"
+]
+
+
+@dataclass(frozen=True)
+class HeadKind:
+    """How a head is made: ``made_by(num_classes, dim, **options)``, the options of the names in ``takes``.
+
+    An option is a setting of HeadConfig, the seed of the run, or the content of a file (see FILES).
+    """
+
+    made_by: str
+    takes: tuple[str, ...]
+    renewed: bool = False  # whether its assignment is renewed during training
+
+
+CLASS_MEANS = ("momentum", "loss", "means", "reduction", "sync_class_means", "seed")  # of heads that have them
+
+HEADS: dict[HeadName, HeadKind] = {
+    "prototype": HeadKind("fastproto.head:PrototypeHead", ("prototypes", *CLASS_MEANS), renewed=True),
+    "fixed": HeadKind("fastproto.baselines:FixedHead", ("prototypes", *CLASS_MEANS)),
+    "trained": HeadKind("fastproto.baselines:TrainedPrototypesHead", ("weights", *CLASS_MEANS), renewed=True),
+    "softmax": HeadKind("fastproto.baselines:SoftmaxHead", ("scale", "reduction")),
+    "softmax_uniform": HeadKind("fastproto.baselines:SoftmaxUniformHead", ("uniformity_weight", "scale", "reduction")),
+    "linear": HeadKind("fastproto.baselines:LinearHead", ("reduction",)),
+    "fixed_softmax": HeadKind("fastproto.baselines:FixedSoftmaxHead", ("prototypes", "scale", "reduction", "seed")),
+    "etf": HeadKind("fastproto.baselines:ETFHead", ("reduction", "seed")),
+    "hpn": HeadKind("fastproto.baselines:HPNHead", ("prototypes", "word_vectors", "reduction", "seed")),
+}
+# The settings that name a file, and the option that its content is.
+FILES = {"prototypes": "prototypes", "words": "word_vectors", "trained": "weights"}
+
+
+def heads_that_take(option: str) -> tuple[HeadName, ...]:
+    return tuple(name for name, kind in HEADS.items() if option in kind.takes)
