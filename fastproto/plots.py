@@ -1,7 +1,7 @@
 """Pictures of a run and of prototypes, drawn by matplotlib without a display.
 
-A file is written under another name, then renamed: whole or absent; its suffix is its format (none: PNG). The first
-picture imports matplotlib, whose objects are Any here. Accuracies and shares in metrics.csv are fractions.
+Files are written atomically; the suffix is the format (none: PNG). Matplotlib is imported by the first picture, and its
+objects are typed Any. Accuracies and shares in metrics.csv are fractions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,17 @@ STYLES = [(hue, shape) for shape in "o^sDvPX" for hue in (VERMILLION, BLUE, ORAN
 
 
 def draw_curves(metrics_csv: Path, out: Path) -> None:
-    """Draw loss and accuracy by epoch, of an epoch logged twice (a resumed run) the last; test is a horizontal mark."""
+    """Draw loss and accuracy by epoch, and the test accuracy as a horizontal line.
+
+    Args:
+        metrics_csv: metrics.csv of a run; the last row counts if an epoch was logged twice (a resumed run).
+        out: the picture to write.
+
+    Raises:
+        ValueError: the file is not a table of metrics.
+        OSError: the table cannot be read, or the picture not written.
+        ImportError: matplotlib is not installed.
+    """
     table = _read(metrics_csv)
     axis = next(name for name in ("epoch", "step", "row") if name in table)
     with _picture(out, 11, 5) as figure:
@@ -56,9 +66,21 @@ def draw_curves(metrics_csv: Path, out: Path) -> None:
 
 
 def draw_changed(metrics_csv: Path, out: Path) -> bool:
-    """Draw the share of labels that moved at each renewal (the paper's Figure 4b); False: there was no renewal.
+    """Draw the share of labels that moved at each renewal (the paper's Figure 4b).
 
-    A first renewal of more than twice the others is a number at the upper edge: the axis is that of the others.
+    A first renewal that moves more than twice as many labels as each other one is a number at the upper edge.
+
+    Args:
+        metrics_csv: metrics.csv of a run.
+        out: the picture to write.
+
+    Returns:
+        False, and no picture, if there was no renewal.
+
+    Raises:
+        ValueError: the file is not a table of metrics.
+        OSError: the table cannot be read, or the picture not written.
+        ImportError: matplotlib is not installed.
     """
     table, column = _read(metrics_csv), "assignment/changed"
     if column not in table:
@@ -83,10 +105,21 @@ def draw_changed(metrics_csv: Path, out: Path) -> bool:
 
 
 def draw_cosines(vectors: ArrayLike, names: Sequence[str], out: Path, *, title: str) -> None:
-    """Draw the cosines of vectors [C, D] as a heat map with similar classes side by side, colours from -1 to 1.
+    """Draw the cosines of vectors as a heat map with similar classes side by side, colours from -1 to 1.
 
-    A row without a direction (zero or not finite) has cosine 0 with all; the title counts such rows. Names show up to
-    80 classes; above 1000 a pixel is the mean of a square of pairs; above 5000 evenly spaced classes are drawn.
+    A row without a direction (zero or not finite) has cosine 0 with all; the title counts such rows. Above 1000 classes
+    a pixel is the mean of a square of pairs; above 5000, evenly spaced classes are drawn.
+
+    Args:
+        vectors: [C, D], of any norm.
+        names: one per row; drawn for at most 80 classes.
+        out: the picture to write.
+        title: of the picture.
+
+    Raises:
+        ValueError: ``vectors`` is not a matrix with rows, or ``names`` has another length.
+        OSError: the picture cannot be written.
+        ImportError: matplotlib is not installed.
     """
     unit, note = _unit(vectors, "vectors", names=names)
     named = len(unit) <= 2 * LABELLED
@@ -103,10 +136,22 @@ def draw_sphere(
     prototypes: ArrayLike, names: Sequence[str] | None, features: ArrayLike | None,
     labels_of_features: ArrayLike | None, out: Path, *, title: str,
 ) -> None:  # fmt: skip
-    """Draw prototypes [C, 3] and the directions of features [N, 3] on the sphere, seen from two opposite sides.
+    """Draw prototypes and the directions of features on the sphere, seen from two opposite sides.
 
-    names: one for each prototype row (None: its number), shown up to 40. labels_of_features [N]: the prototype row that
-    a feature belongs to, for its colour and shape (None: grey). Rows without a direction are left out and counted.
+    Rows without a direction (zero or not finite) are left out; the title counts them.
+
+    Args:
+        prototypes: [C, 3], of any norm.
+        names: one per prototype (None: its row number); drawn for at most 40.
+        features: [N, 3], of any norm; None: none.
+        labels_of_features: integers [N]: the prototype row of each feature, for its colour and shape (None: grey).
+        out: the picture to write.
+        title: of the picture.
+
+    Raises:
+        ValueError: a shape other than these, or a label outside 0..C-1.
+        OSError: the picture cannot be written.
+        ImportError: matplotlib is not installed.
     """
     unit, note = _unit(prototypes, "prototypes", 3, names)
     points, lost = _unit(np.empty((0, 3)) if features is None else features, "features", 3)
@@ -114,7 +159,7 @@ def draw_sphere(
     if labels_of_features is not None:
         labels, own = np.asarray(labels_of_features), np.arange(len(unit)) % len(STYLES)
         if labels.shape != kind.shape or not np.isin(labels, np.arange(len(unit))).all():
-            raise ValueError(f"labels {labels.shape} must give each of {len(kind)} features one of {len(unit)} rows")
+            raise ValueError(f"labels have shape {labels.shape}; expected [{len(kind)}], each in 0..{len(unit) - 1}")
         kind = own[labels]
     turn, dot = np.linspace(-np.pi, np.pi, 181), 5 + 6000 / (250 + len(points))
     rings = [(turn, b) for b in np.radians(range(-60, 90, 30))] + [(a, turn) for a in np.radians(range(0, 180, 30))]
@@ -152,10 +197,21 @@ def draw_sphere(
 
 
 def draw_prototypes(vectors: ArrayLike, out: Path, *, title: str, bound: float | None) -> None:
-    """Draw the histogram of all pairwise cosines of vectors [C, D], beside their matrix with similar rows together.
+    """Draw the histogram of all pairwise cosines of vectors, beside their matrix with similar rows together.
 
-    bound: a lower bound on the largest cosine of C vectors in D dimensions. The matrix has at most 1000 evenly spaced
-    rows, in colours up to the largest |cosine| off its diagonal. For D = 3 a second file, `<stem>-sphere`, is drawn.
+    The matrix has at most 1000 evenly spaced rows, in colours up to the largest |cosine| off its diagonal. For D = 3 a
+    second file, ``<stem>-sphere``, is drawn by :func:`draw_sphere`.
+
+    Args:
+        vectors: [C, D], of any norm.
+        out: the picture to write.
+        title: of the picture.
+        bound: a lower bound on the largest cosine of C vectors in D dimensions, drawn as a line (None: not drawn).
+
+    Raises:
+        ValueError: ``vectors`` is not a matrix with rows.
+        OSError: the picture cannot be written.
+        ImportError: matplotlib is not installed.
     """
     unit, note = _unit(vectors, "vectors")
     with _picture(out, 12, 5.6, title + note) as figure:
@@ -186,7 +242,7 @@ def draw_prototypes(vectors: ArrayLike, out: Path, *, title: str, bound: float |
 
 
 def _heat(axes: Any, unit: Array, what: str, most: int, limit: float | None) -> Array:
-    """Draw the cosines of at most `most` rows in an order of similarity, returned; limit None: the largest |cosine|."""
+    """Draw the cosines of at most `most` rows, and return their order; limit of the colours: None: largest |cosine|."""
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
 
@@ -214,7 +270,7 @@ def _read(path: Path) -> Table:
             for row, cells in enumerate(csv.DictReader(file)):
                 table["row"][row] = row
                 for column, cell in cells.items():
-                    with contextlib.suppress(TypeError, ValueError):  # empty, or a row that is still being written
+                    with contextlib.suppress(TypeError, ValueError):  # empty, or a row that is being written
                         if np.isfinite(float(cell)):
                             table.setdefault(column, {})[row] = float(cell)
     except (UnicodeDecodeError, csv.Error) as error:
@@ -223,7 +279,7 @@ def _read(path: Path) -> Table:
 
 
 def _series(table: Table, axis: str, column: str, scale: float = 1) -> tuple[list[float], list[float]]:
-    """Return where along `axis` and what was logged, in order, at one place the last."""
+    """Return places along `axis` and the values logged there, in order; the last value of each place."""
     places, values = table.get(axis, {}), table.get(column, {})
     last = {places[row]: scale * value for row, value in values.items() if row in places}
     return sorted(last), [last[place] for place in sorted(last)]
@@ -231,7 +287,7 @@ def _series(table: Table, axis: str, column: str, scale: float = 1) -> tuple[lis
 
 @contextlib.contextmanager
 def _picture(out: Path, width: float, height: float, title: str = "") -> Iterator[Any]:
-    """Give an empty figure in inches, and when it was filled without an error, put it where `out` says."""
+    """Yield an empty figure (size in inches), and write it to `out` if no error is raised while it is drawn."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
@@ -239,13 +295,13 @@ def _picture(out: Path, width: float, height: float, title: str = "") -> Iterato
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     figure.suptitle(textwrap.fill(_text(title, 400), int(9.5 * width)), parse_math=False)
     yield figure
-    drawn = io.BytesIO()  # Pillow's own way to a file has no error number where there is no room
+    drawn = io.BytesIO()  # Pillow itself reports no errno on a full disk
     figure.savefig(drawn, format=out.suffix[1:] or "png", dpi=DPI)
     write_memory(out, drawn)
 
 
 def _text(name: str, most: int) -> str:
-    """Return the name in one line, at most so long; a character without a glyph is dropped or shown as its U+XXXX."""
+    """Return the name on one line, cut to `most`; a character without a glyph is dropped or shown as its U+XXXX."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     font, name = get_font(findfont(FontProperties())), " ".join(str(name).split())

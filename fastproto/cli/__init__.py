@@ -1,6 +1,6 @@
 """The commands fastproto-train, fastproto-prototypes and fastproto-predict.
 
-Nothing heavy is imported before its use: neither torch nor Lightning for ``--help`` or a wrong option.
+Imports are deferred: ``--help`` and errors about options load neither torch nor Lightning.
 """
 
 from __future__ import annotations

@@ -24,9 +24,10 @@ def run_command(
     """Call a command with its arguments and return its exit code.
 
     Args:
-        args: None: those of this process, which ends at once on ``signals``, and its other ranks with it.
+        args: the arguments; None: those of this process, and ``signals`` then end it and its other ranks at once.
+        signals: the signals to handle.
     """
-    stopping.folder = None  # of a command that this process has run before
+    stopping.folder = None  # left by an earlier command in this process
     if args is None:
         stopping.explain = explain
         stopping.watch(signals)
@@ -37,42 +38,42 @@ def run_command(
 
 
 def exit_code(command: Callable[[], None]) -> int:
-    """Call a command; an error becomes one sentence on standard error and an exit code."""
+    """Call a command and return its exit code; print an error as one sentence on standard error."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):  # a name outside the terminal's encoding must not raise
             stream.reconfigure(errors="backslashreplace")
     try:
         command()
         _flush_stdout()
     except BrokenPipeError:
-        _give_up_stdout()
+        _discard_stdout()
     except SystemExit:
         raise
     except BaseException as error:  # any: a command never ends with a bare traceback
-        stopping.fail(error)  # ends the process where other ranks wait for it
+        stopping.fail(error)  # ends the process if other ranks wait for it
         code, text = explain(error)
-        with suppress(OSError, ValueError):  # standard error may be closed, or have no room either
+        with suppress(OSError, ValueError):  # standard error may be closed, or on a full disk
             print_error(text)
         try:
             _flush_stdout()
         except (OSError, ValueError):
-            _give_up_stdout()
+            _discard_stdout()
         return code
     return DONE
 
 
 def print_error(text: str) -> None:
-    """A line on standard error; ``print`` would take standard output where that is closed."""
+    """Print a line on standard error if it is open; otherwise ``print`` would use standard output."""
     if sys.stderr is not None:
         print(text, file=sys.stderr, flush=True)
 
 
 def _flush_stdout() -> None:
-    if sys.stdout is not None:  # it is None where the process was started with it closed
+    if sys.stdout is not None:  # None if the process was started with it closed
         sys.stdout.flush()
 
 
-def _give_up_stdout() -> None:
-    """Nobody reads it, or it has no room: what is left in its buffer must not fail again at exit."""
+def _discard_stdout() -> None:
+    """Redirect it to /dev/null after a failed write: the rest of its buffer must not fail again at exit."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,5 +9,5 @@ def check_device(device: str) -> None:
 
     try:
         torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, ImportError) as error:  # torch's, for names and for devices not there
-        raise ValueError(f"--device is {device}, which is not there; expected cpu, or cuda on a GPU") from error
+    except (RuntimeError, AssertionError, ImportError) as error:  # unknown names and missing devices
+        raise ValueError(f"--device is {device}, which this machine lacks; expected cpu, or cuda on a GPU") from error

@@ -1,6 +1,6 @@
-"""How an error becomes an exit code and one sentence on standard error.
+"""Converts an error into an exit code and one sentence for standard error.
 
-The sentence follows the traceback where the environment variable FASTPROTO_TRACEBACK is set.
+The traceback precedes the sentence if the environment variable FASTPROTO_TRACEBACK is set.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fastproto.support.stopping import how_to_go_on, stopping
 
 
 def explain(error: BaseException) -> tuple[int, str]:
-    """The exit code of an error, and its text: a sentence, after the traceback where that was asked for."""
+    """Exit code and text of an error: one sentence, after the traceback if FASTPROTO_TRACEBACK is set."""
     if isinstance(error, KeyboardInterrupt):
         advice = how_to_go_on(str(error))
         return INTERRUPTED, "\ninterrupted" + (f"; {advice}" if advice else "")
@@ -36,7 +36,7 @@ def _sentence(error: BaseException) -> tuple[int, str]:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error; of one in a data loader's process without torch's traceback around it."""
+    """The message of an error in one line, without the traceback that torch adds to an error of a data loader."""
     text = str(error).strip()
     if "Original Traceback" in text:
         text = text.splitlines()[-1].partition(": ")[2]

@@ -1,4 +1,4 @@
-"""The argument parser of the three commands: its errors are one sentence, raised instead of printed."""
+"""The argument parser of the three commands: errors are one sentence each, raised and not printed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, NoReturn
 
 from fastproto.support.spelling import nearest, shown
 
-DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"  # what editors and chats make of - and --
+DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"  # put by editors in place of - and --
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that raises ValueError, with the nearest known option for one that it does not know."""
+    """An ArgumentParser that raises ValueError; for an unknown option the message names the nearest known one."""
 
     def error(self, message: str) -> NoReturn:
         missing = re.fullmatch(r"argument (\S+): expected (?:one|at least one) argument", message)
@@ -29,14 +29,14 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's. Raises ValueError for what it does not know."""
+        """Parse as argparse does, but raise ValueError for an unknown argument."""
         found, unknown = self.parse_known_args(join_negative_numbers(args), namespace)
         if unknown:
             raise ValueError(self.unknown(unknown[0]))
         return found
 
     def unknown(self, word: str) -> str:
-        """The sentence for a word that is no argument."""
+        """The error message for an unknown argument."""
         if any(dash in word[:2] for dash in DASHES):
             return f"{shown(word)} begins with a dash that is not the ASCII hyphen; type the option with --"
         name = word.partition("=")[0]
@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def join_negative_numbers(args: Sequence[str]) -> list[str]:
-    """``--lr -1e-3`` as ``--lr=-1e-3``: argparse takes -1e-3, -inf and -nan for options."""
+    """Join ``--lr -1e-3`` to ``--lr=-1e-3``: argparse would read -1e-3, -inf and -nan as options."""
     joined: list[str] = []
     for arg in args:
         before = joined[-1] if joined else ""

@@ -28,7 +28,7 @@ def predict(args: Sequence[str] | None = None) -> int:
 
 
 def parse_predict(args: list[str]) -> argparse.Namespace:
-    """The options and files that command-line arguments give.
+    """Parse the command-line arguments.
 
     Raises:
         ValueError: an unknown option or value, in one sentence.
@@ -48,7 +48,7 @@ def parse_predict(args: list[str]) -> argparse.Namespace:
 
 
 def _predict(options: argparse.Namespace, unread: list[Path]) -> None:
-    """Label the pictures, in order; those that cannot be read are named on standard error and put into ``unread``."""
+    """Print the labels of the images; report unreadable ones on standard error and append them to ``unread``."""
     import torch
 
     from fastproto.training.classifier import load_classifier
@@ -72,7 +72,7 @@ def _predict(options: argparse.Namespace, unread: list[Path]) -> None:
 
 
 def _read_image(path: Path, classifier: Classifier) -> Tensor:
-    """uint8 [channels, H, W], as the classifier was trained on."""
+    """Read an image as the training did: uint8 [channels, H, W]."""
     from fastproto.data.decode import reason, with_picture
 
     if not path.exists():

@@ -19,21 +19,21 @@ from fastproto.cli.parser import Parser
 if TYPE_CHECKING:
     from fastproto.prototypes import Prototypes
 
-Given = dict[str, Any]  # the options that were given, by name: each of the type that its parser makes
+Given = dict[str, Any]  # the options that were given, by name, with parsed values
 PICTURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg")
 COMMON = {"t", "out", "picture"}
-OF_FILES = {"measure": {"measure"}, "words": {"words", "names"}}  # what is used beside what they have in common
+OF_FILES = {"measure": {"measure"}, "words": {"words", "names"}}  # options of each mode, beside COMMON
 OF_SGD = {"form", "subset_size", "lr", "iterations"}
 
 
 def prototypes(args: Sequence[str] | None = None) -> int:
     """Entry point of fastproto-prototypes."""
-    signals = (signal.SIGTERM,)  # Ctrl-C ends a search with its best
+    signals = (signal.SIGTERM,)  # Ctrl-C is left to the search, which then returns the best it has found
     return run_command(lambda given: _prototypes(parse_prototypes(given)), args, signals)
 
 
 def parse_prototypes(args: list[str]) -> Given:
-    """The options that command-line arguments give, by name.
+    """Parse the command-line arguments into the given options, by name.
 
     Raises:
         ValueError: an unknown option or value, a missing option, or one that would go unused, in one sentence.
@@ -45,7 +45,7 @@ def parse_prototypes(args: list[str]) -> Given:
 
 
 def _parser() -> Parser:
-    """What is not given is absent: a setting that would go unused is an error, its default is none."""
+    """Defaults are suppressed: only an option that was given can be reported as unused."""
     parser = Parser(
         prog="fastproto-prototypes",
         description="Make, measure and draw prototypes: unit vectors spread over the sphere.",
@@ -59,16 +59,20 @@ def _parser() -> Parser:
         "--words", type=Path, metavar="FILE", help="word vectors (text or .npz) as prototypes: see --names"
     )
     parser.add_argument("--names", type=Path, metavar="FILE", help="class names for --words, one a line")
-    parser.add_argument("--objective", choices=("uniform", "max_cosine"), help="(default uniform)")
-    parser.add_argument("--method", choices=("auto", "lbfgs", "binary_code", "sgd"), help="(default auto)")
+    parser.add_argument(
+        "--objective", choices=("uniform", "max_cosine"), help="minimise L_uni or the largest cosine (default uniform)"
+    )
+    parser.add_argument(
+        "--method", choices=("auto", "lbfgs", "binary_code", "sgd"), help="optimisation method (default auto)"
+    )
     parser.add_argument("--t", type=float, help="sharpness of the Gaussian potential (default 2)")
-    parser.add_argument("--seed", type=int, help="of the random starts (default 0)")
-    parser.add_argument("--max-passes", type=int, help="sweeps over all pairs to spend at most")
+    parser.add_argument("--seed", type=int, help="seed of the random starts (default 0)")
+    parser.add_argument("--max-passes", type=int, help="largest number of passes over all pairs")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS")
-    parser.add_argument("--form", choices=("eq5", "within_batch"), help="of --method sgd (default eq5)")
-    parser.add_argument("--subset-size", type=int, metavar="ROWS", help="of --method sgd: rows moved in a step")
-    parser.add_argument("--lr", type=float, help="of --method sgd (default 0.1)")
-    parser.add_argument("--iterations", type=int, help="of --method sgd (default 1000)")
+    parser.add_argument("--form", choices=("eq5", "within_batch"), help="loss of --method sgd (default eq5)")
+    parser.add_argument("--subset-size", type=int, metavar="ROWS", help="of --method sgd: rows updated per step")
+    parser.add_argument("--lr", type=float, help="learning rate of --method sgd (default 0.1)")
+    parser.add_argument("--iterations", type=int, help="steps of --method sgd (default 1000)")
     parser.add_argument("--device", help="cpu (default), or cuda on a GPU")
     parser.add_argument("--no-cache", action="store_false", dest="cache", help="neither read nor write the cache")
     parser.add_argument("--picture", type=Path, metavar="PNG", help="where to draw (default: beside --out)")
@@ -106,7 +110,7 @@ def _prototypes(given: Given) -> None:
 
 
 def _check_used(given: Given) -> None:
-    """Raise ValueError for options that are missing, and for those that would be passed over."""
+    """Raise ValueError for options that are missing, and for those that would have no effect."""
     mode = next((name for name in OF_FILES if name in given), None)
     if mode is None and not {"num_classes", "dim"} <= given.keys():
         raise ValueError("nothing to do; expected --num-classes C --dim D [--out FILE], --measure FILE or --words FILE")
@@ -128,7 +132,7 @@ def _check_used(given: Given) -> None:
 
 
 def _picture(given: Given) -> Path | None:
-    """Where to draw; beside ``--out`` only where matplotlib is installed."""
+    """The picture to draw: ``--picture``, or a file beside ``--out`` if matplotlib is installed; None: no picture."""
     if "picture" in given:
         return Path(given["picture"])
     if "out" not in given or find_spec("matplotlib") is None:
@@ -138,7 +142,7 @@ def _picture(given: Given) -> Path | None:
 
 
 def _check_output(option: str, path: Path | None, suffixes: Sequence[str]) -> None:
-    """Find out before minutes of work that a file cannot be written."""
+    """Raise ValueError if a file cannot be written, before minutes of work."""
     if path is None:
         return
     if path.suffix not in suffixes:
@@ -157,7 +161,7 @@ def _estimated(given: Given) -> Prototypes:
     count, dim, seed = given["num_classes"], given["dim"], given.get("seed", 0)
     if not 0 <= seed < 2**32:
         raise ValueError(f"--seed is {seed}; expected 0 <= seed < 2^32")
-    # The vectors, their gradient and the two of a step, in float64.
+    # Four float64 matrices: the vectors, their gradient and two of a step.
     if count > 0 and dim > 0 and 32 * count * dim > _memory():
         raise ValueError(
             f"--num-classes is {count} and --dim {dim}; such prototypes need {32 * count * dim / 2**30:.0f} GiB and "
@@ -168,7 +172,7 @@ def _estimated(given: Given) -> Prototypes:
 
 
 def _memory() -> float:
-    """Bytes of this machine; infinite where it does not say."""
+    """Physical memory in bytes; infinite if unknown."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):

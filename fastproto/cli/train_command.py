@@ -1,6 +1,6 @@
-"""fastproto-train: a training run from the command line, every setting an option.
+"""fastproto-train: a training run from the command line; every setting is an option.
 
-Neither torch nor Lightning is imported before the configuration is known to be right.
+Neither torch nor Lightning is imported before the configuration has been checked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fastproto.training.settings_table import GROUPS, NULL, OPTIONS, Option, fro
 
 _EPILOG = (
     f"--data NAME is short for --data.name NAME (so --model, --head, --optim); - and _ in a name are the same. "
-    f"{NULL} takes back what a file has set. Options come before files, later ones before earlier ones."
+    f"{NULL} unsets what a file has set. Options override files, and later ones override earlier ones."
 )
 
 
@@ -35,8 +35,8 @@ def _train(args: list[str]) -> None:
 
     try:
         result = fit(config)
-    except BrokenPipeError as error:  # of standard error, where notes and the progress bar go: the run is not done
-        raise OSError("nobody reads standard error any more; expected a reader until the run ends") from error
+    except BrokenPipeError as error:  # standard error takes notes and the progress bar: the run has not ended
+        raise OSError("standard error was closed during the run; expected it to stay open until the end") from error
     if int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0:
         print(f"validation accuracy {100 * result.validation_accuracy:.2f} % (the checkpoint was chosen on it)")
         print(f"test accuracy       {100 * result.test_accuracy:.2f} %, top-5 {100 * result.test_accuracy_top5:.2f} %")
@@ -44,9 +44,9 @@ def _train(args: list[str]) -> None:
 
 
 def parse_train(args: list[str]) -> TrainConfig:
-    """The configuration that command-line arguments stand for.
+    """Build the configuration from command-line arguments.
 
-    Defaults come first, then the configuration of a run that is resumed, then the files of ``--config``, then options.
+    Precedence, lowest first: defaults, the configuration of a resumed run, the files of ``--config``, options.
 
     Raises:
         ValueError: an unknown option, key or value, in one sentence.
@@ -61,7 +61,7 @@ def parse_train(args: list[str]) -> TrainConfig:
     asked |= {key: from_text(OPTIONS[key], text) for key, text in given.items()}
     values = {key: option.default for key, option in OPTIONS.items()}
     if asked.get("resume") is not None:
-        # A run may have been moved: its folder is where it was found, which out=None stands for.
+        # The run may have been moved: out=None stands for the folder in which it was found.
         values |= config_of_run(asked["resume"]) | {"out": None}
     config = TrainConfig.from_dict(unflatten(values | asked))
     config.check()
@@ -72,7 +72,7 @@ def parse_train(args: list[str]) -> TrainConfig:
 
 
 class _TrainParser(Parser):
-    """Options are ``--group.name``."""
+    """A parser of options ``--group.name``."""
 
     def unknown(self, word: str) -> str:
         name = word.lstrip("-").partition("=")[0]
@@ -91,7 +91,7 @@ def _parser() -> Parser:
     parser = _TrainParser(
         prog="fastproto-train",
         usage="fastproto-train [--config FILE] [--resume RUN] [--KEY VALUE ...]",
-        description="Train a hyperspherical classifier: fixed prototypes, labels re-assigned to them as it learns.",
+        description="Train a hyperspherical classifier: fixed prototypes, with labels re-assigned to them.",
         epilog=_EPILOG,
         allow_abbrev=False,
     )
@@ -99,7 +99,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--config", action="append", metavar="FILE", default=[], help="YAML file with any of the settings below"
     )
-    parser.add_argument("--print_config", action="store_true", help="print every setting as such a file, and exit")
+    parser.add_argument("--print_config", action="store_true", help="print all settings as such a file, and exit")
     groups = {name: parser.add_argument_group(name) for name in GROUPS}
     for key, option in OPTIONS.items():
         target = groups.get(key.partition(".")[0], parser)

@@ -1,7 +1,7 @@
-"""Arrays from files of strangers: no pickled code, and no memory for what a header merely claims.
+"""Reads arrays from untrusted files: no pickled objects, and no memory for a size that a header merely claims.
 
 A ``.npy`` file takes as much memory as it has bytes. An archive may unpack to 100 times its size, or to 16 MiB if that
-is more; anything larger is refused before it is unpacked.
+is more; a larger one is refused before it is unpacked.
 """
 
 from __future__ import annotations
@@ -20,28 +20,31 @@ from numpy.lib import format as npy_format
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-RATIO = 100  # unpacked bytes to bytes of the archive
+RATIO = 100  # largest ratio of unpacked bytes to bytes of the archive
 LONGEST_HEADER = 10_000  # bytes, as NumPy's own limit
 ALWAYS = 2**24  # bytes that an archive of any size may unpack to
 
 
 def read_npy(path: str | os.PathLike[str]) -> Array:
-    """The one array of a ``.npy`` file, in C order and native byte order.
+    """Read the array of a ``.npy`` file, in C order and native byte order.
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: no ``.npy`` file, a pickled array, or a header that does not fit the size of the file.
+        ValueError: not a ``.npy`` file, a pickled array, or a header that contradicts the size of the file.
     """
     with open(path, "rb") as file:
         return _read_array(file, os.fstat(file.fileno()).st_size)
 
 
 def read_npz(path: str | os.PathLike[str], names: Sequence[str] | None = None) -> dict[str, Array]:
-    """Arrays of a ``.npz`` archive by name; ``names`` says which (those that are there), None all.
+    """Read the arrays of a ``.npz`` archive, by name.
+
+    Args:
+        names: the arrays to read; those that the archive lacks are left out. None: all.
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: as :func:`read_npy`; no archive, a damaged one, one that unpacks to too much.
+        ValueError: as :func:`read_npy`; also a file that is no archive, is damaged or unpacks to too much.
     """
     with open(path, "rb") as file:
         limit = max(RATIO * os.fstat(file.fileno()).st_size, ALWAYS)
@@ -52,7 +55,7 @@ def read_npz(path: str | os.PathLike[str], names: Sequence[str] | None = None) -
 
 
 def check_torch_archive(path: str | os.PathLike[str]) -> None:
-    """See that a file of ``torch.save`` unpacks to no more than it holds: torch writes archives uncompressed.
+    """Check that a file of ``torch.save`` unpacks to at most its own size: torch writes uncompressed archives.
 
     Raises:
         ValueError: compressed members, or more bytes than the file has.
@@ -90,12 +93,12 @@ def _read_members(file: BinaryIO, names: Sequence[str] | None, limit: int) -> di
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
     with archive.open(info) as member:
         array = _read_array(cast(BinaryIO, member), info.file_size)
-        member.read(1)  # at the end the checksum is compared
+        member.read(1)  # at the end zipfile compares the checksum
         return array
 
 
 def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether it is in Fortran order, and dtype."""
+    """Read shape, whether the array is in Fortran order, and dtype."""
     version = npy_format.read_magic(file)
     readers = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
     if version not in readers:
@@ -105,7 +108,7 @@ def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         raise ValueError(f"its header is longer than {LONGEST_HEADER:,} bytes; expected a plain array of numbers")
     header = BytesIO(length + file.read(int.from_bytes(length, "little")))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+        warnings.simplefilter("ignore")  # about headers that Python 2 wrote
         return readers[version](header)
 
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all; temporary files of dead processes are removed."""
+"""Atomic writes of files, and removal of the temporary files of dead processes."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# `.NAME.HOST-PID-RANDOM.part.SUFFIX`: the host and the process tell whether anybody still writes it.
+# `.NAME.HOST-PID-RANDOM.part.SUFFIX`: host and process tell whether the writer is still alive.
 _TEMPORARY = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.part(\.[^.]*)?", re.DOTALL)
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
-_ABANDONED = 86400.0  # seconds after which nobody on another host still writes
+_ABANDONED = 86400.0  # seconds after which a file from another host counts as abandoned
 _live: set[Path] = set()  # temporary files of this process
-_cleaned: set[Path] = set()  # folders that this process has looked through
+_cleaned: set[Path] = set()  # folders that this process has searched
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     """Call ``write`` with a temporary name in the same folder, then rename: a reader never sees half a file.
 
-    Before a process first writes into a folder, what killed processes have left there under temporary names is removed.
+    A process's first write into a folder also removes the temporary files that killed processes left there.
 
     Raises:
-        OSError: the file cannot be written (no room, no permission); one sentence that names ``path``. What was there
-            before is untouched.
+        OSError: the file cannot be written (disk full, no permission). The message names ``path``, whose earlier
+            content is untouched.
     """
     path = Path(path)
     with naming(path):
@@ -48,14 +48,14 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -
 
 
 def write_memory(path: str | os.PathLike[str], content: io.BytesIO) -> None:
-    """:func:`write_whole` of what was first written to memory, for writers that hide why there is no room."""
-    data = content.getvalue()  # not getbuffer(): a view that an error keeps alive stops the memory from being freed
+    """Write a buffer with :func:`write_whole`, for writers that would hide the cause of a failed write."""
+    data = content.getvalue()  # not getbuffer(): the traceback of an error would keep its view alive, and so the memory
     write_whole(path, lambda file: file.write_bytes(data))
 
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An OSError inside becomes a sentence that names the file; ``errno`` stays."""
+    """Replace an OSError inside by one of the same type and ``errno`` whose message names the file."""
     try:
         yield
     except OSError as error:
@@ -69,18 +69,18 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def _temporary_name(path: Path) -> str:
-    """At most 255 bytes, as file systems ask for, however long the name."""
+    """A temporary name of at most 255 bytes, the limit of file systems."""
     tail = f".{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}"
     stem = path.stem.encode()[: max(254 - len(tail.encode()), 1)]
     return f".{stem.decode(errors='ignore') or 'x'}{tail}"
 
 
 def remove_abandoned(folder: Path, *, claimed: bool = False) -> None:
-    """Remove temporary files of processes that are dead; nothing else is touched, and nothing raises.
+    """Remove the temporary files of dead processes, and nothing else; never raise.
 
     Args:
-        folder: where to look, not below it.
-        claimed: whether no other process may write in this folder, so that all but this process's own are abandoned.
+        folder: searched without its subfolders.
+        claimed: whether only this process may write in the folder: all temporary files but its own are then abandoned.
     """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -105,7 +105,7 @@ def _abandoned(host: str, pid: int, written: float) -> bool:
 
 
 def remove_own_temporaries() -> None:
-    """Remove what this process is writing: it is about to end without unwinding."""
+    """Remove the temporary files of this process, which is about to end without unwinding."""
     for temporary in tuple(_live):
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -22,16 +22,16 @@ def shape_of(tensor: Tensor) -> str:
 
 
 def whole(name: str, value: object) -> int:
-    """An integer: Python's or NumPy's, or a float that is one, such as 10.0.
+    """Convert to int: an integer of Python or NumPy, or a float with an integral value, such as 10.0.
 
     Raises:
-        TypeError: a bool or no number.
-        ValueError: a number between two integers, NaN or inf.
+        TypeError: a bool, or not a number.
+        ValueError: a number without an integral value, NaN or inf.
     """
     truth = isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool)
     if not truth:
         try:
-            return operator.index(value)  # type: ignore[arg-type]  # what is none raises
+            return operator.index(value)  # type: ignore[arg-type]  # other types raise
         except TypeError:
             if isinstance(value, Real) and float(value).is_integer():
                 return int(float(value))
@@ -40,10 +40,10 @@ def whole(name: str, value: object) -> int:
 
 
 def real(name: str, value: object) -> float:
-    """A number as a Python float, NaN and inf included: Python's, NumPy's or a tensor of one number.
+    """Convert to float: a number of Python or NumPy or a scalar tensor; NaN and inf are allowed.
 
     Raises:
-        TypeError: a bool, a complex number or no number.
+        TypeError: a bool, a complex number, or not a number.
     """
     if isinstance(value, Tensor) and value.ndim == 0 and not value.is_complex() and value.dtype != torch.bool:
         return float(value)
@@ -53,10 +53,10 @@ def real(name: str, value: object) -> float:
 
 
 def check_classes(num_classes: object, dim: object) -> tuple[int, int]:
-    """C and D as integers.
+    """Check C and D, and return them as integers.
 
     Raises:
-        TypeError, ValueError: no integers, or below 2.
+        TypeError, ValueError: not integers, or below 2.
     """
     count, width = whole("num_classes", num_classes), whole("dim", dim)
     if count < 2 or width < 2:
@@ -65,10 +65,10 @@ def check_classes(num_classes: object, dim: object) -> tuple[int, int]:
 
 
 def check_seed(seed: object) -> int:
-    """A seed that torch and NumPy take.
+    """Check a seed, and return it as an integer that torch and NumPy accept.
 
     Raises:
-        TypeError, ValueError: no integer, or of more than 62 bits.
+        TypeError, ValueError: not an integer, or of more than 62 bits.
     """
     number = whole("seed", seed)
     if abs(number) >= 2**62:
@@ -77,10 +77,10 @@ def check_seed(seed: object) -> int:
 
 
 def check_momentum(momentum: object) -> float:
-    """α of the class means.
+    """Check α of the class means.
 
     Raises:
-        TypeError, ValueError: no number, or not within [0, 1).
+        TypeError, ValueError: not a number, or not in [0, 1).
     """
     number = real("momentum", momentum)
     if not 0 <= number < 1:
@@ -89,10 +89,10 @@ def check_momentum(momentum: object) -> float:
 
 
 def check_positive(name: str, value: object, example: str, what: str = "number") -> float:
-    """A finite number above zero.
+    """Check a finite number above zero.
 
     Raises:
-        TypeError, ValueError: no number, or not one of these.
+        TypeError, ValueError: not a number, or not in (0, inf).
     """
     number = real(name, value)
     if not 0 < number < math.inf:
@@ -101,7 +101,7 @@ def check_positive(name: str, value: object, example: str, what: str = "number")
 
 
 def check_floats(name: str, tensor: object) -> None:
-    """A dense tensor of float32, float64, bfloat16 or float16.
+    """Check for a dense tensor of float32, float64, bfloat16 or float16.
 
     Raises:
         TypeError: anything else.
@@ -120,12 +120,12 @@ def check_floats(name: str, tensor: object) -> None:
 
 
 def check_sharpness(t: object) -> float:
-    """t of the Gaussian potential, finite and above zero."""
+    """Check t of the Gaussian potential: finite and above zero."""
     return check_positive("t", t, "2.0", "sharpness")
 
 
 def check_matrix(name: str, tensor: Tensor, *, min_rows: int = 1, min_dim: int = 2) -> None:
-    """A floating-point matrix [rows, D]."""
+    """Check for a floating-point matrix [rows, D]."""
     check_floats(name, tensor)
     if tensor.ndim != 2 or tensor.shape[0] < min_rows or tensor.shape[1] < min_dim:
         raise ValueError(
@@ -134,8 +134,8 @@ def check_matrix(name: str, tensor: Tensor, *, min_rows: int = 1, min_dim: int =
 
 
 def check_width(features: Tensor, dim: int) -> None:
-    """Features [B, D] of this D."""
-    if tracing():  # shapes are then tensors, and comparing them is warned about
+    """Check for floating-point features [B, dim]."""
+    if tracing():  # sizes are then tensors, and comparing them gives a warning
         return
     check_matrix("features", features, min_rows=0)
     if features.shape[1] != dim:
@@ -146,19 +146,19 @@ def check_width(features: Tensor, dim: int) -> None:
 
 
 def check_weight(weight: Tensor | None, labels: Tensor) -> None:
-    """A factor for each sample, or None; on the CPU finite, where looking waits for nothing."""
+    """Check one floating-point factor per sample, or None; values are checked on the CPU only."""
     if weight is None:
         return
     check_floats("weight", weight)
     if weight.shape != labels.shape:
         raise ValueError(f"weight has shape {shape_of(weight)}; expected {shape_of(labels)}, one for each sample")
-    # elsewhere looking would wait for the device, and in a compiled step there is nothing to look at
+    # elsewhere the check would wait for the device, and in a compiled step there are no values
     if weight.device.type == "cpu" and not torch.compiler.is_compiling():
         check_finite("weight", weight)
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
-    # NaN and inf reach the sum; only where it is not finite is every number looked at, which takes forty times as long
+    # NaN and inf propagate to the sum: only if it is not finite, check every number, which takes 40 times as long
     if not math.isfinite(tensor.detach().sum()) and not bool(torch.isfinite(tensor).all()):
         row = int((~torch.isfinite(tensor)).flatten(1 if tensor.ndim > 1 else 0).nonzero()[0, 0])
         raise ValueError(
@@ -185,7 +185,7 @@ def not_unit(name: str, tensor: Tensor, row: int) -> ValueError:
 
 
 def check_k(k: object, count: int) -> int:
-    """How many of ``count`` rows are asked for."""
+    """Check k of a top-k query over ``count`` prototypes."""
     number = whole("k", k)
     if not 1 <= number <= count:
         raise ValueError(f"k is {number}; expected 1..{count}, the number of prototypes")
@@ -199,7 +199,7 @@ def check_prototypes(prototypes: Tensor) -> None:
 
 
 def check_labels(name: str, labels: Tensor, count: int) -> None:
-    """The cheap part, without looking at values: int64 [B]."""
+    """Check type and shape, int64 [count]; the values are not read, so that nothing waits for the device."""
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.layout != torch.strided:
         if not isinstance(labels, Tensor):
             raise TypeError(
@@ -223,7 +223,7 @@ def check_label_range(name: str, labels: Tensor, num_classes: int) -> None:
 
 
 def check_int64_vector(name: str, vector: object, size: int, expected: str) -> None:
-    """An int64 tensor [size]; ``expected`` ends the sentence of the error.
+    """Check for an int64 tensor [size]; ``expected`` completes the error message.
 
     Raises:
         ValueError: anything else.
@@ -245,10 +245,10 @@ def check_permutation(name: str, permutation: Tensor, size: int) -> None:
 
 
 def default_device() -> torch.device:
-    """Where tensors are made; torch's own function raises in torch 2.9 once the default has been set back to None."""
+    """The default device; torch.get_default_device raises in torch 2.9 after the default was reset to None."""
     return torch.empty(0).device
 
 
 def default_cpu() -> contextlib.AbstractContextManager[object]:
-    """Tensors that are made without a device come on the CPU, whatever torch.set_default_device says."""
+    """A context in which the default device is the CPU, whatever torch.set_default_device says."""
     return contextlib.nullcontext() if default_device().type == "cpu" else torch.device("cpu")

@@ -1,4 +1,4 @@
-"""What the ranks of a process group tell each other: how many samples a batch has, which, and what rank 0 has found."""
+"""Communication between the ranks of a process group: batch sizes, samples, and results of rank 0."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class OtherRankError(ValueError):
-    """What is wrong is wrong on another rank, whose own error says more."""
+    """An error on another rank, which raises one that says more."""
 
     of_another_rank = True
 
@@ -24,17 +24,20 @@ def in_process_group() -> bool:
 
 
 def sum_for_ddp(losses: Tensor) -> Tensor:
-    """Σ of this rank's losses, scaled so that DDP's average of the gradients is the gradient of Σ over all ranks."""
+    """Sum of this rank's losses, scaled so that DDP's mean gradient is the gradient of the sum over all ranks."""
     return losses.sum() * dist.get_world_size()
 
 
 def mean_for_ddp(losses: Tensor, counts: list[int]) -> Tensor:
-    """The same for the mean over the samples of all ranks; ``counts`` are their batch sizes."""
+    """As :func:`sum_for_ddp`, for the mean over the samples of all ranks; ``counts`` are their batch sizes."""
     return sum_for_ddp(losses) / max(sum(counts), 1)
 
 
 def all_counts(count: int, device: torch.device) -> list[int]:
-    """The batch size of every rank; -1 says that a rank was given a bad batch, and is an error on all of them."""
+    """Gather the batch size of every rank.
+
+    A rank with a bad batch passes -1, so that every other rank raises OtherRankError.
+    """
     counts = [torch.zeros((), dtype=torch.int64, device=device) for _ in range(dist.get_world_size())]
     dist.all_gather(counts, torch.tensor(count, device=device))
     sizes = [int(size) for size in counts]
@@ -46,14 +49,14 @@ def all_counts(count: int, device: torch.device) -> list[int]:
 
 
 class Gathering:
-    """The samples of all ranks on their way to each of them; ragged batches are padded to be sent and cut again.
+    """An asynchronous all-gather of features and labels; ragged batches are padded, and cut again by ``wait``.
 
-    ``wait`` is each rank's own: it may come at different moments, or before other collectives or after them.
+    Each rank may call ``wait`` at any time, before or after other collectives.
     """
 
     def __init__(self, features: Tensor, labels: Tensor, sizes: list[int]) -> None:
         self.sizes = sizes
-        # copies: what is sent must not change meanwhile, and a sample's buffer must live until it has gone
+        # copies: the buffers must stay alive and unchanged until they have been sent
         x, y = features.new_zeros(max(sizes), features.shape[1]), labels.new_zeros(max(sizes))
         x[: len(features)], y[: len(labels)] = features, labels
         self.sent = (x, y)
@@ -73,7 +76,7 @@ class Gathering:
 
 
 def rank_0_says(yes: bool, device: torch.device) -> bool:
-    """Rank 0's answer on every rank; without a process group one's own."""
+    """The ``yes`` of rank 0 on every rank; without a process group, ``yes`` itself."""
     if not in_process_group():
         return yes
     told = torch.tensor(yes, device=device)
@@ -82,23 +85,23 @@ def rank_0_says(yes: bool, device: torch.device) -> bool:
 
 
 def from_rank_0(compute: Callable[[], T], device: torch.device) -> T:
-    """Rank 0's result on every rank, on this device; an error there is raised everywhere, so that no rank waits."""
+    """Compute on rank 0 and broadcast the result to ``device`` on every rank; an error of rank 0 is raised on all."""
     box: list[T | Exception | None] = [None]
     if dist.get_rank() == 0:
         try:
-            box[0] = _moved(compute(), torch.device("cpu"))
+            box[0] = _to_device(compute(), torch.device("cpu"))
         except Exception as error:
             box[0] = error
     dist.broadcast_object_list(box, src=0)
     if isinstance(box[0], Exception):
         raise box[0]
-    return _moved(cast(T, box[0]), device)
+    return _to_device(cast(T, box[0]), device)
 
 
-def _moved(found: T, device: torch.device) -> T:
-    """A tensor, or a dataclass with all of its tensors, on this device."""
+def _to_device(found: T, device: torch.device) -> T:
+    """Move a tensor, or all tensors of a dataclass, to a device."""
     if isinstance(found, Tensor):
         return cast(T, found.to(device))
     if is_dataclass(found) and not isinstance(found, type):
-        return replace(found, **{field.name: _moved(getattr(found, field.name), device) for field in fields(found)})
+        return replace(found, **{field.name: _to_device(getattr(found, field.name), device) for field in fields(found)})
     return found

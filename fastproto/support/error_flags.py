@@ -1,8 +1,8 @@
-"""What can be wrong with a row of a batch, and the flag on the device that remembers it until someone looks.
+"""Errors in the rows of a batch, and the device flag that records them until it is read.
 
-Looking at labels or features on a GPU would make every step wait. The kernels leave a bad row out (zero loss, zero
-gradient, no share in the class means) and set its bit; :func:`check_batches` raises what the bits say. The numba
-kernels of the CPU return the same numbers.
+Checking labels or features on a GPU would make every step wait. The kernels skip a bad row (zero loss, zero gradient,
+no share in the class means) and set the bit of its error; :func:`check_batches` raises the recorded errors. The Numba
+CPU kernels return the same bits.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor
 
 
 class RowError(IntFlag):
-    """What is wrong with a row. The kernels, which import nothing of this package, repeat it in lib/error_flags."""
+    """Errors of a row, one bit each; lib/error_flags of the kernels, which do not import this package, repeats them."""
 
     BAD_LABEL = 1
     NOT_FINITE = 2
     BAD_ASSIGNMENT = 4
     BAD_SHARE = 8
-    NOT_UNIT = 16  # a prototype; the kernels do not look at it
+    NOT_UNIT = 16  # of a prototype; the kernels do not check it
 
 
-# plain integers: what torch.compile and numba take
+# plain integers, which torch.compile and Numba accept
 BAD_LABEL: Final = RowError.BAD_LABEL.value
 NOT_FINITE: Final = RowError.NOT_FINITE.value
 BAD_ASSIGNMENT: Final = RowError.BAD_ASSIGNMENT.value
@@ -37,7 +37,7 @@ _SENTENCES = {
     BAD_ASSIGNMENT: "an assignment that names rows outside 0..C-1 (pass the result of assign, or torch.randperm)",
     BAD_SHARE: "lam with NaN or outside [0, 1] (draw it from a Beta distribution)",
 }
-_flags: dict[tuple[torch.device, bool], Tensor] = {}  # of the functions; a head has one of its own
+_flags: dict[tuple[torch.device, bool], Tensor] = {}  # of the functions; a head has its own flag
 
 
 def new_flag(device: torch.device) -> Tensor:
@@ -45,9 +45,9 @@ def new_flag(device: torch.device) -> Tensor:
 
 
 def flag_of(device: torch.device, skip: bool = False) -> Tensor | None:
-    """The flag of the functions on this device, int32 [1]; ``skip``: of calls that may meet NaN.
+    """The flag of the functions on a device, int32 [1]; ``skip``: that of calls that allow NaN.
 
-    None in a CUDA graph that is captured before any call outside: the flag would lie in the graph's own memory.
+    None while a CUDA graph is captured before the flag exists: it would lie in the memory of the graph.
     """
     key = (device, skip)
     if key not in _flags:
@@ -58,14 +58,15 @@ def flag_of(device: torch.device, skip: bool = False) -> Tensor | None:
 
 
 def check_batches() -> None:
-    """Raise what the functions on Triton found wrong in the batches since the last call; it waits for the device.
+    """Raise the errors that the Triton kernels have recorded since the last call; waits for the device.
 
-    For :func:`fastproto.ipm_loss`, :func:`fastproto.update_class_means_` and :func:`fastproto.nearest_prototypes` on
-    CUDA tensors, which leave bad rows out and never wait. Elsewhere they raise at once and there is nothing to find.
-    :class:`fastproto.PrototypeHead` has a flag and a ``check_batches`` of its own.
+    This concerns :func:`fastproto.ipm_loss`, :func:`fastproto.update_class_means_` and
+    :func:`fastproto.nearest_prototypes` on CUDA tensors: they skip bad rows and never wait for the device. On other
+    backends they raise at once. :class:`fastproto.PrototypeHead` has its own flag and its own ``check_batches``.
 
     Raises:
-        ValueError: labels out of range, NaN or inf in the features, a bad assignment; said once.
+        ValueError: labels or assignment outside 0..C-1, NaN or inf in the features, lam outside [0, 1]; each recorded
+            error is raised once.
     """
     bits = 0
     for (_, skip), flag in _flags.items():
@@ -74,7 +75,7 @@ def check_batches() -> None:
 
 
 def read_and_clear(flag: Tensor) -> int:
-    """The bits, which are then zero."""
+    """Return the bits of a flag, and reset it to zero; waits for the device."""
     bits = int(flag)
     flag.zero_()
     return bits

@@ -1,12 +1,12 @@
-"""Buffers that must stay exact: what averaging writes into them is found, and gives way to the newest exact values.
+"""Buffers that must stay exact: means that weight averaging writes into them are replaced by the newest exact values.
 
-Exponential moving averages and stochastic weight averaging copy a module and write means into the copy's buffers (some
-then copy these back). The mean of two permutations is no permutation, and that of two rotations no rotation. A copy of
-a module therefore follows the module it was copied from: written to from outside, it takes over that one's newest
-values, until it sets its own. A module that was copied keeps its values a second time for this purpose.
+Exponential moving averages and stochastic weight averaging copy a module and write means into the buffers of the copy
+(some then copy these back). But the mean of two permutations is not a permutation, and the mean of two rotations not a
+rotation. A copy of a module therefore follows its original: after a write from outside, the copy takes the newest
+values of the original, until it sets its own. The original stores its values a second time for this purpose.
 
-The mean of different permutations is never a permutation, and that of different unit vectors is shorter than they are:
-so new values that someone sets on purpose can be told from means, and are kept.
+The mean of different permutations is never a permutation, and the mean of different unit vectors is shorter than 1.
+Values that a user sets on purpose can therefore be told from means, and are kept.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from torch import Tensor
 from fastproto.support.checks import UNIT_TOLERANCE, check_permutation
 
 NAMES = ("assignment", "prototypes", "prices")
-UNIT = 1e-5  # rows this close to unit norm, if means at all, are means of rows within SAME of each other
-SAME = 1e-2
-UNCOUNTED = -1  # the version of a tensor that was made in inference mode
-SAMPLE, SAMPLES = 16, 256  # rows that stand for earlier prototypes, and of how many these are kept
+UNIT = 1e-5  # largest deviation from norm 1; means that pass are of rows within SAME of each other
+SAME = 1e-2  # rows within this distance count as equal
+UNCOUNTED = -1  # version of a tensor made in inference mode, which counts no writes
+SAMPLE, SAMPLES = 16, 256  # rows kept of earlier prototypes, and number of such samples
 
 
 class Stamp(NamedTuple):
-    """A buffer as it was last seen: writes raise its version, except those through ``.data`` or NumPy."""
+    """State of a buffer at the last check. Writes raise the version, except those through ``.data`` or NumPy."""
 
     tensor: Tensor
     version: int
     pointer: int
-    total: Tensor | None  # of the bits, where such writes are looked for
+    total: Tensor | None  # checksum of the bits, to detect such writes; None: not needed
 
     def fits(self, tensor: Tensor | None) -> bool:
-        """Whether it is the same buffer and no counted write came between."""
+        """Whether ``tensor`` is the same buffer, without a counted write since."""
         if tensor is not self.tensor or tensor.data_ptr() != self.pointer:
             return False
         return self.version == UNCOUNTED or tensor._version == self.version
@@ -45,19 +45,19 @@ class Stamp(NamedTuple):
 
 @dataclass
 class Record:
-    """Exact values for the copies to take over, and what there was before."""
+    """The newest exact values, which copies take, and fingerprints of earlier values."""
 
     values: dict[str, Tensor] = field(default_factory=dict)
     permutations: set[bytes] = field(default_factory=set)
     samples: deque[Tensor] = field(default_factory=lambda: deque(maxlen=SAMPLES))  # [<= 16, D] each
 
     def renew(self, buffers: dict[str, Tensor]) -> None:
-        """Take over these values."""
+        """Store these values as the newest."""
         self.values = {name: tensor.detach().clone() for name, tensor in buffers.items()}
         self.remember(buffers)
 
     def remember(self, buffers: dict[str, Tensor]) -> None:
-        """Know these values again."""
+        """Store fingerprints of these values, to recognise them later."""
         self.permutations.add(_digest(buffers["assignment"]))
         sample = _sample(buffers["prototypes"].detach())
         if not any(_near(sample, earlier) for earlier in self.samples):
@@ -65,7 +65,7 @@ class Record:
 
 
 class ExactBuffers:
-    """The exact buffers of one module: how they were last seen, for its copies, and of the module it is a copy of."""
+    """The exact buffers of one module: their last state, the record for its copies, and the record of its original."""
 
     def __init__(self, parent: Record | None = None) -> None:
         self.stamps: dict[str, Stamp] = {}
@@ -73,16 +73,16 @@ class ExactBuffers:
         self.parent = parent
 
     def source(self) -> dict[str, Tensor]:
-        """The newest exact values, nothing if this module was neither copied nor is a copy."""
+        """The newest exact values; empty if this module was never copied and is not a copy."""
         return self.parent.values if self.parent is not None else self.own.values
 
     def unwritten(self, buffers: dict[str, Tensor | None]) -> bool:
-        """Whether no counted write came since the last look: costs a microsecond and never waits for the device."""
+        """Whether no counted write happened since the last check; cheap, and never waits for the device."""
         stamps = self.stamps
         return bool(stamps) and all(stamp.fits(buffers[name]) for name, stamp in stamps.items())
 
     def untouched(self, buffers: dict[str, Tensor | None]) -> bool:
-        """The same for every write; this reads the buffers of copies and of what was copied."""
+        """As :meth:`unwritten`, but for every write: reads the buffers of copies and of their originals."""
         if not self.unwritten(buffers):
             return False
         return not self.source() or all(
@@ -91,7 +91,7 @@ class ExactBuffers:
         )
 
     def keep(self, buffers: dict[str, Tensor], *, decided: bool = False) -> None:
-        """The values are right as they are; ``decided``: they are the module's own, and it follows no other."""
+        """Accept the current values; ``decided``: the module has set them, and no longer follows its original."""
         if decided:
             self.parent = None
         if self.own.values:
@@ -105,26 +105,26 @@ class ExactBuffers:
         }
 
     def moved(self, buffers: dict[str, Tensor]) -> bool:
-        """Whether the same values are now in these tensors, perhaps on another device."""
+        """Whether these tensors hold the values of the last check, perhaps on another device."""
         return bool(self.stamps) and all(
             stamp.total is not None and int(stamp.total) == int(total_of(buffers[name]))
             for name, stamp in self.stamps.items()
         )
 
     def for_a_copy(self, buffers: dict[str, Tensor]) -> ExactBuffers:
-        """Of a copy of the module, which begins to follow it."""
+        """The exact buffers of a new copy of the module, which follows it."""
         if not self.own.values:
             self.own.renew(buffers)
             self.keep(buffers)
         return ExactBuffers(self.own)
 
     def restore(self, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The buffers after a write from outside: the newest values, except where new ones were set on purpose."""
+        """Restore the newest values after a write from outside, except where new ones were set on purpose."""
         source, records = self.source(), [self.own] + ([self.parent] if self.parent is not None else [])
         fits = _is_permutation(buffers["assignment"], source["assignment"])
         exchanged = any(stamp.tensor is not buffers[name] for name, stamp in self.stamps.items())
         if exchanged and fits and _are_unit_rows(buffers["prototypes"], source["prototypes"], UNIT_TOLERANCE):
-            # other tensors, as torch.func.functional_call puts them there for a while
+            # torch.func.functional_call puts other tensors in place temporarily
             if self.parent is None:
                 self.keep(buffers)
             return buffers
@@ -145,9 +145,9 @@ class ExactBuffers:
 
 
 def total_of(tensor: Tensor) -> Tensor:
-    """A number that a write to the tensor changes, from its bits and exact: the same in any order of the sum."""
+    """A checksum of the bits of a tensor, an int64 scalar."""
     flat = tensor.detach().reshape(-1)
-    if flat.dtype == torch.int64:  # a position counts as well: permutations have the same sum
+    if flat.dtype == torch.int64:  # weighted by position: all permutations have the same sum
         return (flat * torch.arange(1, len(flat) + 1, device=flat.device)).sum()
     even = len(flat) // 2 * 2 if flat.element_size() == 4 and flat.storage_offset() % 2 == 0 else 0
     rest = flat[even:].double().sum()
@@ -175,7 +175,7 @@ def _is_permutation(given: Tensor, like: Tensor) -> bool:
 
 
 def _are_new_rows(given: Tensor, newest: Tensor, records: list[Record]) -> bool:
-    """Whether these are unit rows that are neither the newest, nor earlier ones, nor a mean of these."""
+    """Whether these are unit rows, and neither the newest values, nor earlier ones, nor a mean of them."""
     if not _are_unit_rows(given, newest, UNIT) or _near(given, newest):
         return False
     earlier = [sample for record in records for sample in record.samples]
@@ -186,7 +186,7 @@ def _are_new_rows(given: Tensor, newest: Tensor, records: list[Record]) -> bool:
 def _are_unit_rows(given: Tensor, like: Tensor, tolerance: float) -> bool:
     if given.shape != like.shape or given.dtype != like.dtype:
         return False
-    return bool((torch.linalg.vector_norm(given, dim=1) - 1).abs().max() <= tolerance)  # not of NaN
+    return bool((torch.linalg.vector_norm(given, dim=1) - 1).abs().max() <= tolerance)  # False for NaN
 
 
 def _near(rows: Tensor, others: Tensor) -> bool:
@@ -194,7 +194,7 @@ def _near(rows: Tensor, others: Tensor) -> bool:
 
 
 def readable(buffers: dict[str, Tensor]) -> bool:
-    """Whether these are plain tensors with values: not under transforms, on meta or where a graph is captured."""
+    """Whether the values can be read: not under a functorch transform, on meta, or during the capture of a graph."""
     return all(type(x) is Tensor and x.device.type != "meta" for x in buffers.values()) and not (
         torch._C._functorch.peek_interpreter_stack() is not None
         or (any(x.is_cuda for x in buffers.values()) and torch.cuda.is_current_stream_capturing())

@@ -1,4 +1,4 @@
-"""A module whose state keeps its dtype and is replaced only by sound state."""
+"""A module whose buffers keep their dtypes, and whose state is replaced only by a valid one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from fastproto.support.tracing import not_traced, recording
 
 
 class GuardedState(nn.Module):
-    """Buffers stay float32 and int64 whatever ``.half()`` does; a state that is no head's is refused before any change.
+    """Base of heads: buffers stay float32 and int64 under ``.half()``; an invalid state is refused before any change.
 
     ``prototypes`` [C, D] must be unit rows, ``assignment`` [C] a permutation, every other float buffer finite. Means
-    that are written into ``prototypes``, ``assignment`` and ``prices`` of a deep copy, or from there back, give way to
-    the newest values of the module that was copied: see :mod:`fastproto.support.exact_buffers`.
+    that averaging writes into ``prototypes``, ``assignment`` and ``prices`` of a deep copy, or copies back from there,
+    are replaced by the newest values of the original: see :mod:`fastproto.support.exact_buffers`.
     """
 
     num_classes: int
@@ -34,24 +34,24 @@ class GuardedState(nn.Module):
         self._exact = ExactBuffers()
 
     def settle(self) -> None:
-        """Finish what has begun to change the state: called before it is saved, replaced, moved or evaluated."""
+        """Finish a pending change of the state; called before the state is saved, replaced, moved or evaluated."""
 
     def _exact_buffers(self) -> dict[str, Tensor]:
         return {name: tensor for name in NAMES if (tensor := self._buffers.get(name)) is not None}
 
     def _keep(self, *, decided: bool = False) -> None:
-        """What this module has set itself is what counts; ``decided``: it no longer follows the one it is a copy of."""
+        """Accept the exact buffers as they are; ``decided``: the module no longer follows its original."""
         buffers = self._exact_buffers()
         if readable(buffers):
             self._exact.keep(buffers, decided=decided)
 
     def _heal(self, *, counted_only: bool = False) -> None:
-        """Undo what averaging has written into the exact buffers, see :mod:`fastproto.support.exact_buffers`.
+        """Undo writes of averaging to the exact buffers, see :mod:`fastproto.support.exact_buffers`.
 
-        ``counted_only``: look for the writes that cost nothing to find, and never wait for the device.
+        ``counted_only``: detect only the writes that raise a version, and do not wait for the device.
         """
         exact = self._exact
-        # export looks at the state before it records: what it finds then is in the graph for good
+        # not is_compiling(): torch.export must restore the state as well, since its graph keeps the values
         if torch.compiler.is_dynamo_compiling() or not exact.source():
             return
         if counted_only and exact.unwritten(self._buffers):
@@ -64,14 +64,14 @@ class GuardedState(nn.Module):
                 return
             self._buffers.update(exact.restore(buffers))
             updates = self._buffers.get("updates")
-            if updates is not None and updates.is_floating_point():  # a mean that was put in its place
+            if updates is not None and updates.is_floating_point():  # averaging replaced the counter with a float mean
                 self._buffers["updates"] = updates.long()
 
     def _sound(self) -> None:
-        """:meth:`_heal`, and an assignment that is no permutation is an error.
+        """Call :meth:`_heal`, then check the assignment.
 
         Raises:
-            ValueError: the assignment was written to from outside and is none.
+            ValueError: the assignment was written to from outside and is not a permutation.
         """
         self._heal()
         if torch.compiler.is_compiling() or self._exact.unwritten(self._buffers):
@@ -82,10 +82,10 @@ class GuardedState(nn.Module):
             self._exact.keep(buffers)
 
     def _permutation(self) -> Tensor:
-        """The assignment; in a compiled step, which cannot undo what averaging wrote, at least a permutation.
+        """The assignment; a compiled step, which cannot undo averaging, checks it on the CPU.
 
         Raises:
-            ValueError: in a compiled step on the CPU, one that is none.
+            ValueError: in a compiled step on the CPU, the assignment is not a permutation.
         """
         if not torch.compiler.is_compiling() or recording():
             return self.assignment
@@ -93,7 +93,13 @@ class GuardedState(nn.Module):
         return found
 
     def weight_by_label(self) -> Tensor:
-        """W[A] [C, D]: row y is the prototype of label y; the weight of an ``nn.Linear`` without bias, for export."""
+        """Prototypes in the order of the labels, W[A], [C, D] float32: row y is the prototype of label y.
+
+        For export, this is the weight of an ``nn.Linear`` without bias.
+
+        Raises:
+            ValueError: the assignment was written to from outside and is not a permutation.
+        """
         self._sound()
         return self.prototypes[self._permutation()]
 
@@ -133,7 +139,7 @@ class GuardedState(nn.Module):
         super()._save_to_state_dict(*args)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GuardedState:
-        """Moves between devices happen; changes of the dtype do not."""
+        """Apply moves between devices, but no changes of dtypes."""
 
         def keep_dtype(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
@@ -142,11 +148,11 @@ class GuardedState(nn.Module):
         self.settle()
         self._heal()
         super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]  # torch's own has no types
-        self._after_a_move()
+        self._after_move()
         return self
 
-    def _after_a_move(self) -> None:
-        """The values are the same elsewhere; or there are none yet, as after ``to_empty``."""
+    def _after_move(self) -> None:
+        """Accept the same values on another device; after ``to_empty`` there are no values yet."""
         buffers = self._exact_buffers()
         if readable(buffers) and self._exact.moved(buffers):
             self._exact.keep(buffers)
@@ -159,7 +165,7 @@ class GuardedState(nn.Module):
         try:
             check_permutation("assignment", buffers["assignment"], self.num_classes)
         except ValueError:
-            return  # an error when it is used, if nothing is loaded until then
+            return  # an error on first use, unless a state is loaded before
         self._exact.keep(buffers)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -167,26 +173,26 @@ class GuardedState(nn.Module):
         self.settle()
         errors: list[str] = args[-1]
         try:
-            # the assignment first: of a mean of several heads' states it tells what is wrong
+            # the assignment first: if the state is a mean of several heads' states, its error says so
             for name, own in sorted(self.named_buffers(recurse=False), key=lambda item: item[0] != "assignment"):
                 key = prefix + name
                 value = state_dict.get(key)
                 if not isinstance(value, Tensor) or value.shape != own.shape:
-                    continue  # torch itself reports what is missing, no tensor, or of another size
+                    continue  # torch reports missing entries, other types and other shapes
                 _check_kind(key, value, own.dtype)
                 if value.device.type != "meta":
                     _check(name, key, value)
-                state_dict[key] = value.detach().to(own.dtype)  # assigned as a parameter it would be no buffer
+                state_dict[key] = value.detach().to(own.dtype)  # a parameter would not become a buffer
         except ValueError as error:
             errors.append(str(error))
             return
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self._clear_what_no_state_holds()
-        self._part_memory()
+        self._zero_non_persistent_buffers()
+        self._separate_memory()
         self._keep()
 
-    def _part_memory(self) -> None:
-        """Each buffer in memory of its own: a state that is assigned may hold one tensor twice, or expanded ones."""
+    def _separate_memory(self) -> None:
+        """Give each buffer its own memory: an assigned state may contain one tensor twice, or expanded tensors."""
         seen: set[int] = set()
         for name, tensor in self._buffers.items():
             if tensor is None or tensor.device.type == "meta":
@@ -196,8 +202,8 @@ class GuardedState(nn.Module):
                 self._buffers[name] = tensor.clone(memory_format=torch.contiguous_format)
             seen.add(place)
 
-    def _clear_what_no_state_holds(self) -> None:
-        """Buffers beside the state begin at zero, where the state now is: it may have come to a meta module."""
+    def _zero_non_persistent_buffers(self) -> None:
+        """Zero the buffers outside the state, on the device of the state: the module may have been on meta."""
         device = next(
             x.device for n, x in self.named_buffers(recurse=False) if n not in self._non_persistent_buffers_set
         )
@@ -210,9 +216,9 @@ class GuardedState(nn.Module):
 
 
 def exclude_from_broadcast(model: nn.Module) -> None:
-    """Keep DDP from sending the heads' C-sized buffers before every forward: call it on the module given to DDP.
+    """Exclude the buffers of all heads from DDP's broadcast before every forward; call it on the module given to DDP.
 
-    Every rank computes the same state from the same gathered samples, so there is nothing to send.
+    Every rank computes the same state from the same gathered samples, so that no broadcast is needed.
     """
     ignored = set(getattr(model, "_ddp_params_and_buffers_to_ignore", ()))
     for name, module in model.named_modules():
@@ -223,11 +229,9 @@ def exclude_from_broadcast(model: nn.Module) -> None:
 
 
 def _check_kind(key: str, value: Tensor, dtype: torch.dtype) -> None:
-    """Floats for floats and integers for integers: the mean of several heads' assignments is none."""
+    """Raise ValueError unless both dtypes are floats or both integers: a mean of assignments has a float dtype."""
     if value.is_complex() or value.dtype == torch.bool or value.is_floating_point() != dtype.is_floating_point:
-        raise ValueError(
-            f"{key} is {value.dtype}; expected {dtype}: load the state of one head, since means of assignments are none"
-        )
+        raise ValueError(f"{key} is {value.dtype}; expected {dtype}: load the state of one head, not a mean of several")
 
 
 def _check(name: str, key: str, value: Tensor) -> None:
@@ -240,7 +244,7 @@ def _check(name: str, key: str, value: Tensor) -> None:
 
 
 def _as_checked(assignment: Tensor) -> Tensor:
-    """A copy. Values on a GPU are not checked, since that would wait for the device."""
+    """A copy; values are checked on the CPU only, since a check on a GPU would wait for the device."""
     if assignment.device.type == "cpu":
         try:
             check_permutation("assignment", assignment, len(assignment))

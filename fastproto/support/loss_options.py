@@ -1,4 +1,4 @@
-"""The options of the loss and of a head: what each may be, and what the forms of the loss are multiples of."""
+"""Options of the loss and of heads: their allowed values, and the factor of each form of the loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The string options of the public functions and heads: what each may be, and the one check that says so."""
+"""String options of the public functions and heads: their allowed values, and one check for all."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def check_options(**given: str) -> None:
-    """``check_options(loss=loss, reduction=reduction)``: each is one of the values its type allows.
+    """Check that each option has an allowed value: ``check_options(loss=loss, reduction=reduction)``.
 
     Raises:
-        ValueError: another value.
+        ValueError: any other value.
     """
     for name, value in given.items():
         if value not in _ALLOWED[name]:

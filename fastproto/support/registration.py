@@ -1,4 +1,4 @@
-"""How an op becomes a registered operator, opaque to the compiler, CUDA graphs and export; and its gradient."""
+"""Registers functions as torch operators, opaque to the compiler, CUDA graphs and export; and their gradients."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from torch import Tensor
 def register(
     name: str, function: Callable[..., Any], shapes: Callable[..., Any], mutates: Sequence[str] = ()
 ) -> Callable[..., Any]:
-    """``torch.ops.fastproto.<name>``: runs ``function`` on every device; ``shapes`` gives empty results of its kind.
+    """Register ``function`` for all devices as ``torch.ops.fastproto.<name>``, and return that operator.
 
-    Not torch.library.custom_op: its first call would import torch's compiler, seconds and 150 MiB on a CPU.
+    ``shapes`` is its fake implementation, which returns empty tensors of the shapes and dtypes of the results. Not
+    torch.library.custom_op: its first call would import torch's compiler, which takes seconds and much memory.
     """
     qualified = f"fastproto::{name}"
     torch.library.define(qualified, torch.library.infer_schema(function, mutates_args=tuple(mutates)))
@@ -27,18 +28,18 @@ def register(
 def with_gradient(operator: Callable[..., tuple[Tensor, Tensor]], x: Tensor, *arguments: Any) -> Tensor:
     """The value of ``operator(x, *arguments)``, which returns a value and its gradient: differentiable once in ``x``.
 
-    The value is a scalar, or [B] where row i of the gradient [B, D] is that of number i. Backward only scales the
-    gradient.
+    The value is a scalar, or [B] with row i of the gradient [B, D] as the gradient of element i. Backward only scales
+    the gradient.
 
     Raises:
         RuntimeError: under torch.func; in backward, with ``create_graph=True``.
     """
     _refuse_transforms()
-    value: Tensor = _ReadyGradient.apply(x, operator, *arguments)
+    value: Tensor = _PrecomputedGradient.apply(x, operator, *arguments)
     return value
 
 
-class _ReadyGradient(torch.autograd.Function):
+class _PrecomputedGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, operator: Callable[..., tuple[Tensor, Tensor]], *arguments: Any) -> Tensor:
         value, gradient = operator(x, *arguments)
@@ -50,7 +51,7 @@ class _ReadyGradient(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_double_backward()
         (gradient,) = ctx.saved_tensors
-        if not _is_one(grad):
+        if not _is_expanded_one(grad):
             gradient = product(gradient, grad[..., None] if grad.ndim else grad)
         return gradient, *[None] * (1 + ctx.others)
 
@@ -63,12 +64,12 @@ def product(gradient: Tensor, factor: Tensor) -> Tensor:
 
 
 def _batched(grad: Tensor) -> bool:
-    """Whether it stands for several at once, as in a Jacobian that is taken with ``vectorize=True``."""
+    """Whether ``grad`` is a batched tensor of vmap, as in a Jacobian with ``vectorize=True``."""
     return torch._C._functorch.is_batchedtensor(grad)
 
 
-def _is_one(grad: Tensor) -> bool:
-    """Whether it comes from ``loss.sum().backward()`` on the CPU, where looking costs nothing."""
+def _is_expanded_one(grad: Tensor) -> bool:
+    """Whether ``grad`` is 1 expanded to [B], as from ``loss.sum().backward()``; checked on the CPU only."""
     if (
         torch.compiler.is_compiling()
         or _batched(grad)
@@ -82,7 +83,7 @@ def _is_one(grad: Tensor) -> bool:
 
 
 def _refuse_transforms() -> None:
-    """Under torch.func the ready-made gradient would not be what is differentiated, mapped or linearised."""
+    """Raise RuntimeError under torch.func: its transforms would not see the precomputed gradient."""
     if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
         raise RuntimeError(
             "the losses of fastproto cannot be transformed by torch.func (grad, vmap, jvp, ...); use backward() or "
@@ -91,7 +92,7 @@ def _refuse_transforms() -> None:
 
 
 def _refuse_double_backward() -> None:
-    """The gradient comes ready-made from the forward pass: differentiated again, it would silently be a constant."""
+    """Raise RuntimeError with ``create_graph=True``: the precomputed gradient would silently count as a constant."""
     if torch.is_grad_enabled():
         raise RuntimeError(
             "the losses of fastproto cannot be differentiated twice (create_graph=True was given); "

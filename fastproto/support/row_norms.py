@@ -1,4 +1,4 @@
-"""Features as unit rows: what the loss, the class means and the nearest prototypes begin with."""
+"""Normalises features to unit rows: the first step of the loss, the class means and the nearest prototypes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def unit(features: Tensor) -> Tensor:
 def normalise(features: Tensor, skip: bool = False) -> tuple[Tensor, Tensor]:
     """z [B, D] and 1/‖x‖ [B, 1] (zero for a row without direction), in float32 or float64.
 
-    With ``skip`` a row that is not finite has z = 0 and 1/‖x‖ = NaN; else it is an error.
+    With ``skip`` a row that is not finite has z = 0 and 1/‖x‖ = NaN; otherwise it raises ValueError.
     """
     x = features.to(compute_dtype(features))
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Names that users type: the known one that was meant, and a text quoted in a message."""
+"""Suggestions for misspelt names, and quotation of texts in messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that an unknown one may stand for: the same last part after a dot, else one spelt like it."""
+    """The known name that is probably meant: one with the same last part after a dot, or else one spelt alike."""
     known = list(known)
     last, group = _last(name), name.rpartition(".")[0]
     same = [one for one in known if _last(one) == last]
@@ -19,7 +19,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def shown(text: str) -> str:
-    """A quoted text in a message, at most a line long."""
+    """Quote a text for a message, cut to 80 characters."""
     return repr(text) if len(text) <= 80 else f"{text[:80]!r}..."
 
 

@@ -1,9 +1,9 @@
-"""How a command ends early: one sentence on standard error, its exit code, and no process left.
+"""Early end of a command: one sentence on standard error, an exit code, and no process left behind.
 
-Files are written whole or not at all and a run goes on from its last checkpoint, so nothing has to be unwound: on
-SIGINT and SIGTERM a thread says the sentence, ends the processes that were started here and ends this one. A thread,
-because Python's own signal handlers wait while the main thread is inside a collective, an import or a solver. The same
-thread looks whether another rank has died.
+Files are written atomically and a run can continue from its last checkpoint, so that nothing needs unwinding: on SIGINT
+and SIGTERM a thread prints the sentence, ends the processes that this one has started, and ends this process. It is a
+thread because Python's signal handlers wait while the main thread is in a collective, an import or a solver. The same
+thread checks whether another rank has died.
 """
 
 from __future__ import annotations
@@ -27,51 +27,51 @@ from typing import NoReturn
 from fastproto.support.atomic_files import remove_own_temporaries
 from fastproto.support.exit_codes import UNEXPECTED, ended_by
 
-RANKS = "FASTPROTO_RANKS"  # environment variable: what rank 0 tells the ranks it has started
-LOOK_EVERY = 0.2  # seconds between two looks at the other ranks
-GRACE = 1.5  # seconds in which another rank may say why all end, before this one does
+RANKS = "FASTPROTO_RANKS"  # environment variable through which rank 0 passes facts to the ranks that it starts
+POLL_SECONDS = 0.2  # seconds between two checks of the other ranks
+GRACE = 1.5  # seconds that another rank has to report the cause, before this one ends
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 Explain = Callable[[BaseException], "tuple[int, str]"]
 
 
 class Stopping:
-    """What this process knows about its run and the other ranks; one object for each process, :data:`stopping`."""
+    """What this process knows about its run and the other ranks; one object per process, :data:`stopping`."""
 
     def __init__(self) -> None:
         self.folder: Path | None = None  # of the run, once it is claimed
         self.children: list[subprocess.Popen[bytes]] = []  # ranks 1, 2, ... of this machine
         self.explain: Explain | None = None  # exit code and text of an error
         self.parent: int | None = None  # process whose end ends this one
-        self.follows = False  # whether the parent is a rank 0 that speaks for this process
-        self.token: tuple[int, int] | None = None  # pipe with one byte: the rank that takes it may speak
-        self.done = False  # ranks end each by itself from here on
+        self.follows = False  # whether the parent is rank 0, which reports for this process
+        self.token: tuple[int, int] | None = None  # pipe with one byte: only the rank that reads it prints a sentence
+        self.done = False  # from here on each rank ends by itself
         self._ending = threading.Lock()  # taken once, never released
         self._wake: tuple[int, int] | None = None
 
-    # --- beginning ----------------------------------------------------------------------------------------------------
+    # --- start ----------------------------------------------------------------------------------------------------
 
     def watch(self, signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)) -> None:
-        """End on these signals and when a rank is lost, until the process ends; outside the main thread do nothing.
+        """From now on, end on these signals and when a rank is lost; do nothing outside the main thread.
 
         A signal that is ignored (``nohup``, a background job) stays ignored.
         """
         if os.name != "posix" or threading.current_thread() is not threading.main_thread():
             return
-        self._meet_rank_0()
+        self._find_parent()
         if self._wake is None:
             self._wake = os.pipe()
             for descriptor in self._wake:
                 os.set_blocking(descriptor, False)
-            os.register_at_fork(after_in_child=self._forked)
-            atexit.register(_ignore, signals)
-            threading.Thread(target=self._look, name="fastproto-stopping", daemon=True).start()
+            os.register_at_fork(after_in_child=self._reset_signals)
+            atexit.register(_ignore_signals, signals)
+            threading.Thread(target=self._poll, name="fastproto-stopping", daemon=True).start()
         signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
         for number in signals:
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                signal.signal(number, _nothing)
+                signal.signal(number, _no_op)
 
-    def _meet_rank_0(self) -> None:
-        """A rank that was started by another process ends with that process."""
+    def _find_parent(self) -> None:
+        """Find the process that started this rank; the rank ends with it."""
         told = os.environ.get(RANKS)
         if told is not None and self.parent is None and int(os.environ.get("LOCAL_RANK", "0")) > 0:
             facts = json.loads(told)
@@ -81,7 +81,7 @@ class Stopping:
             self.parent = os.getppid()
 
     def start_ranks(self, count: int) -> None:
-        """Start ``count`` more processes with this one's command line; LOCAL_RANK = 1, 2, ... in their environment."""
+        """Start ``count`` processes with the command line of this one, and LOCAL_RANK = 1, 2, ... set."""
         self.token = os.pipe()
         os.set_blocking(self.token[0], False)
         os.write(self.token[1], b".")
@@ -92,8 +92,8 @@ class Stopping:
             child = subprocess.Popen(own_command(), env=environment, pass_fds=(self.token[0],))
             self.children.append(child)
 
-    def _forked(self) -> None:
-        """A data loader's process: its parent's signals are not its own, and Ctrl-C is its parent's to answer."""
+    def _reset_signals(self) -> None:
+        """Reset the signals in a forked process, such as a data loader's; Ctrl-C is left to its parent."""
         signal.set_wakeup_fd(-1)
         with contextlib.suppress(ValueError):  # not in the main thread
             for number, action in ((signal.SIGINT, signal.SIG_IGN), (signal.SIGTERM, signal.SIG_DFL)):
@@ -102,39 +102,41 @@ class Stopping:
 
     # --- watching -----------------------------------------------------------------------------------------------------
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         assert self._wake is not None
         while True:
             watches = self.children or self.parent is not None
-            # a child is started while this waits: so there is always a limit
-            select.select([self._wake[0]], [], [], LOOK_EVERY if watches else 1.0)
+            # always with a timeout: a child may be started during the wait
+            select.select([self._wake[0]], [], [], POLL_SECONDS if watches else 1.0)
             with contextlib.suppress(BlockingIOError):
                 for number in os.read(self._wake[0], 64):
                     if number in WORDS:
-                        self._stopped_by(signal.Signals(number))
+                        self._end_on_signal(signal.Signals(number))
             if not self.done:
-                self._look_at_ranks()
+                self._check_ranks()
 
-    def _stopped_by(self, number: signal.Signals) -> None:
+    def _end_on_signal(self, number: signal.Signals) -> None:
         if self.follows:
-            if self._parent_lives():
-                time.sleep(GRACE)  # rank 0 has had the same signal, says so and ends this process
-            if self._parent_lives():
-                self.end(ended_by(number), None)  # rank 0 sees it and says why
-            self._look_at_ranks()
-        self.end(ended_by(number), self._with_advice(WORDS[number]) if self._speaks() else None)
+            if self._parent_is_alive():
+                time.sleep(GRACE)  # rank 0 has received the same signal, reports it and ends this process
+            if self._parent_is_alive():
+                self.end(ended_by(number), None)  # rank 0 notices and reports it
+            self._check_ranks()
+        self.end(ended_by(number), self._with_advice(WORDS[number]) if self._reports() else None)
 
-    def _look_at_ranks(self) -> None:
+    def _check_ranks(self) -> None:
         for rank, child in enumerate(self.children, 1):
             code = child.poll()
             if code:
-                self._lost(rank, code)
-        if self.parent is not None and not self._parent_lives():
+                self._end_for_rank(rank, code)
+        if self.parent is not None and not self._parent_is_alive():
             who = "rank 0" if self.follows else "the process that started the ranks"
-            self.end(UNEXPECTED, self._with_advice(f"{who} has ended, and with it the run") if self._speaks() else None)
+            self.end(
+                UNEXPECTED, self._with_advice(f"{who} has ended, and with it the run") if self._reports() else None
+            )
 
-    def _lost(self, rank: int, code: int) -> NoReturn:
-        """A rank that ended with a sentence of its own has taken the token: then this one is not said."""
+    def _end_for_rank(self, rank: int, code: int) -> NoReturn:
+        """End because a rank has died; nothing is printed if that rank took the token for a sentence of its own."""
         number = -code if code < 0 else code - 128
         try:
             how = f"was ended by {signal.Signals(number).name}"
@@ -142,11 +144,11 @@ class Stopping:
             how = f"ended with code {code}"
         self.end(code if code > 0 else ended_by(number), self._with_advice(f"rank {rank} {how}, and with it the run"))
 
-    def _parent_lives(self) -> bool:
+    def _parent_is_alive(self) -> bool:
         return os.getppid() == self.parent
 
-    def _speaks(self) -> bool:
-        """Ranks that another launcher has started all hear of a signal: rank 0 speaks."""
+    def _reports(self) -> bool:
+        """Whether this rank reports: another launcher signals all of its ranks, and of these only rank 0 reports."""
         return self.follows or int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
 
     def _with_advice(self, what: str) -> str:
@@ -157,13 +159,13 @@ class Stopping:
 
     @property
     def several(self) -> bool:
-        """Whether there are other ranks that would wait for this one for ever."""
+        """Whether there are other ranks, which would wait for this one forever."""
         return bool(self.children) or self.parent is not None
 
     def fail(self, error: BaseException) -> None:
-        """End all ranks for an error of this one; return where it can be raised: no other rank waits for this one.
+        """End all ranks because of an error of this one; return if no other rank waits: the error can then be raised.
 
-        An error of torch may only say that another rank is gone: the thread is given the time to see it first.
+        An error of torch may only be a consequence of a lost rank: the thread gets the time to notice that first.
         """
         if self._ending.locked():
             self.end(UNEXPECTED, None)  # waits for the thread that ends the process
@@ -187,7 +189,7 @@ class Stopping:
                 child.wait(5)
 
     def finish(self, *, wait: float = 0.0) -> None:
-        """The ranks are done with each other; wait for those that were started here, at most so many seconds."""
+        """Let each rank end by itself; wait at most ``wait`` seconds for those started here, then kill them."""
         self.done = True
         if wait > 0:
             until = time.monotonic() + wait
@@ -197,20 +199,20 @@ class Stopping:
             self.kill_children()
 
     def end(self, code: int, sentence: str | None) -> NoReturn:
-        """Say the sentence unless another rank has spoken, end what was started here, and end this process."""
+        """Print the sentence unless another rank has printed one, kill the processes started here, end this process."""
         if not self._ending.acquire(blocking=False):
             while True:  # another thread is about to end the process
                 time.sleep(60)
-        if sentence is not None and self._may_speak():
+        if sentence is not None and self._take_token():
             say(sentence)
-        workers = sys.modules.get("multiprocessing")  # imported where there are any; another thread may be importing
+        workers = sys.modules.get("multiprocessing")  # imported if there are any; an import here could block
         for worker in workers.active_children() if workers is not None else []:
             worker.kill()
         self.kill_children()
         remove_own_temporaries()
         os._exit(code)
 
-    def _may_speak(self) -> bool:
+    def _take_token(self) -> bool:
         if self.token is None:
             return True
         with contextlib.suppress(OSError):
@@ -219,30 +221,30 @@ class Stopping:
 
 
 def keep_handler(register: Callable[[], None]) -> Callable[[], None]:
-    """``register`` without its handler of SIGTERM, where that signal is watched here."""
+    """Wrap ``register`` so that it keeps our handler of SIGTERM, if that signal is watched."""
 
     def registered() -> None:
         handler = signal.getsignal(signal.SIGTERM)
         register()
-        if handler is _nothing and threading.current_thread() is threading.main_thread():
+        if handler is _no_op and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
 
     return registered
 
 
-def _ignore(signals: Sequence[signal.Signals]) -> None:
-    """The last word is said: Python would give these signals back their defaults while it takes itself apart."""
+def _ignore_signals(signals: Sequence[signal.Signals]) -> None:
+    """Ignore these signals at exit: Python would restore their default handlers during its shutdown."""
     for number in signals:
-        if signal.getsignal(number) is _nothing:
+        if signal.getsignal(number) is _no_op:
             signal.signal(number, signal.SIG_IGN)
 
 
-def _nothing(number: int, frame: object) -> None:
+def _no_op(number: int, frame: object) -> None:
     """A handler that only makes Python write the signal's number into the wake-up pipe."""
 
 
 def say(sentence: str) -> None:
-    """A line on standard error, past Python's buffers and locks; nothing where it is closed."""
+    """Write a line to standard error, past Python's buffers and locks; do nothing if it is closed."""
     with contextlib.suppress(OSError):
         os.write(2, f"{sentence}\n".encode(errors="replace"))
 
@@ -252,7 +254,7 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def how_to_go_on(folder: str | os.PathLike[str] | None) -> str | None:
-    """``go on with --resume RUN`` where the run has a checkpoint."""
+    """The advice ``go on with --resume RUN`` if the run has a checkpoint, otherwise None."""
     if folder is not None and str(folder) and has_checkpoint(Path(folder)):
         return f"go on with --resume {shlex.quote(str(folder))}"
     return None

@@ -26,7 +26,7 @@ COMPRESSED = (
 
 
 def text_lines(path: str | os.PathLike[str], *, strict: bool = True) -> Iterator[tuple[int, str]]:
-    """Number (from 1) and text of each line that is not blank, without its end and blanks around it.
+    """Yield the number (from 1) and the text of each line that is not blank, stripped.
 
     Args:
         path: a file in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark; lines end with LF, CRLF or CR.
@@ -60,7 +60,7 @@ def text_lines(path: str | os.PathLike[str], *, strict: bool = True) -> Iterator
 
 
 def read_text(path: str | os.PathLike[str], largest: int, what: str) -> str:
-    """All of a file or a pipe in UTF-8, with or without a byte-order mark; ``what`` was expected.
+    """Read a whole file or pipe in UTF-8, with or without a byte-order mark; errors name ``what`` as expected.
 
     Raises:
         OSError: the file cannot be opened.
@@ -80,7 +80,7 @@ def read_text(path: str | os.PathLike[str], largest: int, what: str) -> str:
 
 
 def is_decoded(text: str) -> bool:
-    """Whether ``text`` holds no byte that could not be decoded."""
+    """Whether ``text`` has no lone surrogates, which stand for bytes that could not be decoded."""
     try:
         text.encode()
     except UnicodeEncodeError:

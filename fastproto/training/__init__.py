@@ -1,6 +1,6 @@
 """Training with Lightning: ``fit(TrainConfig(...))`` does what ``fastproto-train`` does.
 
-Names load on first use: the configuration must be readable without importing torch or Lightning.
+Names are imported on first use: the configuration must be readable without importing torch or Lightning.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
     if name not in ("RunResult", "fit"):
         raise AttributeError(f"module 'fastproto.training' has no attribute {name!r}")
     try:
-        import lightning  # noqa: F401 - only to see whether it is there
+        import lightning  # noqa: F401 - only a check that it is installed
     except ImportError as error:
         raise ImportError("training needs lightning, which is not installed: pip install 'fastproto[train]'") from error
     import fastproto.training.run as module

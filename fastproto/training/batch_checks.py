@@ -1,4 +1,4 @@
-"""Batches that cannot be trained on or tested, found before there is a run folder."""
+"""Checks of batch sizes, made before the run folder exists."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ def check_batches(config: TrainConfig, data: DataSplits, backbone: nn.Module) ->
     """Raise ValueError for a part of the data, or for a batch, that is too small for the devices or the backbone.
 
     Args:
-        backbone: on the meta device; it is tried out in training mode, without memory or arithmetic.
+        backbone: on the meta device, where a forward pass in training mode needs no memory and no arithmetic.
     """
     world = config.devices * config.num_nodes
     for name, part in (("training", data.train), ("validation", data.validation), ("test", data.test)):
         check_share(len(part), name, world)
-    share = -(-len(data.train) // world)  # of each device: the sampler evens the shares out
+    share = -(-len(data.train) // world)  # samples per device; the sampler pads all shares to this size
     size = config.data.batch_size
-    if _smallest(share, size) > 1 or _trains_on(backbone, 1, data):
+    if _smallest_batch(share, size) > 1 or _accepts_batch(backbone, 1, data):
         return
     where = f"{share} training samples on each of {world} devices" if world > 1 else f"{share} training samples"
     batch = "one batch of one" if share == 1 else "batches of one" if size == 1 else "a last batch of one"
-    other = _other_size(share, size)
+    other = _nearest_batch_size(share, size)
     advice = f"use --data.batch_size {other}" if other else "use more samples or fewer --devices"
     raise ValueError(
         f"data.batch_size is {size} and {where} make {batch}, on which the batch normalisation of {config.model.name} "
@@ -33,7 +33,7 @@ def check_batches(config: TrainConfig, data: DataSplits, backbone: nn.Module) ->
 
 
 def check_share(count: int, part: str, devices: int) -> None:
-    """Raise ValueError where a part of the data has not a sample for each device."""
+    """Raise ValueError if a part of the data has fewer samples than there are devices."""
     if count < devices:
         raise ValueError(
             f"{count} {part} samples for {devices} devices; expected at least one for each: "
@@ -41,22 +41,22 @@ def check_share(count: int, part: str, devices: int) -> None:
         )
 
 
-def _smallest(share: int, size: int) -> int:
+def _smallest_batch(share: int, size: int) -> int:
     """Samples in the smallest batch of one device."""
     return share % size or min(size, share)
 
 
-def _other_size(share: int, size: int) -> int | None:
-    """The batch size nearest to this one that leaves no batch of one; the smaller of two."""
+def _nearest_batch_size(share: int, size: int) -> int | None:
+    """The nearest batch size that leaves no batch of one sample, of two the smaller; None: there is none."""
     size = min(size, share)
-    # Sizes that leave one sample divide share - 1: no 64 neighbours all do.
+    # A size that leaves one sample divides share - 1; of 64 consecutive sizes not all do.
     near = range(max(size - 64, 2), min(size + 64, share) + 1)
-    fits = [other for other in near if _smallest(share, other) > 1]
+    fits = [other for other in near if _smallest_batch(share, other) > 1]
     return min(fits, key=lambda other: (abs(other - size), other)) if fits else None
 
 
-def _trains_on(backbone: nn.Module, samples: int, data: DataSplits) -> bool:
-    """Whether batch normalisation accepts a batch: a convolutional map has many values of a channel in one sample."""
+def _accepts_batch(backbone: nn.Module, samples: int, data: DataSplits) -> bool:
+    """Whether batch normalisation accepts a batch; feature maps have many values per channel even in one sample."""
     read = data.preprocessing
     images = torch.empty(samples, read.channels, read.image_size, read.image_size, device="meta")
     before = backbone.training

@@ -1,4 +1,4 @@
-"""From the configuration to a head, and the files that one may be made of."""
+"""Builds the head that a configuration names, and reads the files that the head is made from."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ ClassNames = tuple[str, ...]
 def build_head(config: HeadConfig, class_names: ClassNames, seed: int) -> Head:
     """The head that a configuration names.
 
-    On the meta device no file is read: a checkpoint will bring what was once in it, and it need not exist any more.
+    On the meta device no file is read: a checkpoint provides the content, and the file may no longer exist.
 
     Raises:
-        ValueError, FileNotFoundError: a file or a dimension that does not fit, or a file that is missing.
+        ValueError: an unknown head, or a file or a dimension that does not fit.
+        FileNotFoundError: a missing file.
     """
     if config.name not in HEADS:
         raise ValueError(f"head.name is {config.name!r}; expected one of {', '.join(HEADS)}")
@@ -38,14 +39,14 @@ def build_head(config: HeadConfig, class_names: ClassNames, seed: int) -> Head:
 
 
 def check_head(config: HeadConfig, class_names: ClassNames) -> None:
-    """Raise what :func:`build_head` would, without estimating anything."""
+    """Raise the errors of :func:`build_head`, without estimating prototypes."""
     _read_files(config, class_names)
     with torch.device("meta"):
         build_head(config, class_names, seed=0)
 
 
 def _read_files(config: HeadConfig, class_names: ClassNames) -> dict[str, Tensor]:
-    """What the files of a configuration hold, by the options of :data:`FILES`."""
+    """Contents of the files that a configuration names, by the head option that each fills (see :data:`FILES`)."""
     found = {}
     if config.prototypes is not None:
         found[FILES["prototypes"]] = check_shape(load_prototypes(config.prototypes), len(class_names), config.dim)

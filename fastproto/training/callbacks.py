@@ -1,4 +1,4 @@
-"""Callbacks of every run: checkpoints are written, and an error of one rank ends all."""
+"""Callbacks of every run: write the checkpoints, and end all ranks when one of them fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastproto.training.metrics import log_training_epoch
 class WriteCheckpoints(L.Callback):
     """After every epoch: ``last.ckpt``, and ``best.ckpt`` when the validation accuracy is the highest so far.
 
-    Between equal accuracies the lower validation loss decides: small validation sets tie often.
+    The lower validation loss breaks ties in accuracy, which are frequent on small validation sets.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,7 +47,7 @@ class WriteCheckpoints(L.Callback):
 
 
 class EndOtherRanks(L.Callback):
-    """An error of one rank ends all: the others would wait for it in their next collective."""
+    """End all ranks when one raises an error: the others would wait for it in their next collective."""
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
         stopping.fail(exception)

@@ -1,6 +1,6 @@
-"""Checkpoints: written whole or not at all, read without executing anything, complete enough to predict from.
+"""Checkpoints: written atomically, read without executing code, and sufficient for prediction.
 
-Nothing here knows the classifier or the heads: :func:`rebuild_module` is given what builds them.
+This module imports neither the classifier nor the heads: :func:`rebuild_module` takes their builder as an argument.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from fastproto.support.array_files import check_torch_archive
 from fastproto.support.atomic_files import write_whole
 from fastproto.training.settings import TrainConfig
 
-KEY = "fastproto"  # what a checkpoint holds beside Lightning's own entries
+KEY = "fastproto"  # of our entry in a checkpoint, beside Lightning's
 Module = TypeVar("Module", bound=nn.Module)
 
 
 class PartFacts(TypedDict):
-    """What a checkpoint remembers of one part of the data."""
+    """Size and digest of one part of the data: a resumed run must find the same."""
 
     samples: int
     digest: str
@@ -36,12 +36,12 @@ class PartFacts(TypedDict):
 
 @dataclass(frozen=True)
 class Description:
-    """What a checkpoint says of its classifier: prediction needs nothing else."""
+    """All that a checkpoint stores about its classifier beside the weights; sufficient for prediction."""
 
     config: TrainConfig
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
-    data: dict[str, PartFacts] | None = None  # by the name of the part; None: of version 0.1.0
+    data: dict[str, PartFacts] | None = None  # by part; None: written by version 0.1.0
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -80,8 +80,8 @@ class WholeFileIO(CheckpointIO):
 
 
 def save(content: object, path: Path) -> None:
-    """``torch.save`` through a Python file, whose errors say why there is no room; torch's own file only that."""
-    with _Remembering(path) as file:
+    """``torch.save`` through a Python file: its errors name the cause of a failed write, those of torch do not."""
+    with _ErrorKeepingFile(path) as file:
         try:
             torch.save(content, file)
         except RuntimeError:
@@ -90,15 +90,15 @@ def save(content: object, path: Path) -> None:
             raise
 
 
-class _Remembering(io.FileIO):
-    """A file that remembers what the system said: torch answers a failed write with an error of its own."""
+class _ErrorKeepingFile(io.FileIO):
+    """A file that keeps the OSError of a failed write, which torch replaces with a RuntimeError."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "wb")
         self.error: OSError | None = None
 
     def write(self, data: Any, /) -> int:
-        """Write all of it."""
+        """Write all of ``data``: one system call may write only a part."""
         view, done = memoryview(data).cast("B"), 0
         try:
             while done < len(view):
@@ -110,7 +110,7 @@ class _Remembering(io.FileIO):
 
 
 def read_checkpoint(path: str | os.PathLike[str], map_location: torch.device | str = "cpu") -> dict[str, Any]:
-    """The content of a checkpoint of ours.
+    """Read a checkpoint that fastproto-train has written.
 
     Raises:
         FileNotFoundError: no such file.
@@ -123,7 +123,7 @@ def read_checkpoint(path: str | os.PathLike[str], map_location: torch.device | s
     try:
         check_torch_archive(path)
         content = torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:  # a damaged zip archive, pickle or tensor, each with an error of its own
+    except Exception as error:  # damaged archives, pickles and tensors raise many types
         raise ValueError(
             f"{path} is truncated, damaged or not a checkpoint; expected a file written by fastproto-train: "
             "take another checkpoint of the run, or train again"
@@ -134,7 +134,11 @@ def read_checkpoint(path: str | os.PathLike[str], map_location: torch.device | s
 
 
 def find_checkpoint(path: str | os.PathLike[str], name: str = "last") -> Path:
-    """The checkpoint a user means by a run folder or a file."""
+    """The checkpoint that a path stands for: the file itself, or checkpoints/NAME.ckpt of a run folder.
+
+    Raises:
+        FileNotFoundError: no such file or folder, or a folder without that checkpoint.
+    """
     path = Path(path)
     if path.is_dir():
         file = path / "checkpoints" / f"{name}.ckpt"
@@ -151,14 +155,17 @@ def find_checkpoint(path: str | os.PathLike[str], name: str = "last") -> Path:
 def rebuild_module(
     path: str | os.PathLike[str], build: Callable[[Description], Module], *, prefix: str = ""
 ) -> tuple[Module, Description]:
-    """A trained module of a checkpoint (or of a run folder: its best), and what the checkpoint says of its classifier.
+    """Rebuild a trained module from a checkpoint, or from best.ckpt of a run folder.
 
     Args:
-        build: makes the module; it is called on the meta device.
-        prefix: of the names of its weights in the checkpoint, such as ``head.``.
+        build: makes the module from the description; called on the meta device.
+        prefix: common to the names of the module's weights in the checkpoint, such as ``head.``.
+
+    Returns:
+        The module with its weights on the CPU, and the description of its classifier.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`read_checkpoint`; weights that do not fit the configuration.
+        FileNotFoundError, ValueError: as :func:`read_checkpoint`; also weights that do not fit the configuration.
     """
     path = find_checkpoint(path, "best")
     content = read_checkpoint(path)
@@ -179,9 +186,9 @@ def rebuild_module(
 
 
 def part_of_state(state: dict[str, Tensor], prefix: str) -> OrderedDict[str, Tensor]:
-    """The state of the module whose names begin with ``prefix``, with the versions of its modules."""
+    """The entries whose names begin with ``prefix``, without it, and the versions of their modules."""
     part = OrderedDict((name[len(prefix) :], value) for name, value in state.items() if name.startswith(prefix))
     versions: dict[str, object] = getattr(state, "_metadata", {})
     found = {name[len(prefix) :]: value for name, value in versions.items() if f"{name}.".startswith(prefix)}
-    part._metadata = found  # type: ignore[attr-defined]  # where torch keeps them
+    part._metadata = found  # type: ignore[attr-defined]  # where torch keeps the versions
     return part

@@ -15,23 +15,26 @@ SAVED = {"class_means": ("float32", 2), "prototypes": ("float32", 2), "assignmen
 
 
 def save_class_means(folder: Path, step: int, head: PrototypeHead) -> None:
-    """``folder/STEP.npz``: class means, prototypes and assignment as a renewal finds them."""
+    """Write class means, prototypes and assignment before a renewal to ``folder/STEP.npz``."""
     folder.mkdir(exist_ok=True)
-    content = io.BytesIO()  # NumPy leaves an archive open that finds no room, which Python reports at its exit
+    content = io.BytesIO()  # on a full disk savez leaves its archive open, and Python warns of it at exit
     np.savez(content, **{name: getattr(head, name).cpu().numpy() for name in SAVED})
     write_memory(folder / f"{step:08d}.npz", content)
 
 
 def read_class_means(run: Path) -> dict[str, Array]:
-    """What a run with ``head.save_class_means`` has saved, renewals stacked in order.
+    """Read the states that a run with ``head.save_class_means`` saved, stacked in the order of the renewals.
+
+    Args:
+        run: the run folder.
 
     Returns:
         ``step`` [R] int64, ``class_means`` [R, C, D] and ``prototypes`` [R, C, D] float32, ``assignment`` [R, C] int64:
         the state before each of the R renewals.
 
     Raises:
-        FileNotFoundError: the run has saved none.
-        ValueError: a damaged file, or one that holds something else.
+        FileNotFoundError: the run saved none.
+        ValueError: a damaged file, or arrays with other names, dtypes or shapes.
     """
     files = sorted(path for path in (run / "class_means").glob("*.npz") if path.stem.isdecimal())
     if not files:

@@ -1,4 +1,4 @@
-"""The LightningModule: a backbone and a head; and the trained one of a checkpoint."""
+"""The LightningModule of a backbone and a head, and the loader of a trained one."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from fastproto.training.seeds import seed_of_step
 from fastproto.training.settings import OptimConfig, TrainConfig
 
 Batch = tuple[Tensor, Tensor]
-LOOK_EVERY = 100  # steps between two looks at what the kernels left out: each waits for the device
+CHECK_EVERY = 100  # steps between two calls of check_batches: each waits for the device
 
 
 class Classifier(L.LightningModule):
-    """Backbone + head; images arrive as uint8 and are jittered and normalised on the device.
+    """Backbone + head; images arrive as uint8 and are augmented and normalised on the device.
 
-    Every step begins from its own seed, so that a run that goes on from a checkpoint draws the same random numbers as
-    one that never stopped, and nothing about random generators needs to be saved.
+    Every step sets its own seed: a resumed run draws the same random numbers as an uninterrupted one, and checkpoints
+    need no state of random generators.
     """
 
     backbone: nn.Module
@@ -45,8 +45,8 @@ class Classifier(L.LightningModule):
         self.config, self.class_names, self.preprocessing = config, class_names, preprocessing
         self.augmentation = augmentation if config.data.augment else None
         self.held_out = HeldOutMetrics()
-        self.data_facts: dict[str, PartFacts] | None = None  # what checkpoints remember of the data
-        self.shift = 0  # see position
+        self.data_facts: dict[str, PartFacts] | None = None  # stored in checkpoints
+        self.shift = 0  # from global_step to position
 
     @classmethod
     def for_data(cls, config: TrainConfig, data: DataSplits) -> Classifier:
@@ -54,11 +54,11 @@ class Classifier(L.LightningModule):
 
     @property
     def description(self) -> Description:
-        """What its checkpoints say of it."""
+        """The description that its checkpoints store."""
         return Description(self.config, self.class_names, self.preprocessing, self.data_facts)
 
     def configure_model(self) -> None:
-        """Built here, not in the constructor: the process group is up, so rank 0 alone estimates prototypes."""
+        """Build backbone and head here, where the process group exists: only rank 0 estimates prototypes."""
         if hasattr(self, "head"):
             return
         self.backbone = build_backbone(
@@ -81,14 +81,14 @@ class Classifier(L.LightningModule):
 
     @property
     def position(self) -> int:
-        """The step that schedules go by: epochs done times steps of an epoch as they are now, plus steps of this one.
+        """The step that schedules use: completed epochs times the current steps per epoch, plus steps of this epoch.
 
-        It is the global step, but for a run that goes on with batches of another size or on another number of devices.
+        It differs from the global step only if a run was resumed with another batch size or number of devices.
         """
         return self.global_step + self.shift
 
     def on_train_start(self) -> None:
-        """A checkpoint has brought the optimiser's settings of the time; those of this configuration hold."""
+        """Overwrite the optimiser settings that a checkpoint has restored with those of the configuration."""
         trainer, optim = self.trainer, self.config.optim
         if self.global_step == 0:
             return
@@ -105,7 +105,7 @@ class Classifier(L.LightningModule):
         torch.manual_seed(seed_of_step(self.config.seed, self.global_step, self.global_rank))
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
-        if (batch_idx + 1) % LOOK_EVERY == 0:
+        if (batch_idx + 1) % CHECK_EVERY == 0:
             (self.head.check_batches if isinstance(self.head, PrototypeHead) else check_batches)()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -117,7 +117,7 @@ class Classifier(L.LightningModule):
         log_training_step(self, loss, samples=len(labels))
         return loss
 
-    def _count(self, batch: Batch) -> None:
+    def _evaluate(self, batch: Batch) -> None:
         images, labels = batch
         features = self(images)
         hits = self.head.predict(features, k=min(5, len(self.class_names))) == labels[:, None]
@@ -126,22 +126,22 @@ class Classifier(L.LightningModule):
             loss = loss * len(labels)
         self.held_out.add(hits, loss)
 
-    def _held_out(self, prefix: str) -> dict[str, float]:
+    def _held_out_metrics(self, prefix: str) -> dict[str, float]:
         return self.held_out.take(
             lambda sums: self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum"), prefix
         )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._count(batch)
+        self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict(self._held_out("val"), prog_bar=True, sync_dist=True)
+        self.log_dict(self._held_out_metrics("val"), prog_bar=True, sync_dist=True)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._count(batch)
+        self._evaluate(batch)
 
     def on_test_epoch_end(self) -> None:
-        self.log_dict(self._held_out("test"), sync_dist=True)
+        self.log_dict(self._held_out_metrics("test"), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optim = self.config.optim
@@ -163,24 +163,24 @@ class Classifier(L.LightningModule):
 
 
 def load_classifier(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Classifier:
-    """The trained classifier of a checkpoint (or of a run folder: its best), in evaluation mode.
+    """Load the trained classifier of a checkpoint, or of best.ckpt of a run folder, in evaluation mode.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`fastproto.training.checkpoint_files.rebuild_module`.
     """
-    module, _ = rebuild_module(path, _unfilled)
+    module, _ = rebuild_module(path, _without_weights)
     return module.to(device).eval()
 
 
-def _unfilled(description: Description) -> Classifier:
-    """The classifier of a description, without its weights."""
+def _without_weights(description: Description) -> Classifier:
+    """Build the classifier of a description, without the trained weights."""
     module = Classifier(description.config, description.class_names, description.preprocessing)
     module.configure_model()
     return module
 
 
 def learning_rate_factor(optim: OptimConfig, step: int, steps: int) -> float:
-    """Factor on the highest learning rate at a step of ``steps``."""
+    """Learning rate at step 0, 1, ... of ``steps``, as a fraction of ``optim.lr``."""
     warmup = optim.warmup_epochs / optim.epochs * steps
     if step < warmup:
         return (step + 1) / (warmup + 1)

@@ -1,6 +1,6 @@
-"""Configuration files: YAML whose scalars are read by the type of their setting, and written so that they come back.
+"""Reads and writes configuration files: YAML in which the type of a setting decides how its value is read.
 
-PyYAML composes the tree; nothing is constructed, so that no tag is obeyed and an alias costs what it shows.
+PyYAML only composes the tree of nodes. It constructs no objects, so that tags have no effect.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from fastproto.training.settings_table import GROUPS, OPTIONS, Option, from_text
 
 AnyPath = str | os.PathLike[str]
 LARGEST_FILE = 1 << 16  # bytes
-DEPTH = 8  # of nested groups and lists: settings need two
+DEPTH = 8  # largest nesting of groups and lists; settings need 2
 _NULLS = ("", "~", "null", "Null", "NULL")
 _STANDARD = "tag:yaml.org,2002:"
 _SCALARS = frozenset(_STANDARD + name for name in ("str", "int", "float", "bool", "null", "timestamp", "value"))
 
 
 def run_of(checkpoint: AnyPath) -> Path:
-    """The run folder that RUN/checkpoints/NAME.ckpt lies in, or RUN itself."""
+    """The run folder RUN of a path RUN or RUN/checkpoints/NAME.ckpt."""
     path = Path(checkpoint)
     if path.is_dir():
         return path
@@ -32,10 +32,10 @@ def run_of(checkpoint: AnyPath) -> Path:
 
 
 def config_of_run(resume: str) -> dict[str, Any]:
-    """The settings of a run by its folder or one of its checkpoints.
+    """Read the settings of a run, given its folder or one of its checkpoints.
 
     Raises:
-        FileNotFoundError: neither, or a checkpoint that lies in no run folder.
+        FileNotFoundError: no such folder or checkpoint, or a checkpoint outside a run folder.
         ValueError: as :func:`read_config`.
     """
     config = run_of(resume) / "config.yaml"
@@ -47,20 +47,20 @@ def config_of_run(resume: str) -> dict[str, Any]:
 
 
 def config_text(config: TrainConfig) -> str:
-    """``config.yaml``: every setting, read back by :func:`read_config` and by any YAML reader."""
+    """The text of ``config.yaml``: every setting, readable by :func:`read_config` and by any YAML reader."""
     yaml, values = _yaml(), config.to_dict()
     text = str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-    # PyYAML reads a plain U+0085 as the end of a line: where there is one, everything is escaped.
+    # PyYAML reads an unescaped U+0085 as a line end: a text with one is escaped as a whole.
     return text if "\x85" not in text else str(yaml.safe_dump(values, sort_keys=False))
 
 
 def read_config(path: AnyPath) -> dict[str, Any]:
-    """The settings in a file, by their flat keys such as ``optim.lr``.
+    """Read the settings in a file, by their flat keys such as ``optim.lr``.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a folder, an empty file, text that is not UTF-8 or not YAML, a key that is unknown or stands twice,
-            a value of another type; each names the file, and the line where there is one.
+        ValueError: a folder, an empty file, text that is not UTF-8 or not YAML, an unknown or repeated key, a value of
+            another type. The message names the file and, if known, the line.
     """
     yaml = _yaml()
     if not Path(path).exists():
@@ -73,7 +73,7 @@ def read_config(path: AnyPath) -> dict[str, Any]:
         mark = error.problem_mark
         where = f" line {mark.line + 1}" if mark is not None else ""
         raise ValueError(f"{path}{where}: {error.problem}; expected YAML such as 'optim: {{lr: 0.01}}'") from error
-    except yaml.YAMLError as error:  # characters that no YAML text may hold
+    except yaml.YAMLError as error:  # characters that YAML forbids
         raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())}); expected a text file") from error
     if root is None:
         raise ValueError(f"{path} is empty; expected settings such as 'optim: {{lr: 0.01}}'")
@@ -92,7 +92,7 @@ def _yaml() -> Any:
 
 
 def _check_depth(text: str, path: AnyPath) -> None:
-    """PyYAML composes by recursion, and its time grows with the square of the depth."""
+    """Raise ValueError for deep nesting: PyYAML composes recursively, in time quadratic in the depth."""
     yaml, depth = _yaml(), 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -103,7 +103,7 @@ def _check_depth(text: str, path: AnyPath) -> None:
 def _read_group(
     group: Any, prefix: str, found: dict[str, Any], lines: dict[str, int], path: str | os.PathLike[str]
 ) -> None:
-    """Read a mapping node into ``found``; ``lines`` remembers where each key stood."""
+    """Read a mapping node into ``found``; ``lines`` maps each key to its line."""
     yaml = _yaml()
     for name, value in group.value:
         line = name.start_mark.line + 1
@@ -112,12 +112,12 @@ def _read_group(
             raise ValueError(f"{here}: a key is {_kind(name)}; expected the name of a setting")
         key = prefix + name.value
         if key in lines:
-            raise ValueError(f"{here}: {key} stands twice, first in line {lines[key]}; expected each key once")
+            raise ValueError(f"{here}: {key} is repeated, first in line {lines[key]}; expected each key once")
         lines[key] = line
         if key in GROUPS and isinstance(value, yaml.MappingNode):
             _read_group(value, f"{key}.", found, lines, path)
         elif key in GROUPS and value.tag == _STANDARD + "null" and value.value in _NULLS:
-            continue  # a group with nothing in it
+            continue  # an empty group
         elif key in GROUPS:
             raise ValueError(f"{here}: {key} is {_kind(value)}; expected a group of settings such as {key}.name")
         elif key not in OPTIONS:
@@ -144,7 +144,7 @@ def _value(option: Option, node: Any) -> Any:
             return None
         raise ValueError(f"{option.key} is null; expected {option.expected}")
     if option.kind == "str" and node.value.strip():
-        return node.value  # as it stands: quotes and blocks too
+        return node.value  # unchanged; also from quoted and block scalars
     return from_text(option, node.value)
 
 

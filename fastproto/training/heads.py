@@ -1,6 +1,7 @@
-"""The heads that ``--head`` names. A new one: its class in :mod:`fastproto.baselines`, and here its name and its line.
+"""The heads that ``--head`` can name; :mod:`fastproto.training.build_head` builds them.
 
-Imports neither torch nor Lightning; :mod:`fastproto.training.build_head` makes them.
+To add one, write its class in :mod:`fastproto.baselines` and add its name and its entry in HEADS here. This module
+imports neither torch nor Lightning.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ HeadName = Literal[
 
 @dataclass(frozen=True)
 class HeadKind:
-    """How a head is made: ``made_by(num_classes, dim, **options)``, the options of the names in ``takes``.
+    """How a head is made: ``made_by(num_classes, dim, **options)`` with the options that ``takes`` lists.
 
     An option is a setting of HeadConfig, the seed of the run, or the content of a file (see FILES).
     """
@@ -25,7 +26,14 @@ class HeadKind:
     renewed: bool = False  # whether its assignment is renewed during training
 
 
-CLASS_MEANS = ("momentum", "loss", "means", "reduction", "sync_class_means", "seed")  # of heads that have them
+CLASS_MEANS = (
+    "momentum",
+    "loss",
+    "means",
+    "reduction",
+    "sync_class_means",
+    "seed",
+)  # of heads with class means
 
 HEADS: dict[HeadName, HeadKind] = {
     "prototype": HeadKind("fastproto.head:PrototypeHead", ("prototypes", *CLASS_MEANS), renewed=True),
@@ -38,7 +46,7 @@ HEADS: dict[HeadName, HeadKind] = {
     "etf": HeadKind("fastproto.baselines:ETFHead", ("reduction", "seed")),
     "hpn": HeadKind("fastproto.baselines:HPNHead", ("prototypes", "word_vectors", "reduction", "seed")),
 }
-# The settings that name a file, and the option that its content is.
+# Each setting that names a file, and the option that the content of the file fills.
 FILES = {"prototypes": "prototypes", "words": "word_vectors", "trained": "weights"}
 
 

@@ -1,4 +1,4 @@
-"""Where the assignment starts: at random, or near the features that the untrained backbone has of each class."""
+"""The initial assignment: random, or each label near its features in the untrained backbone."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from fastproto.training.seeds import seed_of_first_look
 from fastproto.training.settings import HeadConfig
 
 ALIGNED_FROM = 100  # classes
-SAMPLE_BATCH = 64  # on every device: batch statistics, and so class means, do not depend on how many devices there are
+SAMPLE_BATCH = 64  # images; the same on any number of devices, and so are batch statistics and class means
 
 
 def initial_assignment(config: HeadConfig, num_classes: int) -> str:
-    """What ``auto`` is: the study in the README saw gains at 200 and 1,000 classes and none at 10."""
+    """Resolve ``auto``: docs/study.md reports gains at 200 and 1,000 classes and none at 10."""
     if config.initial_assignment != "auto":
         return config.initial_assignment
     ours = config.name == "prototype" and "official" not in (config.loss, config.means)
@@ -32,7 +32,7 @@ def initial_assignment(config: HeadConfig, num_classes: int) -> str:
 
 
 class InitialAssignment(L.Callback):
-    """Before the first step: give each label a prototype near the features that the untrained backbone has for it."""
+    """Before the first step, assign each label a prototype near its features in the untrained backbone."""
 
     def __init__(self, data: DataSplits) -> None:
         self.data = data
@@ -54,10 +54,11 @@ class InitialAssignment(L.Callback):
 
 @torch.no_grad()
 def untrained_means(trainer: L.Trainer, module: Classifier, data: DataSplits) -> Tensor:
-    """Mean direction of each class [C, D] over a sample of the training set, not augmented, for the backbone as it is.
+    """Class means [C, D] float32 of the untrained backbone: sums of unit features, of any length.
 
-    The backbone is seen as the first steps see it, in training mode, through a copy: its batch statistics stay as they
-    are. Ranks share the batches, and the sums are added in float64: one process gets the same means.
+    They cover a sample of the training set without augmentation. A copy of the backbone runs in training mode, as in
+    the first steps, so that the batch statistics of the original do not change. Ranks share the batches and add their
+    sums in float64: the means do not depend on the number of ranks.
     """
     config, head = module.config, module.head
     backbone, own = copy.deepcopy(module.backbone).train(), module.backbone
@@ -85,7 +86,7 @@ def untrained_means(trainer: L.Trainer, module: Classifier, data: DataSplits) ->
 
 
 def sample_of_each_class(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Indices int64 of at most ``count`` samples of each class, in random order."""
+    """Indices, int64 [N], of at most ``count`` samples of each class, in random order."""
     shuffled = torch.randperm(len(labels), generator=torch.Generator(device="cpu").manual_seed(seed))
     by_class = shuffled[labels[shuffled].argsort(stable=True)]
     sizes = torch.bincount(labels)

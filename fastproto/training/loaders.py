@@ -15,7 +15,7 @@ from fastproto.training.settings import TrainConfig
 
 
 class Loaders(L.LightningDataModule):
-    """Loaders whose order depends on the seed and the epoch alone; held-out samples are seen once over all ranks."""
+    """Loaders whose order depends only on the seed and the epoch; exactly one rank sees each held-out sample."""
 
     def __init__(self, config: TrainConfig, data: DataSplits) -> None:
         super().__init__()

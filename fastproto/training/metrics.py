@@ -20,11 +20,11 @@ from fastproto.assignment import Alignment, Assignment
 from fastproto.support.atomic_files import naming, write_whole
 
 Renewal = Assignment | Alignment
-Row = dict[str, str | int | float]  # of metrics.csv: of text where it was read
+Row = dict[str, str | int | float]  # of metrics.csv; values read from the file are text
 
 
 def log_training_step(module: L.LightningModule, loss: Tensor, samples: int) -> None:
-    """Count a step in the means of its epoch, which :func:`log_training_epoch` writes."""
+    """Add a step to the means of its epoch, which :func:`log_training_epoch` writes."""
     module.log(
         "train/loss",
         loss.detach(),
@@ -40,7 +40,7 @@ def log_training_step(module: L.LightningModule, loss: Tensor, samples: int) -> 
 def log_training_epoch(trainer: L.Trainer) -> None:
     """Write the row of an epoch's training metrics.
 
-    Lightning would write it after the callbacks of the epoch: a run killed in between would lack it for good.
+    Lightning would write it after the callbacks that save the checkpoint: a run killed in between would lose it.
     """
     means = {name: float(mean) for name, mean in trainer.callback_metrics.items() if name.startswith("train/")}
     for logger in trainer.loggers:
@@ -48,23 +48,28 @@ def log_training_epoch(trainer: L.Trainer) -> None:
 
 
 class HeldOutMetrics:
-    """Top-1 and top-5 accuracy and the loss, over samples that all ranks together see once."""
+    """Top-1 and top-5 accuracy and mean loss over held-out samples, each seen by exactly one rank."""
 
     def __init__(self) -> None:
-        self.batches: list[Tensor] = []  # [4] float64: samples right first, samples right among the first, loss, all
+        self.batches: list[Tensor] = []  # float64 [4] each: top-1 hits, top-k hits, summed loss, samples
 
     def add(self, hits: Tensor, loss: Tensor) -> None:
-        """Count a batch.
+        """Add a batch.
 
         Args:
             hits: [B, k] bool: whether the label is the sample's first, second, ... prediction.
-            loss: the sum over the batch, float64.
+            loss: float64 scalar: the sum over the batch.
         """
         samples = torch.full_like(loss, len(hits))
         self.batches.append(torch.stack([hits[:, 0].sum().double(), hits.sum().double(), loss, samples]))
 
     def take(self, add_ranks: Callable[[Tensor], Tensor], prefix: str) -> dict[str, float]:
-        """The metrics of all batches since the last call, over all ranks, by their names in metrics.csv."""
+        """Metrics of all batches since the last call, by their columns in metrics.csv.
+
+        Args:
+            add_ranks: sums a tensor over the ranks.
+            prefix: of the columns, such as ``val``.
+        """
         total = torch.stack(self.batches).sum(0) if self.batches else torch.zeros(4, dtype=torch.float64)
         self.batches = []
         top1, top5, loss, samples = add_ranks(total).tolist()
@@ -76,11 +81,11 @@ class HeldOutMetrics:
 def log_renewal(
     trainer: L.Trainer, found: Renewal, num_classes: int, *, first: bool = False, delay: int | None = None
 ) -> bool:
-    """Write a row of metrics; return whether Ctrl-C ended the search, which then has returned its best.
+    """Write the row of a renewal; return whether Ctrl-C ended the search, which then returned the best it had found.
 
     Args:
-        first: whether it replaces a random assignment: how many labels moved would say nothing.
-        delay: steps between the beginning of the renewal and its adoption.
+        first: whether it replaces a random assignment, for which the number of moved labels is meaningless.
+        delay: optimiser steps from the start of the renewal to its adoption.
     """
     inner = found.assignment if isinstance(found, Alignment) else found
     row = {
@@ -104,21 +109,21 @@ class MetricsFile(Logger):
     """``metrics.csv``: one row for each logged event, with a column for each quantity.
 
     Lightning's own CSV logger starts an empty file when a run is resumed; this one keeps the rows up to the checkpoint,
-    and ``seconds`` goes on from the last of them.
+    and ``seconds`` continues from the last of them.
 
     Args:
-        keep_before_step: steps that the checkpoint has done; None: a new run.
-        source: the metrics of the resumed run, where it goes on in another folder.
+        keep_before_step: optimiser steps at the checkpoint: later rows are dropped; None: a new run.
+        source: the metrics file of the resumed run, if it continues in another folder.
 
     Raises:
-        ValueError: the file to go on from is damaged.
+        ValueError: the file to continue is damaged.
     """
 
     def __init__(self, path: Path, keep_before_step: int | None = None, source: Path | None = None) -> None:
         super().__init__()
         self.path = path
         self.rows: list[Row] = []
-        self.columns: list[str] = []  # of the file as it stands
+        self.columns: list[str] = []  # of the file on disk
         self.started = time.perf_counter()
         source = path if path.is_file() else source
         if keep_before_step is not None and source is not None and source.is_file():
@@ -135,7 +140,7 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, *args: object, **kwargs: object) -> None:
-        """The run folder's config.yaml holds them."""
+        """Do nothing: config.yaml of the run folder holds them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -158,7 +163,7 @@ class MetricsFile(Logger):
                     csv.DictWriter(file, self.columns, restval="").writerow(row)
             except OSError:
                 with contextlib.suppress(OSError):
-                    os.truncate(self.path, whole)  # no room: not half a line either
+                    os.truncate(self.path, whole)  # remove a partly written line
                 raise
 
     def _write(self, path: Path) -> None:
@@ -169,7 +174,7 @@ class MetricsFile(Logger):
 
 
 def _read_rows(path: Path, before_step: int) -> list[Row]:
-    """A crash may have cut the last line short: only lines that end count."""
+    """Read the rows before a step, without a last line that a crash has cut short (no line end)."""
     try:
         whole = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
         rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(whole)]

@@ -1,4 +1,4 @@
-"""The processes of a run on several devices, and Ctrl-C inside of Lightning."""
+"""Starts the processes of a run on several devices, and handles Ctrl-C inside Lightning."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastproto.support.stopping import RANKS, keep_handler, stopping
 
 
 def follow_rank_0() -> None:
-    """A rank that another process has started ends with it, also where no command but a script called ``fit``."""
+    """End a rank together with the process that started it, also if a script and not a command called ``fit``."""
     stopping.done = False
     if RANKS in os.environ:
         stopping.watch()
@@ -25,10 +25,10 @@ def follow_rank_0() -> None:
 def start_ranks(trainer: L.Trainer) -> None:
     """Start the other processes of this machine, unless torchrun, SLURM, MPI or the user has started them.
 
-    Lightning would start them with the same command lines; but where one of them dies it kills this process within five
-    seconds, before a word could be said, and where this one dies the others stay.
+    Lightning could start them, too. But if one of them dies, it kills this process within five seconds, before an error
+    can be reported; and if this process dies, the others stay.
     """
-    # Lightning answers SIGTERM with a broadcast in the middle of whatever collective is under way: that aborts.
+    # Lightning answers SIGTERM with a broadcast, which aborts if another collective is in progress.
     connector = trainer._signal_connector
     setattr(connector, "register_signal_handlers", keep_handler(connector.register_signal_handlers))  # noqa: B010
     strategy = trainer.strategy
@@ -49,9 +49,9 @@ def start_ranks(trainer: L.Trainer) -> None:
 
 @contextmanager
 def interruptible(folder: Path) -> Iterator[None]:
-    """Ctrl-C is a KeyboardInterrupt that names the run's folder.
+    """Raise KeyboardInterrupt on Ctrl-C, with the run folder as its message.
 
-    Lightning answers it with SystemExit and leaves further ones ignored for good.
+    Lightning would raise SystemExit and ignore every further Ctrl-C.
     """
     handler = signal.getsignal(signal.SIGINT)
     try:

@@ -21,7 +21,7 @@ __all__ = ["RenewAssignment", "Schedule", "read_class_means"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many renewals have fallen due at a step: a function of its number alone, so a resumed run renews on time."""
+    """When renewals are due: a function of the step alone, so that a resumed run renews at the same steps."""
 
     per_epoch: float = 1.0
     early_epochs: float = 0.0
@@ -41,27 +41,27 @@ class Schedule:
     def _count(self, step: int, steps_per_epoch: float) -> int:
         epochs = step / steps_per_epoch
         early = min(epochs, self.early_epochs)
-        # Rounded, so that 3 renewals over 7 steps do not slip by a step for the sake of the last bit of a product.
+        # Rounded: the last bit of a product must not delay a renewal by a step, as it would for 3 renewals in 7 steps.
         return math.floor(round(early * self.early_per_epoch + (epochs - early) * self.per_epoch, 9))
 
 
 class RenewAssignment(L.Callback):
     """Renew the assignment every τ = (steps of an epoch) / (renewals per epoch) iterations (Algorithm 1).
 
-    The renewal comes before the step that follows, thus after the validation and the checkpoint at the end of an epoch:
-    the assignment that was validated is the one that is saved, and training never ends on an assignment nobody trained.
+    A renewal runs just before a step, and so after the validation and the checkpoint at the end of an epoch: the
+    checkpoint holds the validated assignment, and training never ends with an assignment that was not trained on.
 
-    With ``assign_async`` it is solved in a thread while steps go on, and adopted before the first step that finds it
-    done, at the latest where the next one is due. A checkpoint notes that one was under way: a resumed run starts it
-    again. What is not done by the last step is waited for and dropped.
+    With ``assign_async`` a thread solves the assignment while training continues. The result is adopted before the
+    first step after it is ready, at the latest when the next renewal is due. A checkpoint records that a renewal is
+    pending, and a resumed run starts it again. A renewal that is pending after the last step is awaited and discarded.
     """
 
     def __init__(self, config: HeadConfig, folder: Path, seed: int = 0) -> None:
         self.config, self.folder, self.seed = config, folder, seed
         self.schedule = Schedule.of(config)
         self.pending: Future[Renewal] | None = None
-        self.began, self.aligned = 0, False  # the step before which the pending one was started, and what it is
-        self.unfinished: bool | None = None  # a checkpoint's pending renewal, and whether it was an alignment
+        self.began, self.aligned = 0, False  # of the pending renewal: its first step, and whether it is an alignment
+        self.unfinished: bool | None = None  # whether the one pending in the checkpoint is an alignment; None: none is
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
         assert isinstance(module, Classifier)
@@ -95,7 +95,7 @@ class RenewAssignment(L.Callback):
 
     def _log(self, trainer: L.Trainer, head: PrototypeHead, found: Renewal, delay: int | None = None) -> None:
         if log_renewal(trainer, found, head.num_classes, delay=delay):
-            raise KeyboardInterrupt  # the search ended with its best; the run was meant
+            raise KeyboardInterrupt  # the search caught Ctrl-C, which was meant for the run
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, Classifier)

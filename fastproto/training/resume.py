@@ -1,6 +1,6 @@
-"""What a resumed run may be asked for, decided before anything is written: each setting is taken or refused.
+"""Checks of a resumed run, made before anything is written: each changed setting is taken or refused.
 
-The checkpoint says what the run was made with, and what its data were; the configuration says what is asked.
+The checkpoint holds the settings and the data digests of the earlier run, the configuration the settings of this one.
 """
 
 from __future__ import annotations
@@ -24,37 +24,36 @@ from fastproto.training.resume_rules import PATHS, SILENT, Rule, rule_of
 from fastproto.training.settings import TrainConfig
 from fastproto.training.settings_table import flatten
 
-Changes = dict[str, tuple[object, object]]  # settings that differ: before, now
+Changes = dict[str, tuple[object, object]]  # settings that differ, by key: (before, now)
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """The checkpoint that a run goes on from."""
+    """The checkpoint that a run continues from."""
 
     checkpoint: Path
     run: Path  # the folder it lies in
     content: dict[str, Any]
     changed: Changes
-    epochs: int  # done
+    epochs: int  # completed
 
     @property
     def step(self) -> int:
-        """Optimiser steps done."""
+        """Completed optimiser steps."""
         return int(self.content["global_step"])
 
     @property
     def note(self) -> str | None:
-        """One line on what holds from here on."""
+        """One line that lists the changed settings; None: there is nothing to report."""
         return _note(self.changed, self.epochs)
 
 
 def open_run(config: TrainConfig) -> Resumed:
-    """The checkpoint that ``config.resume`` means, if the settings allow to go on from it. Nothing is written.
+    """Open the checkpoint that ``config.resume`` names, if the settings can continue it. Nothing is written.
 
     Raises:
         FileNotFoundError: no such run or checkpoint.
-        ValueError: a damaged checkpoint, a setting that a resumed run cannot change, or fewer epochs
-            than are done.
+        ValueError: a damaged checkpoint, a setting that a resumed run cannot change, or fewer epochs than are done.
     """
     assert config.resume is not None
     path = find_checkpoint(config.resume)
@@ -86,38 +85,38 @@ def open_run(config: TrainConfig) -> Resumed:
         )
     _check_folder(new, run)
     found = Resumed(path, run, content, changed, done)
-    MetricsFile(run / "metrics.csv", found.step)  # reads it, and raises where it is damaged
+    MetricsFile(run / "metrics.csv", found.step)  # raises ValueError if the file is damaged
     return found
 
 
 def check_data(resumed: Resumed, config: TrainConfig, data: DataSplits) -> None:
-    """Raise ValueError for other classes or samples than the run had, or weights that do not fit what is built now."""
+    """Raise ValueError if classes or samples differ from those of the run, or its weights do not fit the new module."""
     _check_samples(resumed.content[KEY], data, resumed.changed, resumed.checkpoint)
     _check_weights(resumed.content, config, data, resumed.checkpoint)
 
 
 def changes(old: TrainConfig, new: TrainConfig) -> Changes:
-    """Settings that differ, as (before, now). The name of a run is only asked for where one is given."""
+    """Settings that differ, as (before, now). The name of a run is compared only if one is given."""
     before, now = flatten(old.to_dict()), flatten(new.to_dict())
     differ = {}
     for key, value in now.items():
         was = before[key]
-        same = was == value or (key in PATHS and None not in (was, value) and _real(was) == _real(value))
+        same = was == value or (key in PATHS and None not in (was, value) and _real_path(was) == _real_path(value))
         if not same and key not in ("out", "resume") and not (key == "name" and value is None):
             differ[key] = (was, value)
     return differ
 
 
-def _real(path: str) -> str:
+def _real_path(path: str) -> str:
     return os.path.realpath(os.path.expanduser(path))
 
 
-def _told(key: str) -> bool:
+def _is_reported(key: str) -> bool:
     return key not in SILENT and rule_of(key) is not Rule.DATA
 
 
 def _note(changed: Changes, done: int) -> str | None:
-    told = [f"{key} {now} (was {before})" for key, (before, now) in changed.items() if _told(key)]
+    told = [f"{key} {now} (was {before})" for key, (before, now) in changed.items() if _is_reported(key)]
     if not told:
         return None
     shape = any(key.startswith("optim.") for key in changed)
@@ -129,18 +128,18 @@ def _note(changed: Changes, done: int) -> str | None:
 
 
 def data_facts(data: DataSplits) -> dict[str, PartFacts]:
-    """What a checkpoint remembers of each part of the data: its samples, and a digest of them in their order."""
+    """For the checkpoint: number of samples and order-dependent digest of each part of the data."""
     parts = {"train": data.train, "validation": data.validation, "test": data.test}
     return {name: {"samples": len(part), "digest": _digest(part)} for name, part in parts.items()}
 
 
-CONTENTS, CONTENT_BYTES = 256, 1 << 16  # of so many files, spread evenly, so many bytes are read
+CONTENTS, CONTENT_BYTES = 256, 1 << 16  # evenly spaced picture files that are read, and bytes read of each
 
 
 def _digest(part: LabelledImages) -> str:
-    """Of labels and pixels; of picture files their names, sizes and, of a few hundred, how they begin.
+    """Digest of labels and pixels; of picture files, of names, sizes and the first bytes of a few hundred.
 
-    The folder they lie in does not count: a data set may be moved.
+    The path of the folder is left out: a data set may be moved.
     """
     digest = hashlib.blake2b(digest_size=16)
     labels, images, paths = (getattr(part, name, None) for name in ("labels", "images", "paths"))
@@ -200,7 +199,7 @@ def _check_folder(config: TrainConfig, run: Path) -> None:
 
 
 def _check_weights(content: dict[str, Any], config: TrainConfig, data: DataSplits, path: Path) -> None:
-    """Build the classifier without memory, and load into it: another version's network may have other weights."""
+    """Load the weights into a classifier on the meta device: another version's network may have other weights."""
     module = Classifier.for_data(config, data)
     with torch.device("meta"):
         module.configure_model()

@@ -6,11 +6,11 @@ from enum import Enum
 
 
 class Rule(Enum):
-    """What becomes of a setting that differs from that of the run."""
+    """What happens to a setting that differs from that of the earlier run."""
 
-    TAKEN = "it holds from here on"
-    DATA = "it is free as long as the data are the same"
-    REFUSED = "what it shaped lies in the checkpoint, or behind it"
+    TAKEN = "the new value applies from here on"
+    DATA = "the value may differ as long as the data are the same"
+    REFUSED = "the state in the checkpoint depends on the value"
 
 
 RULES = {
@@ -62,10 +62,16 @@ RULES = {
     "progress": Rule.TAKEN,
     "deterministic": Rule.TAKEN,
 }
-SILENT = ("out", "name", "resume", "progress", "data.workers")  # nothing of the training depends on them
+SILENT = (
+    "out",
+    "name",
+    "resume",
+    "progress",
+    "data.workers",
+)  # without effect on training: changes are not reported
 PATHS = ("data.root", "data.fonts", "head.prototypes", "head.words", "head.trained")
 
 
 def rule_of(key: str) -> Rule:
-    """What becomes of a setting that differs; ``optim.lr`` is a key."""
+    """The rule of a setting, given its flat key such as ``optim.lr``."""
     return RULES.get(key, Rule.REFUSED)

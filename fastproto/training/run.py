@@ -43,29 +43,35 @@ from fastproto.training.settings import TrainConfig
 
 @dataclass(frozen=True)
 class RunResult:
-    """Where a run's things are and how good its chosen checkpoint is."""
+    """The folder of a run, and the accuracies of its best checkpoint as fractions in [0, 1]."""
 
     folder: Path
     checkpoint: Path  # the one chosen on the validation set
-    validation_accuracy: float  # top-1 of that checkpoint, in [0, 1]
-    test_accuracy: float  # top-1 on the test set, looked at once
+    validation_accuracy: float  # top-1
+    test_accuracy: float  # top-1; the test set is evaluated once
     test_accuracy_top5: float
 
 
 def fit(config: TrainConfig) -> RunResult:
     """Train, choose a checkpoint on the validation set, test it once, draw the pictures.
 
+    Args:
+        config: the settings; with ``resume`` an earlier run is continued.
+
     Raises:
-        ValueError, FileNotFoundError, ImportError: one sentence each: a setting that no run could use, data, prototypes
-            or a checkpoint that are missing or do not fit.
+        ValueError: a setting that no run can use; data, prototypes or a checkpoint that do not fit; a run folder that
+            is in use or cannot be written.
+        FileNotFoundError: missing data, prototypes or checkpoint.
+        ImportError: a missing package.
+        KeyboardInterrupt: Ctrl-C; once training has begun, its message is the run folder.
     """
     config.check()
     follow_rank_0()
-    with _quiet(), _determinism_kept(), RunFolder(config) as place:
-        return _fit_quietly(place)
+    with _quiet(), _restore_determinism(), RunFolder(config) as place:
+        return _fit(place)
 
 
-def _fit_quietly(place: RunFolder) -> RunResult:
+def _fit(place: RunFolder) -> RunResult:
     config = place.config
     L.seed_everything(config.seed, verbose=False)
     resumed = None if config.resume is None else open_run(config)
@@ -88,7 +94,7 @@ def _fit_quietly(place: RunFolder) -> RunResult:
 
 
 def _run_in(folder: Path, module: Classifier, data: DataSplits, resumed: Resumed | None) -> RunResult:
-    """Train, test and draw in a folder that is this run's."""
+    """Train, test and draw the pictures, in the folder that this run has claimed."""
     config, checkpoint = module.config, None if resumed is None else resumed.checkpoint
     metrics = _metrics(folder, resumed)
     checkpoints = WriteCheckpoints(folder / "checkpoints")
@@ -101,7 +107,7 @@ def _run_in(folder: Path, module: Classifier, data: DataSplits, resumed: Resumed
     loaders = Loaders(config, data)
     _write_facts(folder, config, trainer, checkpoint)
     if checkpoint is not None:
-        _bring_checkpoints(checkpoint, folder)
+        _copy_checkpoints(checkpoint, folder)
     start_ranks(trainer)
     note = geometry_note(len(data.class_names), config.head.dim)
     if HEADS[config.head.name].renewed and note:
@@ -112,7 +118,7 @@ def _run_in(folder: Path, module: Classifier, data: DataSplits, resumed: Resumed
     folder = trainer.strategy.broadcast(folder)
     best = folder / "checkpoints" / "best.ckpt"
     chosen = read_checkpoint(best)["state_dict"] if trainer.is_global_zero else None
-    module.load_state_dict(trainer.strategy.broadcast(chosen))  # type: ignore[arg-type]  # None off rank 0
+    module.load_state_dict(trainer.strategy.broadcast(chosen))  # type: ignore[arg-type]  # None except on rank 0
     (tested,) = trainer.test(module, loaders, verbose=False)
     result = RunResult(folder, best, checkpoints.best[0], tested["test/accuracy_top1"], tested["test/accuracy_top5"])
     if trainer.is_global_zero:
@@ -151,7 +157,7 @@ def _trainer(config: TrainConfig, folder: Path, metrics: MetricsFile, callbacks:
 
 
 def _check_parts(config: TrainConfig, data: DataSplits) -> None:
-    """Find out that a backbone, a head or its files do not fit before there is a run folder."""
+    """Raise an error if the backbone, the head or its files do not fit, before the run folder is made."""
     require("matplotlib", "the pictures of a run")
     for part in (data.train, data.validation, data.test):
         part.check()
@@ -175,8 +181,8 @@ def _check_parts(config: TrainConfig, data: DataSplits) -> None:
 
 
 @rank_zero_only
-def _bring_checkpoints(resumed: Path, folder: Path) -> None:
-    """Where a run goes on in another folder, its best checkpoint comes along and the one that it goes on from."""
+def _copy_checkpoints(resumed: Path, folder: Path) -> None:
+    """Copy best.ckpt and the resumed checkpoint into the folder, if the run continues in another one."""
     for name, source in (("best.ckpt", resumed.parent / "best.ckpt"), ("last.ckpt", resumed)):
         here = folder / "checkpoints" / name
         if source.is_file() and not here.exists():
@@ -185,15 +191,15 @@ def _bring_checkpoints(resumed: Path, folder: Path) -> None:
 
 
 def geometry_note(num_classes: int, dim: int) -> str | None:
-    """One line for a (C, D) whose prototypes leave an assignment little or nothing to express."""
+    """One line if C and D leave the assignment little or no effect; None otherwise."""
     if num_classes <= dim + 1:
         return (
-            f"note: {num_classes} classes in {dim} dimensions are a simplex, all pairs equally far apart: "
-            "an assignment expresses nothing there"
+            f"note: {num_classes} classes in {dim} dimensions form a simplex with all pairs equally far apart: "
+            "the assignment has no effect"
         )
     if num_classes <= 2 * dim:
         return (
-            f"note: with {num_classes} classes in {dim} dimensions an assignment only chooses opposite classes; "
+            f"note: with {num_classes} classes in {dim} dimensions the assignment only chooses opposite classes; "
             f"more structure needs a dimension below {num_classes / 2:g}"
         )
     return None
@@ -201,7 +207,7 @@ def geometry_note(num_classes: int, dim: int) -> str | None:
 
 @rank_zero_only
 def _write_facts(folder: Path, config: TrainConfig, trainer: L.Trainer, resumed: Path | None) -> None:
-    """The facts first: they say that the folder is a run's, and where a run that is killed soon has begun."""
+    """Write config.yaml, and before it versions.json: that marks a run folder, and names the resumed checkpoint."""
     facts = {
         "fastproto": fastproto.__version__,
         "python": platform.python_version(),
@@ -220,7 +226,7 @@ def _write_facts(folder: Path, config: TrainConfig, trainer: L.Trainer, resumed:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out what Lightning says to developers of training loops; its errors and its progress bar stay."""
+    """Silence Lightning's hints and warnings, but not its errors and its progress bar."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -237,8 +243,8 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _determinism_kept() -> Iterator[None]:
-    """Lightning sets torch's deterministic algorithms for the whole process: what follows a run has them as before."""
+def _restore_determinism() -> Iterator[None]:
+    """Restore torch's deterministic-algorithms setting after a run: Lightning changes it for the whole process."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     try:
         yield

@@ -1,4 +1,4 @@
-"""The folder of a run: claimed by one process, taken over from a start that was killed, never from anything else."""
+"""The folder of a run: claimed by one process, and overwritten only if it holds the remains of a killed start."""
 
 from __future__ import annotations
 
@@ -20,19 +20,23 @@ from fastproto.training.checkpoint_files import find_checkpoint
 from fastproto.training.config_files import run_of
 from fastproto.training.settings import TrainConfig
 
-FACTS = "versions.json"  # the first file that a run writes: it says that the folder is a run's
+FACTS = "versions.json"  # the first file that a run writes: it marks a run folder
 FOLDERS = ("checkpoints", "class_means")
 PICTURES = ("curves.png", "changed.png", "cosines.png", "sphere.png")
 WRITTEN = (FACTS, "config.yaml", "metrics.csv", *FOLDERS, *PICTURES)
 _NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
-_open: set[int] = set()  # descriptors of locks, which a forked process must not keep
+_locks: set[int] = set()  # descriptors of held locks, closed in a forked process
 
 
 class Lock:
-    """An exclusive lock on a folder that ends with this process, however it ends.
+    """An exclusive lock on a folder; the system releases it when this process ends for any reason.
 
-    It is the folder itself that is locked, so there is no file to be left behind. A file system that has no such locks
-    (some of networks) locks a file ``.lock`` in the folder, or nothing.
+    The folder itself is locked, so that no lock file is left behind. On a file system without locks of folders (some
+    network file systems) a file ``.lock`` in the folder is locked, or nothing.
+
+    Raises:
+        ValueError: another process holds the lock.
+        OSError: the folder cannot be opened.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -60,39 +64,39 @@ class Lock:
                 if error.errno not in _NO_LOCKS:
                     raise
                 continue
-            _open.add(descriptor)
+            _locks.add(descriptor)
             self.descriptor = descriptor
             return
 
     def release(self) -> None:
         if self.descriptor is not None:
-            _open.discard(self.descriptor)
+            _locks.discard(self.descriptor)
             os.close(self.descriptor)
             self.descriptor = None
 
 
-def _forked() -> None:
-    for descriptor in _open:
+def _close_locks() -> None:
+    for descriptor in _locks:
         with contextlib.suppress(OSError):
             os.close(descriptor)
-    _open.clear()
+    _locks.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(after_in_child=_close_locks)
 
 
 class RunFolder:
-    """Where a run writes, and what it goes on from.
+    """The folder that a run writes to, and the checkpoint that it continues from.
 
-    Opened, it has read at most; ``claim`` is the first to write. A run that is resumed is locked from the beginning:
-    its checkpoint must not change between two looks. Only rank 0 claims.
+    Entering the context writes nothing; ``claim`` is the first to write. The folder of a resumed run is locked on
+    entry, since its checkpoint must not change between two reads. Only rank 0 locks and claims.
 
     Args:
-        config: ``out`` and ``resume`` decide.
+        config: ``out`` and ``resume`` determine the folder.
 
     Attributes:
-        config: the same, but ``resume`` is None where there is no checkpoint to go on from: the run begins again.
+        config: the same after :func:`begin_again`: ``resume`` is None if there is no checkpoint to continue from.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -103,7 +107,7 @@ class RunFolder:
         if self.config.resume is not None and _is_rank_0():
             checkpoint = find_checkpoint(self.config.resume)
             folder = run_of(checkpoint)
-            if self._own(folder):
+            if self._continues_in_place(folder):
                 self.lock = Lock(folder)
         return self
 
@@ -112,23 +116,26 @@ class RunFolder:
             self.lock.release()
             self.lock = None
 
-    def _own(self, resumed: Path) -> bool:
-        """Whether the run goes on in the folder of the run that is resumed."""
+    def _continues_in_place(self, resumed: Path) -> bool:
+        """Whether the run continues in the folder of the resumed run."""
         out = self.config.out
         return out is None or (Path(out).exists() and resumed.exists() and Path(out).samefile(resumed))
 
     def claim(self, step: int | None = None) -> Path:
-        """The folder, now this run's; ``step`` is that of the checkpoint, after which saved class means are removed.
+        """Claim the folder for this run, and return it.
+
+        Args:
+            step: optimiser steps at the checkpoint; class means saved from there on are removed.
 
         Raises:
-            ValueError: another run is going on there, or it holds a run, or files that a run would overwrite.
-            OSError: it cannot be made or written.
+            ValueError: the folder is in use, holds a run or files that a run would overwrite, or cannot be made.
+            OSError: the folder of a resumed run cannot be written.
         """
         config = self.config
         out = None if config.out is None else Path(config.out)
         if not _is_rank_0():
-            return self._elsewhere()
-        if config.resume is not None and self._own(run_of(find_checkpoint(config.resume))):
+            return self._folder_of_other_ranks()
+        if config.resume is not None and self._continues_in_place(run_of(find_checkpoint(config.resume))):
             folder = out or run_of(find_checkpoint(config.resume))
         elif out is None:
             folder, self.lock = _first_free(config.name or config.data.name)
@@ -141,8 +148,8 @@ class RunFolder:
                 file.unlink()
         return folder
 
-    def _elsewhere(self) -> Path:
-        """Where the other ranks believe the run to be; rank 0 tells those it has started, and all at the end."""
+    def _folder_of_other_ranks(self) -> Path:
+        """The folder as other ranks know it; rank 0 passes it to the ranks that it starts, and to all at the end."""
         if stopping.follows and stopping.folder is not None:
             return stopping.folder
         if self.config.out is not None:
@@ -158,10 +165,10 @@ def _is_rank_0() -> bool:
 
 
 def begin_again(config: TrainConfig) -> TrainConfig:
-    """A run that was killed before its first last.ckpt is resumed from where it had begun.
+    """Resume a run that was killed before its first last.ckpt from where it had started.
 
-    That is nothing, the checkpoint of another run, or, killed between its first two files, its own best.ckpt: it holds
-    the same.
+    That is: from scratch, or from the checkpoint of another run. A run that was killed between its first best.ckpt and
+    its first last.ckpt, which are equal, is resumed from best.ckpt.
     """
     if config.resume is None or not Path(config.resume).is_dir():
         return config
@@ -177,8 +184,8 @@ def begin_again(config: TrainConfig) -> TrainConfig:
 
 
 def _claim_new(folder: Path) -> Lock:
-    """Make the folder, or take over what an unfinished start has left in it."""
-    with _saying_why(folder):
+    """Make and lock the folder, and remove what an unfinished start has left in it."""
+    with _path_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
@@ -193,13 +200,13 @@ def _claim_new(folder: Path) -> Lock:
 
 
 @contextlib.contextmanager
-def _saying_why(folder: Path) -> Iterator[None]:
-    """What the system says of a path becomes a sentence that says what to do."""
+def _path_errors(folder: Path) -> Iterator[None]:
+    """Turn an OSError about the folder into a ValueError that says what to do."""
     try:
         yield
     except OSError as error:
         if isinstance(error, FileExistsError):
-            reason = "it is a file, or a link that leads nowhere"
+            reason = "it is a file or a dangling link"
         else:
             reason = (error.strerror or str(error)).lower()
         raise ValueError(
@@ -226,7 +233,7 @@ def _holds_run(folder: Path) -> bool:
 
 
 def _is_finished(folder: Path) -> bool:
-    """Whether a run has come to its test: also one whose checkpoints were removed since."""
+    """Whether a run has reached its test, even if its checkpoints were removed since."""
     metrics = folder / "metrics.csv"
     with contextlib.suppress(OSError, UnicodeDecodeError), metrics.open(newline="") as file:
         if "test/" in file.readline():
@@ -235,7 +242,7 @@ def _is_finished(folder: Path) -> bool:
 
 
 def _facts(folder: Path) -> dict[str, Any] | None:
-    """What a run has written about itself; None where the folder is not a run's."""
+    """The content of versions.json; None: this is not a run folder."""
     with contextlib.suppress(OSError, ValueError):
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         if isinstance(facts, dict) and "fastproto" in facts:
@@ -244,9 +251,9 @@ def _facts(folder: Path) -> dict[str, Any] | None:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Remove what an unfinished start has written, but not its facts and settings.
+    """Remove the files of an unfinished start, except versions.json and config.yaml.
 
-    They are replaced later: a process that is killed in between can be resumed as before.
+    These are replaced later: a process that is killed in between can be resumed as before.
     """
     if _facts(folder) is None:
         return
@@ -256,17 +263,17 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 def _first_free(name: str) -> tuple[Path, Lock]:
-    """The first of runs/NAME, runs/NAME-2, ... that nobody has made yet."""
+    """Make and lock the first of runs/NAME, runs/NAME-2, ... that does not exist."""
     if name in ("", ".", "..") or "/" in name:
         raise ValueError(f"name is {name!r}; expected a plain folder name: use --out for a path")
     number = 1
     while True:
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        with _saying_why(folder):
+        with _path_errors(folder):
             try:
                 folder.mkdir(parents=True)
             except FileExistsError:
-                if not folder.parent.is_dir():  # a link that leads nowhere
+                if not folder.parent.is_dir():  # a dangling link
                     raise
                 number += 1
             else:

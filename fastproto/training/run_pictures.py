@@ -15,7 +15,7 @@ from fastproto.training.classifier import Classifier, load_classifier
 
 
 def draw_pictures(folder: Path, data: DataSplits) -> None:
-    """Draw them from the metrics file and the chosen checkpoint."""
+    """Draw the pictures from ``metrics.csv`` and ``best.ckpt``."""
     classifier = load_classifier(folder / "checkpoints" / "best.ckpt")
     head, names = classifier.head, data.class_names
     metrics = folder / "metrics.csv"

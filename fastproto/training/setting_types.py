@@ -1,4 +1,4 @@
-"""The types of settings, read from the annotations of the configuration's classes, and their values as plain ones."""
+"""Types of settings, read from the annotations of the configuration classes; conversion of values to plain ones."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True)
 class SettingType:
-    """What a setting may be."""
+    """The values that a setting allows."""
 
     kind: Kind
     optional: bool = False  # whether it may be None
-    choices: tuple[str, ...] = ()  # the texts that it may be; empty: any
+    choices: tuple[str, ...] = ()  # allowed texts; empty: any
 
     def allows(self, value: object) -> bool:
         """Whether the value is of this type; choices are not checked."""
@@ -46,12 +46,16 @@ def setting_type(hint: object) -> SettingType:
 
 
 def hints_of(cls: type) -> dict[str, Any]:
-    """The types of a class's fields: classes and forms such as ``int | None``."""
+    """The resolved annotations of a class, such as ``int`` or ``int | None``, by field."""
     return get_type_hints(cls)
 
 
 def settings_of(config: object, prefix: str = "") -> Iterator[tuple[str, SettingType, object]]:
-    """Key, type and value of every setting; ``optim.lr`` is a key."""
+    """Flat key (such as ``optim.lr``), type and value of every setting.
+
+    Raises:
+        ValueError: a group that is of another class.
+    """
     for name, hint in hints_of(type(config)).items():
         value = getattr(config, name)
         if isinstance(hint, type) and is_dataclass(hint):
@@ -63,7 +67,7 @@ def settings_of(config: object, prefix: str = "") -> Iterator[tuple[str, Setting
 
 
 def plain(value: object) -> object:
-    """What YAML and a checkpoint can hold: a path is its text, a number of NumPy a Python one."""
+    """Convert to values that YAML and a checkpoint can hold: paths to text, NumPy numbers to Python numbers."""
     if isinstance(value, Mapping):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -76,7 +80,11 @@ def plain(value: object) -> object:
 
 
 def from_mapping(cls: type[Config], values: Mapping[str, object], prefix: str = "") -> Config:
-    """A configuration with these values; an unknown key is an error that names the nearest known one."""
+    """Build a configuration from its values.
+
+    Raises:
+        ValueError: an unknown key (the message names the nearest known one), or a group that is not a mapping.
+    """
     known = hints_of(cls)
     filled: dict[str, object] = {}
     for key, value in values.items():

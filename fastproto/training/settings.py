@@ -1,7 +1,7 @@
-"""Everything a run can be told, as dataclasses that import neither torch nor Lightning.
+"""The settings of a run, as dataclasses; this module imports neither torch nor Lightning.
 
-A field is a flag of fastproto-train and a key of configuration files; its help is in the docstring. A new one is
-refused where a run is resumed with another value, until :mod:`fastproto.training.resume_rules` says otherwise.
+A field is an option of fastproto-train and a key of configuration files; the docstring of its class holds its help. A
+resumed run refuses another value of a new field until :mod:`fastproto.training.resume_rules` has a rule for it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class DataConfig:
 
     Args:
         name: digits, glyphs or image-folder.
-        num_classes: how many classes of the set to use (None: the set's own number).
+        num_classes: number of classes to use (None: the set's own number).
         root: folder of an image-folder set (root/train/CLASS/*, root/val/CLASS/*).
-        fonts: folder of font files for glyphs (None: those inside matplotlib).
+        fonts: folder of font files for glyphs (None: those of matplotlib).
         image_size: side of the square images in pixels (None: the set's own).
-        batch_size: samples of one step on one device.
-        workers: processes that read images; 0 suits the sets that lie in memory.
-        augment: whether training images are jittered.
+        batch_size: samples per step and device.
+        workers: processes that load images; 0 suits data sets that lie in memory.
+        augment: whether training images are augmented (jitter).
     """
 
     name: str = "digits"
@@ -56,36 +56,35 @@ class ModelConfig:
 
 @dataclass
 class HeadConfig:
-    """What turns features into a loss and predictions.
+    """The head, which turns features into a loss and predictions.
 
     Args:
-        name: prototype (the paper's), fixed (the same, first assignment kept), softmax (learned rows, cross-entropy of
-            cosines), softmax_uniform (the same, rows kept apart), linear (the usual last layer), fixed_softmax (our
-            prototypes, cross-entropy), etf (a simplex, dot regression), hpn (far-apart prototypes, squared cosine
-            distance) or trained (rows of a softmax run as prototypes).
+        name: prototype (the paper's), fixed (the same, assignment never renewed), softmax (learned weights,
+            cross-entropy of cosines), softmax_uniform (the same, with L_uni of the weights added), linear (the usual
+            last layer), fixed_softmax (fixed prototypes, cross-entropy), etf (a simplex, dot-regression loss), hpn
+            (separated prototypes, squared cosine distance) or trained (weights of a softmax run as prototypes).
         dim: dimension D of the metric space.
         prototypes: file of prototypes to use (None: estimated and cached).
-        words: word vectors of the class names, for prototypes of hpn that are ordered like them.
-        trained: run folder or checkpoint of a softmax run, for trained.
-        scale: factor on the cosines under cross-entropy.
-        uniformity_weight: factor on L_uni in softmax_uniform.
+        words: for hpn: file of word vectors of the class names, whose similarities the prototypes follow.
+        trained: for trained: run folder or checkpoint of a softmax run.
+        scale: factor on the cosines before cross-entropy.
+        uniformity_weight: factor on L_uni in the loss of softmax_uniform.
         momentum: alpha of the class means, in [0, 1).
-        loss: eq6, or official for the authors' (1 - cos)^2.
-        means: ema, or official for the authors' class means.
+        loss: eq6 for the paper's (1 - cos)^2 / 2, or official for the (1 - cos)^2 of the authors' code.
+        means: ema, or official for the class means of the authors' code.
         reduction: mean or sum over the batch.
-        sync_class_means: whether class means count the samples of all devices; if not, nothing of them is sent, and
-            those of the first device decide.
-        initial_assignment: random, features (each label where the untrained backbone's features of it are) or aligned
-            (the same, and the prototypes are turned towards them); of prototype and fixed heads. auto is aligned for
-            prototype from 100 classes on, which helps where these are many for D, else, and with anything official, the
-            paper's random.
-        initial_samples: training images of each class that features and aligned look at.
-        renewals_per_epoch: how often the assignment is renewed in an epoch; any fraction, 0 for never.
-        early_epochs: epochs (or a part of one) at the start with a rate of their own.
-        early_renewals_per_epoch: that rate.
-        early_alignment: whether the early renewals turn the prototypes too.
-        assign_async: solve a renewal in a thread while steps go on; results may then differ from run to run.
-        save_class_means: keep class means, prototypes and assignment of every renewal in RUN/class_means.
+        sync_class_means: whether class means use the samples of all devices; if not, none are communicated, and the
+            assignment follows the class means of the first device.
+        initial_assignment: for prototype and fixed: random (the paper's), features (each label near its features in the
+            untrained backbone) or aligned (the same, with the prototypes rotated towards the features). auto is aligned
+            for prototype from 100 classes on if neither loss nor means is official, otherwise random.
+        initial_samples: training images per class that features and aligned use.
+        renewals_per_epoch: renewals of the assignment per epoch; any fraction, 0 for none.
+        early_epochs: length in epochs, which may be a fraction, of a first phase with its own renewal rate.
+        early_renewals_per_epoch: renewals per epoch in that phase.
+        early_alignment: whether renewals in that phase also rotate the prototypes.
+        assign_async: whether a thread solves renewals while training continues; results may then vary between runs.
+        save_class_means: whether to save class means, prototypes and assignment at every renewal, in RUN/class_means.
     """
 
     name: HeadName = "prototype"
@@ -112,17 +111,17 @@ class HeadConfig:
 
 @dataclass
 class OptimConfig:
-    """How the backbone is trained.
+    """The optimiser and the learning-rate schedule.
 
     Args:
         name: adamw or sgd (Nesterov momentum 0.9).
-        lr: highest learning rate.
-        weight_decay: on weights of two or more dimensions only.
+        lr: peak learning rate.
+        weight_decay: of parameters with two or more dimensions; others have none.
         epochs: passes over the training set.
-        warmup_epochs: epochs (or a part of one) of linear warm-up.
+        warmup_epochs: epochs of linear warm-up; may be a fraction.
         schedule: cosine (to zero), step (a tenth at the milestones) or constant.
-        milestones: parts of the training after which the rate of the step schedule falls.
-        clip_norm: largest norm of the gradient (0: no clipping).
+        milestones: fractions of the training after warm-up at which the step schedule lowers the learning rate.
+        clip_norm: largest gradient norm (0: no clipping).
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
@@ -137,23 +136,23 @@ class OptimConfig:
 
 @dataclass
 class TrainConfig:
-    """Train a hyperspherical classifier (Saadabadi et al., CVPR 2024).
+    """All settings of a run that trains a hyperspherical classifier (Saadabadi et al., CVPR 2024).
 
     Args:
         data: the images.
         model: the backbone.
-        head: the loss and the prototypes.
-        optim: how the backbone is trained.
-        seed: of the weights, the order of the samples, the jitter and the first assignment.
+        head: the head with its loss.
+        optim: the optimiser and the learning-rate schedule.
+        seed: seed of the weights, the order of the samples, the augmentation and the initial assignment.
         accelerator: auto, cpu or gpu.
-        devices: how many devices to train on.
-        num_nodes: how many machines.
+        devices: number of devices per machine.
+        num_nodes: number of machines.
         precision: 32-true, bf16-mixed, 16-mixed or bf16-true.
-        out: run folder (None: runs/NAME, numbered where it exists).
+        out: run folder (None: runs/NAME, with a number appended if it exists).
         name: name of the run (None: that of the data set).
-        resume: run folder or checkpoint to go on from.
-        progress: whether a progress bar is drawn.
-        deterministic: same bits on every run of one machine.
+        resume: run folder or checkpoint to continue from.
+        progress: whether to draw a progress bar.
+        deterministic: whether runs on one machine give the same bits.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -172,16 +171,20 @@ class TrainConfig:
     deterministic: bool = True
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that YAML and a checkpoint can hold: a path is its text, a number of NumPy a Python one."""
+        """Nested dicts that YAML and a checkpoint can hold: paths are text, NumPy numbers Python numbers."""
         return cast(dict[str, Any], plain(asdict(self)))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """The reverse of ``to_dict``; an unknown key is an error that names the nearest known one."""
+        """The inverse of ``to_dict``; keys may be missing.
+
+        Raises:
+            ValueError: an unknown key (the message names the nearest known one), or a group that is not a mapping.
+        """
         return from_mapping(cls, values)
 
     def check(self) -> None:
-        """Raise ValueError, in one sentence, for a value that no run could use."""
+        """Raise ValueError for a value that no run can use."""
         for key, kind, value in settings_of(self):
             self._require(key, kind.allows(value), EXPECTED[kind.kind])
         for key, (least, most) in _RANGES.items():
@@ -213,7 +216,7 @@ class TrainConfig:
             raise ValueError(f"{key} is {self._get(key)!r}; expected {expected}")
 
 
-_MANY, _LARGE = 2**31 - 1, 1e15  # as float32, products of two large ones are finite still
+_MANY, _LARGE = 2**31 - 1, 1e15  # the product of two _LARGE numbers is finite in float32
 _RANGES = {
     "data.num_classes": (2, _MANY),
     "data.image_size": (8, 2**15),
@@ -237,7 +240,7 @@ _RANGES = {
 
 
 def _range_of(value: float, least: float, most: float) -> str:
-    """What is expected instead of a value outside of its range."""
+    """The expectation that the error states for a value outside its range."""
     if value != value or abs(value) == math.inf:  # not math.isfinite: an int may be too large for it
         return "a finite number"
     return f"at most {most:g}" if value > most else f"at least {least}"

@@ -1,7 +1,7 @@
-"""Every setting of a run as a flat table ``group.key``: its type, its default, its help; and values read from text.
+"""A flat table of all settings, ``group.key``, with type, default and help; and the parser of their values.
 
-The command line and configuration files are text. Both go through :func:`from_text`, so that they read the same value
-from the same characters: a setting of type str keeps its text, whatever YAML would make of it (``1e-3``, ``on``).
+The command line and configuration files parse values with the same :func:`from_text`: the same characters give the same
+value. A setting of type str keeps its text, even where YAML would read a number or a bool (``1e-3``, ``on``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fastproto.training.setting_types import EXPECTED, Kind, hints_of, setting_t
 from fastproto.training.settings import TrainConfig
 
 NULL = "null"
-NAMES_OF_THE_RUN = ("out", "name", "resume")  # a run may be named null: to leave these out, do not give them
+NAMES_OF_THE_RUN = ("out", "name", "resume")  # null is an ordinary text here: a run may have that name
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 
 
@@ -38,10 +38,10 @@ class Option:
 
 
 def from_text(option: Option, text: str) -> Any:
-    """The value that a text stands for.
+    """Parse the value of a setting.
 
     Raises:
-        ValueError: the text is no value of this setting.
+        ValueError: the text is not a value of this setting.
     """
     word = text.strip().lower()
     if option.optional and text == NULL and option.key not in NAMES_OF_THE_RUN:
@@ -102,7 +102,7 @@ def _table() -> dict[str, Option]:
 
 
 def _argument_helps(cls: type) -> dict[str, str]:
-    """The paragraphs of a docstring's ``Args:``, by name."""
+    """The help of each field, from the ``Args:`` section of the class docstring."""
     text = inspect.getdoc(cls) or ""
     parts = re.split(r"\n    (\w+): ", "\n" + text.partition("Args:\n")[2])
     return {name: " ".join(help.split()) for name, help in zip(parts[1::2], parts[2::2], strict=True)}

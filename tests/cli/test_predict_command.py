@@ -14,7 +14,7 @@ from fastproto.cli import predict
         (["run", "x.png", "-k", "two"], "-k is 'two'; expected a whole number"),
         (["run", "x.png", "--devise", "cpu"], "did you mean --device?"),
         (["run", "x.png", "--device"], "--device has no value"),
-        (["run", "x.png", "--device", "meta"], "--device is meta, which is not there"),
+        (["run", "x.png", "--device", "meta"], "--device is meta, which this machine lacks"),
     ],
 )
 def test_wrong_arguments_of_predict(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -182,7 +182,7 @@ def test_damaged_files_of_a_run_are_named(run: Path, capsys: pytest.CaptureFixtu
     for name, damage, message in (
         ("config.yaml", b"", "config.yaml is empty"),
         ("config.yaml", b"\xff\xfe\x00", "config.yaml line 1 is not UTF-8"),
-        ("config.yaml", b"optim:\n  lr: 1\n  lr: 2\n", "line 3: optim.lr stands twice"),
+        ("config.yaml", b"optim:\n  lr: 1\n  lr: 2\n", "line 3: optim.lr is repeated"),
         ("metrics.csv", b"a,b\n1,2\n", "metrics.csv is not the metrics file of a run"),
         ("checkpoints/last.ckpt", b"half", "last.ckpt is truncated"),
     ):
