@@ -134,7 +134,7 @@ def _read_group(
 def _value(option: Option, node: Any) -> Any:
     yaml = _yaml()
     if isinstance(node, yaml.SequenceNode) and option.kind == "floats":
-        return [part for item in node.value for part in _value(option, item)]
+        return [part for item in node.value for part in _values_of_item(option, item)]
     if not isinstance(node, yaml.ScalarNode):
         raise ValueError(f"{option.key} is {_kind(node)}; expected {option.expected}")
     if node.tag not in _SCALARS:
@@ -146,6 +146,15 @@ def _value(option: Option, node: Any) -> Any:
     if option.kind == "str" and node.value.strip():
         return node.value  # unchanged; also from quoted and block scalars
     return from_text(option, node.value)
+
+
+def _values_of_item(option: Option, node: Any) -> list[float]:
+    """A list within a list is an error: aliases could make a short file very long."""
+    found = _value(option, node) if isinstance(node, _yaml().ScalarNode) else None
+    if found is None:
+        raise ValueError(f"{option.key} has an item that is not a number; expected {option.expected}")
+    values: list[float] = found
+    return values
 
 
 def _kind(node: Any) -> str:

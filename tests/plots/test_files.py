@@ -85,5 +85,5 @@ def test_importing_is_light_and_drawing_needs_no_pyplot(tmp_path: Path) -> None:
         "plots.draw_cosines(numpy.eye(3), list('abc'), pathlib.Path('x.png'), title='cosines')\n"
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )
-    root = str(Path(plots.__file__).parents[1])
+    root = str(Path(plots.__file__).parents[2])
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env={"PATH": "", "PYTHONPATH": root})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fastproto import plots
+from fastproto.plots.figure import DPI
 
 from .pictures import assert_picture
 
@@ -76,7 +77,7 @@ def test_sphere(tmp_path: Path, count: int, labelled: bool, figures: list[Any]) 
     assert ("small ones samples" in figures[0].get_supxlabel()) is labelled
 
 
-@pytest.mark.parametrize("dpi", [plots.DPI], ids=["as drawn"])  # no smaller
+@pytest.mark.parametrize("dpi", [DPI], ids=["as drawn"])  # no smaller
 def test_labels_of_the_sphere_do_not_overlap(tmp_path: Path, figures: list[Any]) -> None:
     prototypes = np.random.default_rng(0).normal(size=(40, 3)) * 0.3 + [0.76, 0.53, 0.37]  # nearly all on one side
     plots.draw_sphere(prototypes, [f"a long name {i}" for i in range(40)], None, None, tmp_path / "s.png", title="s")

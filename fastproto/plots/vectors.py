@@ -1,107 +1,26 @@
-"""Pictures of a run and of prototypes, drawn by matplotlib without a display.
-
-Files are written atomically; the suffix is the format (none: PNG). Matplotlib is imported by the first picture, and its
-objects are typed Any. Accuracies and shares in metrics.csv are fractions.
-"""
+"""Pictures of unit vectors: their cosines, and the sphere in three dimensions."""
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import io
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from fastproto.support.atomic_files import write_memory
-
-Array = NDArray[Any]
-Table = dict[str, dict[int, float]]  # column -> row of the file -> the finite number there
-DPI, LABELLED, PIXELS = 150, 40, 1000  # dots an inch; most classes drawn with names; side of the largest heat map
-BLUE, ORANGE, SKY, VERMILLION, GREY = "#0072B2", "#E69F00", "#56B4E9", "#D55E00", "#777777"  # Okabe and Ito's
-STYLES = [(hue, shape) for shape in "o^sDvPX" for hue in (VERMILLION, BLUE, ORANGE, "#009E73", "#CC79A7", SKY)]
-
-
-def draw_curves(metrics_csv: Path, out: Path) -> None:
-    """Draw loss and accuracy by epoch, and the test accuracy as a horizontal line.
-
-    Args:
-        metrics_csv: metrics.csv of a run; the last row counts if an epoch was logged twice (a resumed run).
-        out: the picture to write.
-
-    Raises:
-        ValueError: the file is not a table of metrics.
-        OSError: the table cannot be read, or the picture not written.
-        ImportError: matplotlib is not installed.
-    """
-    table = _read(metrics_csv)
-    axis = next(name for name in ("epoch", "step", "row") if name in table)
-    with _picture(out, 11, 5) as figure:
-        loss, accuracy = figure.subplots(1, 2)
-        accuracy.set_ylim(-2, 102)
-        for panel, column, name, colour, line in (
-            (loss, "train/loss", "training", ORANGE, "-s"),
-            (loss, "val/loss", "validation", BLUE, "-o"),
-            (accuracy, "train/accuracy_top1", "training top-1", ORANGE, "-s"),
-            (accuracy, "val/accuracy_top1", "validation top-1", BLUE, "-o"),
-            (accuracy, "val/accuracy_top5", "validation top-5", BLUE, "--o"),
-        ):
-            at, values = _series(table, axis, column, 1 if panel is loss else 100)
-            if at:
-                panel.plot(at, values, line if len(at) <= 40 else line[:-1], color=colour, markersize=4, label=name)
-                if panel is loss and max(values) > 20 * min(values) > 0:
-                    loss.set_yscale("log")
-        for k, dashes in ((1, "-."), (5, ":")):
-            for value in _series(table, "row", f"test/accuracy_top{k}", 100)[1][-1:]:
-                accuracy.axhline(value, color=VERMILLION, linestyle=dashes, label=f"test top-{k}: {value:.1f} %")
-        for panel, what, unit in ((loss, "Loss", f"{loss.get_yscale()} scale"), (accuracy, "Accuracy", "% of samples")):
-            panel.set(xlabel=axis, ylabel=f"{what} ({unit})", title=f"{what} by {axis}" + ": none" * (not panel.lines))
-            panel.locator_params(axis="x", integer=True, min_n_ticks=1)
-            panel.grid(alpha=0.3)
-            panel.legend(handles=panel.lines, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
-
-
-def draw_changed(metrics_csv: Path, out: Path) -> bool:
-    """Draw the share of labels that moved at each renewal (the paper's Figure 4b).
-
-    A first renewal that moves more than twice as many labels as each other one is a number at the upper edge.
-
-    Args:
-        metrics_csv: metrics.csv of a run.
-        out: the picture to write.
-
-    Returns:
-        False, and no picture, if there was no renewal.
-
-    Raises:
-        ValueError: the file is not a table of metrics.
-        OSError: the table cannot be read, or the picture not written.
-        ImportError: matplotlib is not installed.
-    """
-    table, column = _read(metrics_csv), "assignment/changed"
-    if column not in table:
-        return False
-    unit, scale = ("% of labels", 100) if max(table[column].values()) <= 1 else ("number of labels", 1)
-    whole = (axis for axis in ("epoch", "step", "row") if len(_series(table, axis, column)[0]) == len(table[column]))
-    at, changed = _series(table, axis := next(whole), column, scale)  # by step if an epoch has several
-    beyond = len(changed) > 1 and changed[0] > max(10, 2 * max(changed[1:]))
-    top = max(10, *changed[beyond:]) if scale == 100 else max(1, *changed[beyond:])
-    with _picture(out, 8, 4.5) as figure:
-        axes = figure.add_subplot(xlabel=f"{axis} of the renewal", ylabel=f"moved ({unit})", ylim=(0, 1.1 * top))
-        line = "-o" if len(at) <= 40 else "-"
-        axes.plot(at[beyond:], changed[beyond:], line, color=BLUE, markersize=5, clip_on=False)
-        if beyond:
-            first = f"first renewal: {changed[0]:.0f}" + " %, beyond this axis" * (scale == 100)
-            axes.plot(at[0], 1.1 * top, "^", color=VERMILLION, markersize=9, clip_on=False)
-            axes.annotate(first, (at[0], 1.1 * top), (12, -14), textcoords="offset points", color=VERMILLION)
-        axes.set_title("Labels that moved to another prototype, at each renewal of the assignment")
-        axes.locator_params(axis="x", integer=True, min_n_ticks=1)
-        axes.grid(alpha=0.3)
-    return True
+from fastproto.plots.figure import (
+    GREY,
+    LABELLED,
+    PIXELS,
+    SKY,
+    STYLES,
+    VERMILLION,
+    Array,
+    picture,
+    text,
+    unit_rows,
+)
 
 
 def draw_cosines(vectors: ArrayLike, names: Sequence[str], out: Path, *, title: str) -> None:
@@ -121,13 +40,13 @@ def draw_cosines(vectors: ArrayLike, names: Sequence[str], out: Path, *, title: 
         OSError: the picture cannot be written.
         ImportError: matplotlib is not installed.
     """
-    unit, note = _unit(vectors, "vectors", names=names)
+    unit, note = unit_rows(vectors, "vectors", names=names)
     named = len(unit) <= 2 * LABELLED
     side = 4.5 + 0.11 * len(unit) if named else 7.5
-    with _picture(out, side + 1, side + 0.1, title + note) as figure:
+    with picture(out, side + 1, side + 0.1, title + note) as figure:
         order = _heat(axes := figure.add_subplot(), unit, "classes", 5000, 1.0)
         if named:
-            labels = [_text(names[i], 24) for i in order]
+            labels = [text(names[i], 24) for i in order]
             axes.set_xticks(range(len(order)), labels, rotation=90, fontsize=9, parse_math=False)
             axes.set_yticks(range(len(order)), labels, fontsize=9, parse_math=False)
 
@@ -153,8 +72,8 @@ def draw_sphere(
         OSError: the picture cannot be written.
         ImportError: matplotlib is not installed.
     """
-    unit, note = _unit(prototypes, "prototypes", 3, names)
-    points, lost = _unit(np.empty((0, 3)) if features is None else features, "features", 3)
+    unit, note = unit_rows(prototypes, "prototypes", 3, names)
+    points, lost = unit_rows(np.empty((0, 3)) if features is None else features, "features", 3)
     own, kind = np.zeros(len(unit), int), np.full(len(points), -1)  # the STYLES of prototypes and of features
     if labels_of_features is not None:
         labels, own = np.asarray(labels_of_features), np.arange(len(unit)) % len(STYLES)
@@ -165,9 +84,9 @@ def draw_sphere(
     rings = [(turn, b) for b in np.radians(range(-60, 90, 30))] + [(a, turn) for a in np.radians(range(0, 180, 30))]
     ball = np.array([[np.cos(a) * np.cos(b), np.sin(a) * np.cos(b), np.sin(b) + 0 * turn] for a, b in rings])
     ahead, right = np.array([0.7595, 0.5318, 0.3746]), np.array([-0.5736, 0.8192, 0.0])  # 35 degrees east, 22 north
-    with _picture(out, 12, 5, title + note + lost) as figure:
+    with picture(out, 12, 5, title + note + lost) as figure:
         called = names if names is not None else [str(row) for row in range(len(unit))]
-        texts = [_text(name, 18) for name in called] if len(unit) <= LABELLED else []
+        texts = [text(name, 18) for name in called] if len(unit) <= LABELLED else []
         reach, size = 1.25 + 0.05 * max(map(len, texts), default=-2), 70 * min(1, 40 / len(unit)) ** 0.5
         figure.set_figheight(1.0 + 6.4 / reach)
         samples = ", small ones samples in the style of their label's prototype" * (labels_of_features is not None)
@@ -213,8 +132,8 @@ def draw_prototypes(vectors: ArrayLike, out: Path, *, title: str, bound: float |
         OSError: the picture cannot be written.
         ImportError: matplotlib is not installed.
     """
-    unit, note = _unit(vectors, "vectors")
-    with _picture(out, 12, 5.6, title + note) as figure:
+    unit, note = unit_rows(vectors, "vectors")
+    with picture(out, 12, 5.6, title + note) as figure:
         cells, block, largest = 200_000, max(1, 4_000_000 // len(unit)), -1.0
         counts = np.zeros(cells + 1, np.int64)
         for start in range(0, len(unit), block):
@@ -261,63 +180,3 @@ def _heat(axes: Any, unit: Array, what: str, most: int, limit: float | None) -> 
     where = {"xlabel": f"{number} {what}, similar ones side by side", "ylabel": f"{what}, in the same order"}
     axes.set(xticks=[], yticks=[], **where)  # positions in this order mean nothing
     return np.asarray(order)
-
-
-def _read(path: Path) -> Table:
-    table: Table = {"row": {}}
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            for row, cells in enumerate(csv.DictReader(file)):
-                table["row"][row] = row
-                for column, cell in cells.items():
-                    with contextlib.suppress(TypeError, ValueError):  # empty, or a row that is being written
-                        if np.isfinite(float(cell)):
-                            table.setdefault(column, {})[row] = float(cell)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no table of metrics ({error}); expected the metrics.csv of a run") from error
-    return table
-
-
-def _series(table: Table, axis: str, column: str, scale: float = 1) -> tuple[list[float], list[float]]:
-    """Return places along `axis` and the values logged there, in order; the last value of each place."""
-    places, values = table.get(axis, {}), table.get(column, {})
-    last = {places[row]: scale * value for row, value in values.items() if row in places}
-    return sorted(last), [last[place] for place in sorted(last)]
-
-
-@contextlib.contextmanager
-def _picture(out: Path, width: float, height: float, title: str = "") -> Iterator[Any]:
-    """Yield an empty figure (size in inches), and write it to `out` if no error is raised while it is drawn."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ImportError("pictures need matplotlib, which is not installed: pip install 'fastproto[train]'") from error
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    figure.suptitle(textwrap.fill(_text(title, 400), int(9.5 * width)), parse_math=False)
-    yield figure
-    drawn = io.BytesIO()  # Pillow itself reports no errno on a full disk
-    figure.savefig(drawn, format=out.suffix[1:] or "png", dpi=DPI)
-    write_memory(out, drawn)
-
-
-def _text(name: str, most: int) -> str:
-    """Return the name on one line, cut to `most`; a character without a glyph is dropped or shown as its U+XXXX."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    font, name = get_font(findfont(FontProperties())), " ".join(str(name).split())
-    spelt = "" if "U+" in name else " U+{:04X} "
-    name = " ".join("".join(c if font.get_char_index(ord(c)) else spelt.format(ord(c)) for c in name).split())
-    return name if len(name) <= most else name[: most - 1].rstrip() + "…"
-
-
-def _unit(given: ArrayLike, what: str, width: int = 0, names: Sequence[str] | None = None) -> tuple[Array, str]:
-    """Return the rows divided by their norms, rows without a direction as zeros, and a remark that counts these."""
-    rows = np.asarray(given, float)
-    if rows.ndim != 2 or (width and rows.shape[1] != width) or (not len(rows) and what != "features"):
-        raise ValueError(f"{what} of shape {rows.shape} were given: expected [rows, {width or 'D'}], at least one row")
-    if names is not None and len(names) != len(rows):
-        raise ValueError(f"{len(names)} names were given for {len(rows)} {what}: give one for each row")
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    fine = np.isfinite(norms) & (norms > 1e-12)
-    unit = (np.where(fine, rows, 0) / np.where(fine, norms, 1)).astype(np.float32)
-    return unit, "" if fine.all() else f" ({np.sum(~fine):,} {what} without a direction)"
