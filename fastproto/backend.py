@@ -99,12 +99,12 @@ def resolve(op: str, *tensors: Tensor, backend: Backend = "auto") -> Choice:
     if asked == "torch":
         return Choice.asked_for("torch")
     if asked == "numba" or (asked == "auto" and not _on_cuda(tensors)):
-        without = _numba_obstacle(op, tensors)
-        if without is None:
+        no_numba = _numba_obstacle(op, tensors)
+        if no_numba is None:
             return Choice.asked_for("numba") if asked == "numba" else Choice("numba", "the tensors are on the CPU")
         if asked == "numba":
             raise ValueError(
-                f"{op} cannot run on the numba backend: {without}; pass backend='torch' or leave it at 'auto'"
+                f"{op} cannot run on the numba backend: {no_numba}; pass backend='torch' or leave it at 'auto'"
             )
     obstacle = _obstacle(op, tensors)
     if asked == "triton":

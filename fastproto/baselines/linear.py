@@ -18,6 +18,9 @@ class LinearHead(CosineHead):
 
     Args:
         num_classes, dim, reduction: as of :class:`CosineHead`.
+
+    Raises:
+        ValueError: C < 2, D < 2, an unknown reduction.
     """
 
     def __init__(self, num_classes: int, dim: int, *, reduction: Reduction = "mean") -> None:

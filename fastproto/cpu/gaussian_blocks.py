@@ -28,7 +28,7 @@ def slices(count: int, side: int) -> list[slice]:
 
 
 class Block(NamedTuple):
-    """What a block holds [R, C] in float32, and, for the products of ``pull``, rounded: g ≈ unit·(rounded + zero)."""
+    """A block of g, [R, C] in float32, and rounded for the products of ``pull``: g ≈ unit·(rounded + zero)."""
 
     g: Tensor
     rounded: Tensor | None = None

@@ -29,7 +29,7 @@ class Alphabet:
 
 @dataclass
 class _Kept:
-    """What one face shows of the characters chosen so far."""
+    """The characters chosen so far in one face: pictures [n, SIZE * SIZE], and bool [n], whether it shows them."""
 
     pictures: Tensor = field(default_factory=lambda: torch.empty(0, SIZE * SIZE))
     present: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))

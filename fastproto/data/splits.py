@@ -64,7 +64,10 @@ class ImagesInMemory(LabelledImages):
 
 
 def collate(batch: Item | Sequence[Item]) -> Item:
-    """For ``DataLoader(..., collate_fn=collate)``: pass a batched pair through, stack a list of items."""
+    """For ``DataLoader(..., collate_fn=collate)``: pass a batched pair through, stack a list of items.
+
+    Returns uint8 images [B, channels, H, W] and int64 labels [B].
+    """
     if isinstance(batch, tuple) and batch[0].ndim == 4:
         images, labels = batch
         return images, labels

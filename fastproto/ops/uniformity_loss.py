@@ -95,12 +95,12 @@ def value_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     """L_uni [] and its gradient [C, D], or [0, D] unless ``differentiated``."""
     sharp = t > FLOAT32_SHARPNESS and prototypes.dtype == torch.float32
-    moved = sharp and resolve("gaussian_potential", prototypes).backend == "triton"
-    exact = prototypes.double() if sharp and not moved else prototypes
+    centred = sharp and resolve("gaussian_potential", prototypes).backend == "triton"
+    exact = prototypes.double() if sharp and not centred else prototypes
     norm = torch.linalg.vector_norm(exact, dim=1, keepdim=True)
     w = exact / norm
     sampled, others = (w, None) if subset is None else (w[subset], w)
-    centre = largest_cosine(sampled, others, subset) if moved else None
+    centre = largest_cosine(sampled, others, subset) if centred else None
     potential, pull = potential_and_pull(sampled, others, t, subset, None, precision, centre)
     total = potential.double().sum()
     if total.device.type == "cpu" and float(total) == 0.0:

@@ -55,8 +55,8 @@ class Prototypes:
             data = as_safetensors(self)
             write_whole(path, lambda file: file.write_bytes(data))
         elif path.suffix == ".npz":
-            facts_ = {"method": np.array(self.method), "passes": np.array(self.passes)}
-            arrays = {"vectors": vectors.numpy(), "seconds": np.array(self.seconds), **facts_}
+            facts = {"method": np.array(self.method), "passes": np.array(self.passes)}
+            arrays = {"vectors": vectors.numpy(), "seconds": np.array(self.seconds), **facts}
             np.savez(content, **arrays)  # type: ignore[arg-type]  # NumPy's stubs read the names as its own options
             write_memory(path, content)
         elif path.suffix == ".pth":
