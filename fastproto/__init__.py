@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fastproto.head import PrototypeHead, exclude_from_broadcast
     from fastproto.prototypes import Prototypes, Quality, estimate_prototypes, load_prototypes, measure_prototypes
 
-_HOME = {
+_SUBMODULE = {
     "Alignment": "assignment",
     "Assignment": "assignment",
     "Prototypes": "prototypes",
@@ -68,9 +68,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:
+    if name not in _SUBMODULE:
         raise AttributeError(f"module 'fastproto' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"fastproto.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"fastproto.{_SUBMODULE[name]}"), name)
 
 
 def __dir__() -> list[str]:

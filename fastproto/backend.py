@@ -1,7 +1,7 @@
 """Which implementation an op runs on, and why: ``triton`` for CUDA tensors, ``numba`` or ``torch`` for the others.
 
-``resolve("gaussian_potential", points)`` prints as ``torch: the tensors are on the CPU``. Kernels are imported when the
-first op takes them.
+``resolve("gaussian_potential", points)`` prints as ``torch: the tensors are on the CPU``. Kernels are imported on first
+use.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ KERNELS = {  # launcher -> its module in fastproto_kernels
     "best_listed": "best_listed",
     "sinkhorn_sweep": "log_sum_exp",
 }
-LAUNCHERS = {"nearest_prototypes": "top_scores", "assign": "top_scores"}  # of ops that are named otherwise
+LAUNCHERS = {"nearest_prototypes": "top_scores", "assign": "top_scores"}  # op -> launcher, where the names differ
 TRITON_OPS = sorted(KERNELS.keys() - set(LAUNCHERS.values()) | LAUNCHERS.keys())
 NUMBA_OPS = ("ipm_loss", "update_class_means_", "head_step_", "nearest_prototypes", "assign")
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-OLDEST_CAPABILITY = (8, 0)  # asynchronous copies and bfloat16 products begin with sm_80
+OLDEST_CAPABILITY = (8, 0)  # the first with asynchronous copies and bfloat16 products
 
 _default: ContextVar[Backend] = ContextVar("fastproto_backend", default="auto")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A decision and its reason."""
+    """A backend and the reason for choosing it."""
 
     backend: str
     reason: str
@@ -51,7 +51,7 @@ class Choice:
 
     @classmethod
     def asked_for(cls, backend: Backend) -> Choice:
-        """What the caller named."""
+        """The backend that the caller named."""
         return cls(backend, "asked for", forced=True)
 
     def __str__(self) -> str:
@@ -60,7 +60,10 @@ class Choice:
 
 @contextlib.contextmanager
 def use_backend(backend: Backend) -> Iterator[None]:
-    """Inside the ``with`` block ops that were not told otherwise run on this backend.
+    """Set the default backend of ops inside a ``with`` block.
+
+    Args:
+        backend: ``auto``, ``triton``, ``numba`` or ``torch``.
 
     Raises:
         ValueError: an unknown backend.
@@ -74,17 +77,17 @@ def use_backend(backend: Backend) -> Iterator[None]:
 
 
 def resolve(op: str, *tensors: Tensor, backend: Backend = "auto") -> Choice:
-    """Where ``op`` runs for these tensors; the choice is made without a host synchronisation.
+    """Choose the backend of ``op`` for these tensors, without a device synchronisation.
 
     Args:
         op: name of a public function, such as ``gaussian_potential``.
         tensors: its tensor arguments.
-        backend: ``auto`` (what :func:`use_backend` says, else Triton wherever it can run, else numba where it has a
-            kernel for the op), ``triton``, ``numba`` or ``torch``.
+        backend: ``triton``, ``numba``, ``torch`` or ``auto``: the backend of :func:`use_backend`, else Triton for CUDA
+            tensors that it can run on, else numba where it has a kernel for the op, else torch.
 
     Raises:
-        ValueError, TypeError, ImportError: an unknown backend, tensors on several devices, or ``triton`` or ``numba``
-            asked for where it cannot run; the sentence says why and what to do.
+        ValueError, TypeError, ImportError: an unknown backend, tensors on several devices, or a request for ``triton``
+            or ``numba`` where it cannot run; the message says why and what to do.
     """
     if backend != "auto":
         check_options(backend=backend)
@@ -96,12 +99,12 @@ def resolve(op: str, *tensors: Tensor, backend: Backend = "auto") -> Choice:
     if asked == "torch":
         return Choice.asked_for("torch")
     if asked == "numba" or (asked == "auto" and not _on_cuda(tensors)):
-        without = _numba_obstacle(op, tensors)
-        if without is None:
+        no_numba = _numba_obstacle(op, tensors)
+        if no_numba is None:
             return Choice.asked_for("numba") if asked == "numba" else Choice("numba", "the tensors are on the CPU")
         if asked == "numba":
             raise ValueError(
-                f"{op} cannot run on the numba backend: {without}; pass backend='torch' or leave it at 'auto'"
+                f"{op} cannot run on the numba backend: {no_numba}; pass backend='torch' or leave it at 'auto'"
             )
     obstacle = _obstacle(op, tensors)
     if asked == "triton":
@@ -110,13 +113,13 @@ def resolve(op: str, *tensors: Tensor, backend: Backend = "auto") -> Choice:
         return Choice.asked_for("triton")
     if obstacle is not None:
         return Choice("torch", obstacle.reason)
-    if not _on_cuda(tensors):  # the interpreter could run it, but only a test wants that
+    if not _on_cuda(tensors):  # Triton's interpreter could run it, but it is for tests
         return Choice("torch", "the tensors are on the CPU")
     return Choice("triton", f"the tensors are on {torch.cuda.get_device_name(tensors[0].device)}")
 
 
 def kernel(name: str) -> Callable[..., Any]:
-    """The launcher of this name, a key of :data:`KERNELS`; its module is imported when it is first asked for."""
+    """The launcher ``name``, a key of :data:`KERNELS`; its module is imported on first use."""
     launcher: Callable[..., Any] = getattr(importlib.import_module(f"fastproto_kernels.{KERNELS[name]}"), name)
     return launcher
 
@@ -134,7 +137,7 @@ def _on_cuda(tensors: tuple[Tensor, ...]) -> bool:
 def _numba_obstacle(op: str, tensors: tuple[Tensor, ...]) -> str | None:
     """Why numba cannot run ``op`` on these tensors, or None."""
     if op not in NUMBA_OPS:
-        return f"numba has kernels for {', '.join(NUMBA_OPS)}"
+        return f"numba has kernels for {', '.join(NUMBA_OPS)} only"
     if any(x.device.type != "cpu" for x in tensors):
         return "the tensors are not on the CPU"
     if any(x.is_floating_point() and x.dtype not in KERNEL_DTYPES for x in tensors):
@@ -193,7 +196,7 @@ def _installed(package: str) -> bool:
 
 
 def _interpreted() -> bool:
-    """Whether the kernels run (or, not yet imported, will run) under Triton's interpreter."""
+    """Whether the kernels run, or once imported will run, under Triton's interpreter."""
     if os.environ.get("TRITON_INTERPRET") != "1":
         return False
     return type(importlib.import_module("fastproto_kernels.lib.common").load_tile).__name__ == "InterpretedFunction"

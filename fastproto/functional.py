@@ -1,7 +1,7 @@
-"""The public functions; each op has a file of its own.
+"""The public functions; each op has a file of its own in :mod:`fastproto.ops`.
 
-Opaque steps are registered operators (``torch.ops.fastproto.*``), wrapped in thin ``torch.autograd.Function``s that
-form the gradient in the forward pass.
+Ops are registered operators (``torch.ops.fastproto.*``), opaque to ``torch.compile``. The losses compute their gradient
+in the forward pass.
 """
 
 from fastproto.ops.gaussian_potential import gaussian_potential

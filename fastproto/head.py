@@ -40,7 +40,7 @@ __all__ = ["PrototypeHead", "exclude_from_broadcast"]
 
 
 class _Batch(NamedTuple):
-    """What :meth:`PrototypeHead.forward` was given."""
+    """The arguments of :meth:`PrototypeHead.forward`."""
 
     features: Tensor
     labels: Tensor
@@ -50,34 +50,37 @@ class _Batch(NamedTuple):
 
 
 class PrototypeHead(RenewableState):
-    """Loss, prediction and re-assignment for fixed prototypes; there is nothing here that an optimiser trains.
+    """Loss, prediction and re-assignment for fixed prototypes; the head has no trainable parameters.
 
-    ``loss = head(backbone(images), labels)`` in training; ``head.reassign()`` now and then; ``head.predict(features)``.
+    Training: ``loss = head(backbone(images), labels)`` each step and ``head.reassign()`` from time to time. Inference:
+    ``head.predict(features)``.
 
     Args:
         num_classes: C >= 2.
         dim: D >= 2, the width of the features.
-        prototypes: unit rows [C, D] (a tensor or :class:`Prototypes`); None takes them from the cache or estimates
-            them, on rank 0 alone where a process group is up. On the meta device nothing is estimated.
+        prototypes: unit rows [C, D] (a tensor or :class:`Prototypes`); None loads them from the cache or estimates
+            them, in a process group on rank 0 alone. On the meta device nothing is estimated.
         momentum: α of the class means, in [0, 1).
         loss: ``eq6`` or ``official`` (the authors' (1 - cos)²).
-        means: ``ema`` starts at zero and counts every sample in batch order; ``official`` starts at random unit rows,
-            counts the last sample of a class in a batch, α = 0.95 whatever ``momentum`` says, and keeps rows unit.
-        reduction: ``mean``, ``sum`` or ``none``. Over several ranks ``mean`` and ``sum`` are scaled so that the
-            averaging of gradients by DDP gives the gradient of one process that sees all the samples.
-        sync_class_means: over several ranks the means count the samples of all of them, gathered while backward runs.
-            False sends no samples: each rank keeps the means of its own, and rank 0's decide.
-        seed: of the estimated prototypes, the first assignment and the ``official`` means.
-        nan_policy: ``raise``, or ``skip``: samples with NaN or inf have loss and gradient zero, do not count in the
-            means, and are counted in ``skipped``. The ``mean`` is over the batch with them.
+        means: ``ema`` starts at zero and averages every sample in batch order; ``official`` (the authors' code) starts
+            at random unit rows, averages only the last sample of each class in a batch, ignores ``momentum`` (α is
+            0.95) and keeps the rows unit.
+        reduction: ``mean``, ``sum`` or ``none``. With several ranks, ``mean`` and ``sum`` are scaled so that DDP's
+            gradient averaging gives the gradient of a single process with the samples of all ranks.
+        sync_class_means: with several ranks, update the means with the samples of all ranks, gathered during backward.
+            False gathers nothing: each rank averages its own samples, and assignments come from rank 0's means.
+        seed: of the estimated prototypes, the initial assignment and the ``official`` means.
+        nan_policy: ``raise``, or ``skip``: samples with NaN or inf have zero loss and gradient, do not change the means
+            and are counted in ``skipped``. ``mean`` still divides by the whole batch.
 
-    Buffers (all in ``state_dict``; float32 and int64 whatever ``.half()`` does to the module): ``prototypes`` [C, D],
-    ``assignment`` [C], ``class_means`` [C, D], ``prices`` [C], ``updates`` (how often the means have moved). Beside
-    them ``skipped`` int64 [], the samples that ``nan_policy="skip"`` left out since the head was made or loaded.
+    Buffers (all in ``state_dict``; float32 and int64, also after ``.half()``): ``prototypes`` [C, D], ``assignment``
+    [C], ``class_means`` [C, D], ``prices`` [C], ``updates`` [] (updates of the class means so far). Not in
+    ``state_dict``: ``skipped`` int64 [], the samples that ``nan_policy="skip"`` left out since the head was made or
+    loaded.
 
-    On the CPU a bad batch raises at once. On Triton (CUDA tensors) no step of one process waits for the device (of
-    several, each waits for the sizes of the others' batches): bad samples are left out, and :meth:`check_batches`,
-    :meth:`reassign`, :meth:`align` and ``state_dict`` raise it later.
+    On the CPU a bad batch raises at once. On Triton (CUDA tensors) a step does not synchronise with the device, except
+    to exchange the batch sizes of several ranks: bad samples are left out, and :meth:`check_batches`, :meth:`reassign`,
+    :meth:`align` and ``state_dict`` report them later.
 
     Raises:
         TypeError, ValueError: C < 2, D < 2, prototypes of another shape, not unit or requiring grad, unknown options.
@@ -112,7 +115,7 @@ class PrototypeHead(RenewableState):
         self.reduction: Reduction = reduction
         self.nan_policy: NanPolicy = nan_policy
         self.sync_class_means = sync_class_means
-        self._arriving: Gathering | None = None  # samples of all ranks that the means have yet to count
+        self._arriving: Gathering | None = None  # samples of all ranks, not yet in the means
         generator = torch.Generator(device="cpu").manual_seed(seed)
         permutation = torch.randperm(num_classes, generator=generator, device="cpu")
         if means == "official":
@@ -143,25 +146,29 @@ class PrototypeHead(RenewableState):
         lam: float | Tensor | None = None,
         update_means: bool = True,
     ) -> Tensor:
-        """The loss of a batch; in training mode the class means move once, by the samples of all ranks in rank order.
+        """The loss of a batch; in training mode it also updates the class means, by all ranks' samples in rank order.
 
-        Over several ranks they have moved when backward ends (without one: when the head next needs them, or
-        :meth:`settle`), since the samples of the others arrive meanwhile; those of the module, also if this call was
-        given other buffers by ``torch.func.functional_call``.
+        With several ranks the samples of the others arrive during backward, and the means are updated when it ends
+        (without a backward pass: when the head next needs them, or by :meth:`settle`). The update goes to the module's
+        own buffers, also if ``torch.func.functional_call`` passed others to this call.
 
         Args:
             features: [B, D], any float dtype.
             labels: int64 [B].
             weight: [B], a factor for each sample.
             labels2, lam: mixup: the loss is ``lam``·L(labels) + (1-``lam``)·L(labels2), ``lam`` in [0, 1] a number,
-                [B] or [B, 1]; the means count each sample for the label of its larger share.
-            update_means: False leaves the class means alone.
+                [B] or [B, 1]; in the means each sample counts for the label of its larger share.
+            update_means: False leaves the class means unchanged.
 
         Returns:
-            scalar, or [B] for ``reduction="none"``.
+            float32 (float64 for float64 features): a scalar, or [B] for ``reduction="none"``.
+
+        Raises:
+            TypeError, ValueError: shapes or dtypes that do not match, ``labels2`` without ``lam``; on the CPU also
+                labels or ``lam`` out of range, and NaN or inf in the features unless ``nan_policy`` is ``skip``.
         """
         self._heal(counted_only=True)
-        # A checkpointed forward pass runs again inside backward: what counts batches has counted this one.
+        # Activation checkpointing runs forward again inside backward: this batch has been counted already.
         moves_means = self.training and update_means and not in_backward()
         batch = _Batch(features, labels, weight, labels2, lam)
         if self.training and in_process_group():
@@ -173,11 +180,11 @@ class PrototypeHead(RenewableState):
         return losses if self.reduction == "none" else losses.sum()
 
     def _forward_on_ranks(self, batch: _Batch, moves_means: bool) -> Tensor:
-        """:meth:`forward` in training over several ranks: it waits for the sizes of the batches of all."""
+        """:meth:`forward` in training with several ranks: exchanges the batch sizes, which synchronises."""
         features, labels = batch.features, batch.labels
         try:
             losses, counted = self._losses(batch, averaged=False, fused=False)
-        except (TypeError, ValueError):  # the other ranks must hear of it, or they wait until the group's time is over
+        except (TypeError, ValueError):  # tell the other ranks, which would otherwise wait until the group times out
             all_counts(-1, features.device)
             raise
         counts = all_counts(len(labels), features.device)
@@ -193,9 +200,9 @@ class PrototypeHead(RenewableState):
         return mean_for_ddp(losses, counts) if self.reduction == "mean" else sum_for_ddp(losses)
 
     def _losses(self, batch: _Batch, *, averaged: bool, fused: bool) -> tuple[Tensor, Tensor]:
-        """The losses [B], divided by B if ``averaged``, and the labels that the means count.
+        """The losses [B], divided by B if ``averaged``, and the labels [B] under which the means count the samples.
 
-        ``fused``: the class means move in the same operator.
+        ``fused``: the same operator updates the class means.
         """
         features, labels, weight, labels2, lam = batch
         prototypes, assignment, skip = self.prototypes, self.assignment, self.nan_policy == "skip"
@@ -211,7 +218,7 @@ class PrototypeHead(RenewableState):
         losses = ipm_per_sample(features, labels, prototypes, assignment, options)
         if mixup is None:
             return losses, labels
-        options = LossOptions(weight, factor, skip, self.flag)  # each skipped sample is counted once
+        options = LossOptions(weight, factor, skip, self.flag)  # without ``skipped``: each sample is counted once
         second = ipm_per_sample(features, mixup.labels2, prototypes, assignment, options)
         return mixed(losses, second, mixup), label_of_larger_share(labels, mixup)
 
@@ -229,7 +236,7 @@ class PrototypeHead(RenewableState):
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Count the samples of all ranks that are still on their way, if there are any."""
+        """Update the class means with the samples that are still being gathered from all ranks, if any."""
         arriving, self._arriving = self._arriving, None
         if arriving is not None:
             self._move_means(*arriving.wait())
@@ -238,10 +245,11 @@ class PrototypeHead(RenewableState):
         after_backward(self.settle)
 
     def check_batches(self) -> None:
-        """Raise what the kernels left out of the batches since the last look; this waits for the device.
+        """Report the bad samples that kernels left out since the last call; synchronises with the device.
 
         Raises:
-            ValueError: labels out of range, or NaN or inf in the features unless ``nan_policy`` is ``skip``; said once.
+            ValueError: labels, ``lam`` or entries of the assignment out of range, or NaN or inf in the features unless
+                ``nan_policy`` is ``skip``; each is reported once.
         """
         self.settle()
         if self.flag.device.type != "meta":
@@ -252,7 +260,13 @@ class PrototypeHead(RenewableState):
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def logits(self, features: Tensor) -> Tensor:
-        """Cosines [B, C] of each sample with the prototype of each *label*: column y is label y. Differentiable."""
+        """Cosines [B, C] of each sample with the prototype of each *label*: column y is label y. Differentiable.
+
+        ``features`` are [B, D] of any float dtype; the cosines are float32 (float64 for float64 features).
+
+        Raises:
+            TypeError, ValueError: features that are not [B, D] floating-point numbers.
+        """
         self._sound()
         check_width(features, self.dim)
         with torch.autocast(features.device.type, enabled=False):
@@ -260,11 +274,17 @@ class PrototypeHead(RenewableState):
             return z @ self.weight_by_label().to(z.dtype).T
 
     def predict(self, features: Tensor, k: int = 1) -> Tensor:
-        """The k most likely labels [B, k] int64, best first, without a B×C matrix."""
+        """The k most likely labels [B, k] int64 of features [B, D], best first; see :meth:`predict_with_cosines`."""
         return self.predict_with_cosines(features, k)[0]
 
     def predict_with_cosines(self, features: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-        """Labels [B, k] and the cosines [B, k] to their prototypes."""
+        """The k most likely labels [B, k] int64, best first, and the cosines [B, k] with their prototypes.
+
+        Needs no B×C matrix. ``features`` are [B, D] of any float dtype, and k is 1..C.
+
+        Raises:
+            TypeError, ValueError: shapes, dtypes, k out of range; on the CPU also NaN or inf in the features.
+        """
         self._sound()
         cosines, rows = nearest(features, self.prototypes, k, self.flag)
         return self._label_of_row()[rows], cosines

@@ -1,4 +1,4 @@
-"""The prototypes and the assignment of a head: made or given, read, and renewed on all ranks by what rank 0 solves."""
+"""Prototypes and assignment of a head: initialised, read, and renewed on every rank from what rank 0 solves."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from fastproto.support.error_flags import BAD_ASSIGNMENT
 from fastproto.support.guarded_module import GuardedState
 from fastproto.support.tracing import recording
 
-Found = Assignment | Alignment
+Renewed = Assignment | Alignment
 T = TypeVar("T")
 
 
 class RenewableState(GuardedState):
-    """A state with class means [C, D], from which its assignment [C], prices [C] and prototypes [C, D] are renewed."""
+    """Class means [C, D], and the assignment [C], prices [C] and prototypes [C, D] that are renewed from them."""
 
     class_means: Tensor
     prices: Tensor
     flag: Tensor  # int32 [1], bits of fastproto.support.error_flags
-    _inverse: tuple[Tensor, Tensor] | None = None  # an assignment and its inverse, of the last prediction
+    _inverse: tuple[Tensor, Tensor] | None = None  # cache of predictions: an assignment and its inverse
 
     def check_batches(self) -> None:
-        """Raise what is wrong with the batches so far: called before anything is solved from their class means."""
+        """Report bad samples of earlier batches; called before an assignment is solved from their class means."""
 
     @torch.no_grad()
     def _label_of_row(self) -> Tensor:
-        """A⁻¹ [C]: numbers in 0..C-1 whatever the assignment is; on the CPU one that is no permutation is an error."""
+        """A⁻¹ [C], always in 0..C-1. An assignment that is no permutation raises on the CPU, else sets a flag bit."""
         if torch.compiler.is_compiling() or recording():
             return torch.argsort(self._permutation())
         count, device = self.num_classes, self.assignment.device
@@ -60,9 +60,19 @@ class RenewableState(GuardedState):
 
     @torch.no_grad()
     def reassign(self, *, class_means: Tensor | None = None) -> Assignment:
-        """Renew the assignment from the class means; rank 0 solves, every rank gets the same answer.
+        """Renew the assignment from the class means; rank 0 solves, every rank gets the same result.
 
-        ``class_means`` [C, D] stand in for the head's own, such as those of an untrained backbone; same on all ranks.
+        Args:
+            class_means: [C, D], the same on every rank; None takes the head's own.
+
+        Returns:
+            the assignment now in force; ``changed`` is the number of labels with another prototype than before.
+
+        Raises:
+            TypeError, ValueError: bad samples in earlier batches (:meth:`check_batches`), or class means that
+                :func:`fastproto.assign` refuses.
+
+        Source: Eq. 8 of Saadabadi et al., CVPR 2024.
         """
         return self._adopt_assignment(self._on_rank_0(self._reassignment(class_means)))
 
@@ -75,29 +85,42 @@ class RenewableState(GuardedState):
         class_means: Tensor | None = None,
         time_limit: float | None = None,
     ) -> Alignment:
-        """Turn the prototypes and renew the assignment together; the turned prototypes are what a checkpoint holds."""
+        """Rotate the prototypes and renew the assignment jointly; ``state_dict`` then holds the rotated prototypes.
+
+        Args:
+            starts: number of initial rotations, at least 1.
+            seed: of the random rotations.
+            class_means: [C, D], the same on every rank; None takes the head's own.
+            time_limit: seconds, or None.
+
+        Returns:
+            the alignment, its assignment now in force; ``changed`` as for :meth:`reassign`.
+
+        Raises:
+            TypeError, ValueError: as :meth:`reassign`; ``starts`` below 1.
+        """
         return self._adopt_alignment(self._on_rank_0(self._alignment(class_means, starts, seed, time_limit)))
 
     @torch.no_grad()
-    def begin_renewal(self, *, aligned: bool = False, starts: int = 4, seed: int = 0) -> Future[Found]:
-        """Start to solve what :meth:`reassign` (or :meth:`align`) would, in a thread and from copies: steps can go on.
+    def begin_renewal(self, *, aligned: bool = False, starts: int = 4, seed: int = 0) -> Future[Renewed]:
+        """Start :meth:`reassign` (if ``aligned``, :meth:`align`) in a thread, on copies, while training continues.
 
-        Give the result to :meth:`finish_renewal`, with no other renewal in between. On ranks other than 0 nothing runs.
+        Pass the future to :meth:`finish_renewal` before any other renewal. Ranks other than 0 compute nothing.
         """
         self.settle()
         if in_process_group() and dist.get_rank() != 0:
             return Future()
         means = self.class_means.clone()
-        problem: Callable[[], Found] = (
+        problem: Callable[[], Renewed] = (
             self._alignment(means, starts, seed, None) if aligned else self._reassignment(means)
         )
         return in_background(problem, self.assignment.device)
 
     @torch.no_grad()
-    def finish_renewal(self, renewal: Future[Found], *, wait: bool = True, adopt: bool = True) -> Found | None:
-        """Adopt a renewal that :meth:`begin_renewal` started, on all ranks; an error of its thread is raised here.
+    def finish_renewal(self, renewal: Future[Renewed], *, wait: bool = True, adopt: bool = True) -> Renewed | None:
+        """Adopt on every rank a renewal that :meth:`begin_renewal` started; an error of its thread is raised here.
 
-        None, with nothing changed, if it still runs and ``wait`` is False. With ``adopt=False`` it is only waited for.
+        Returns None, with nothing changed, if it still runs and ``wait`` is False. ``adopt=False`` only waits for it.
         """
         if not wait and not rank_0_says(renewal.done(), self.assignment.device):
             return None
@@ -117,13 +140,13 @@ class RenewableState(GuardedState):
         return partial(align, means, prototypes, starts=starts, seed=seed, time_limit=time_limit)
 
     def _factors(self, class_means: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Class means (None: the head's own, as they are when it is solved) and prototypes."""
+        """Class means (None: the head's own, read when the problem is solved) and prototypes."""
         self.settle()
         self._heal()
         return self.class_means if class_means is None else class_means, self.prototypes
 
     def _on_rank_0(self, compute: Callable[[], T]) -> T:
-        """The result of rank 0 on every rank; bad batches are raised first."""
+        """``compute()`` of rank 0, sent to every rank; bad samples of earlier batches raise first."""
 
         def checked() -> T:
             self.check_batches()
@@ -132,14 +155,14 @@ class RenewableState(GuardedState):
         return from_rank_0(checked, self.assignment.device) if in_process_group() else checked()
 
     def _adopt_alignment(self, found: Alignment) -> Alignment:
-        """Take over an alignment with its turn."""
+        """Rotate the prototypes and adopt the assignment."""
         with torch.autocast(self.prototypes.device.type, enabled=False):
             rotation = found.rotation.to(self.prototypes)
             self.prototypes.copy_(nn.functional.normalize(self.prototypes @ rotation, dim=1))
         return replace(found, assignment=self._adopt_assignment(found.assignment))
 
     def _adopt_assignment(self, found: Assignment) -> Assignment:
-        """Take over an assignment; ``changed`` is counted against the one in force."""
+        """Replace the assignment and prices; ``changed`` counts the labels with another prototype than before."""
         found = replace(found, changed=int((found.permutation.to(self.assignment.device) != self.assignment).sum()))
         self.assignment.copy_(found.permutation)
         self.prices.copy_(found.prices)
@@ -168,7 +191,7 @@ def prepare_prototypes(
 ) -> Tensor:
     """Unit rows [C, D] float32 on the default device: the given ones, or those that rank 0 makes.
 
-    On the meta device nothing is made: a checkpoint will bring them.
+    On the meta device they stay empty, for a checkpoint to fill.
     """
     device = default_device()
     if given is not None:

@@ -1,6 +1,6 @@
 """The mathematics in plain torch: any device, any float dtype, loops where loops are clearest.
 
-This is what every faster implementation is tested against, in float64. Letters are those of the paper
+Every faster implementation is tested against this one in float64. Letters are those of the paper
 (Saadabadi et al., CVPR 2024): W [C, D] prototypes, Q [C, D] class means, A [C] assignment (label y is represented
 by row A[y] of W), x [B, D] features, y [B] labels, t the sharpness of the Gaussian potential.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-TINY_NORM = 1e-12  # rows shorter than this have no direction
+TINY_NORM = 1e-12  # a row of at most this norm has no direction
 
 
 def normalise(x: Tensor) -> Tensor:
@@ -26,7 +26,10 @@ def gaussian_potential(
     self_index: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Σ_j ω_j g_ij [M] and Σ_j ω_j g_ij w_j [M, D], g_ij = exp(-t‖p_i - w_j‖²), without j = self_index[i] (Eq. 3)."""
+    """Potential Σ_j ω_j g_ij [M] and pull Σ_j ω_j g_ij w_j [M, D] over j ≠ self_index[i], g_ij = exp(-t‖p_i - w_j‖²).
+
+    ``points`` [M, D] and ``others`` [C, D] are unit rows, ``self_index`` is int64 [M], ``weights`` is ω [C] (Eq. 3).
+    """
     g = torch.exp(-2 * t * (1 - points @ others.T))
     if self_index is not None:
         g = g.scatter(1, self_index[:, None], 0.0)
@@ -36,9 +39,9 @@ def gaussian_potential(
 
 
 def uniformity_loss(prototypes: Tensor, t: float = 2.0, subset: Tensor | None = None, form: str = "pairs") -> Tensor:
-    """L_uni of f(W/‖W‖): ``pairs`` is log mean_{i≠j} g_ij, ``eq5`` keeps the self-pairs, log (1/ĉ) Σ_i Σ_j g_ij.
+    """L_uni of the normalised rows: ``pairs`` is log mean_{i≠j} g_ij; ``eq5`` keeps the self-pairs, log Σ_ij g_ij / ĉ.
 
-    With a subset of ĉ rows, i runs over the subset and j over all rows (Eq. 5 and its ĉ).
+    With a subset int64 [ĉ], i runs over the subset and j over all rows (Eq. 5).
     """
     w = normalise(prototypes)
     rows = torch.arange(len(w), device=w.device) if subset is None else subset
@@ -55,7 +58,7 @@ def ipm_loss(
     weight: Tensor | None = None,
     loss: str = "eq6",
 ) -> Tensor:
-    """Eq. 6 per sample, ½ (z·w_{A[y]} - 1)² [B], or without the ½ (``official``), times the sample's weight."""
+    """Eq. 6 per sample, ½ (z·w_{A[y]} - 1)² [B], without the ½ for ``official``, times the weight [B]."""
     cosine = (normalise(features) * prototypes[assignment[labels]]).sum(1)
     value = (0.5 if loss == "eq6" else 1.0) * (cosine - 1) ** 2
     return value if weight is None else value * weight
@@ -70,7 +73,7 @@ def ipm_gradient(features: Tensor, labels: Tensor, prototypes: Tensor, assignmen
 
 
 def update_class_means(means: Tensor, features: Tensor, labels: Tensor, momentum: float) -> Tensor:
-    """q_{y_i} ← α q_{y_i} + (1-α) z_i for i = 0..B-1 in batch order."""
+    """A copy of the means with q_{y_i} ← α q_{y_i} + (1-α) z_i for i = 0..B-1 in batch order, α = ``momentum``."""
     means = means.clone()
     for z, label in zip(normalise(features).to(means.dtype), labels.tolist(), strict=True):
         means[label] = momentum * means[label] + (1 - momentum) * z
@@ -87,7 +90,7 @@ def update_official_means(means: Tensor, features: Tensor, labels: Tensor) -> Te
 
 
 def scores(class_means: Tensor, prototypes: Tensor) -> Tensor:
-    """s_ij = q̂_i·w_j [C, C]; the row of a class that was never seen is zero."""
+    """s_ij = q̂_i·w_j [C, C]; an unseen class, whose mean is zero, has a zero row."""
     return normalise(class_means) @ prototypes.T
 
 
@@ -97,12 +100,12 @@ def objective(scores: Tensor, assignment: Tensor) -> Tensor:
 
 
 def duality_gap(scores: Tensor, assignment: Tensor, prices: Tensor) -> Tensor:
-    """Σ_i max_j(s_ij - p_j) + Σ_j p_j - Σ_i s_{i,A(i)} >= 0 for any prices: zero proves A optimal (LP duality)."""
+    """Σ_i max_j(s_ij - p_j) + Σ_j p_j - Σ_i s_{i,A(i)} >= 0 for any prices [C]: zero proves A optimal (LP duality)."""
     return (scores - prices).max(1).values.sum() + prices.sum() - objective(scores, assignment)
 
 
 def best_assignment(scores: Tensor) -> Tensor:
-    """The permutation that maximises Σ_i s_{i,A(i)}, by SciPy in float64."""
+    """The permutation int64 [C] that maximises Σ_i s_{i,A(i)}, by SciPy in float64."""
     from scipy.optimize import linear_sum_assignment
 
     columns = linear_sum_assignment(scores.detach().double().cpu().numpy(), maximize=True)[1]
@@ -117,5 +120,5 @@ def best_rotation(class_means: Tensor, prototypes: Tensor, assignment: Tensor) -
 
 
 def predict(features: Tensor, prototypes: Tensor, assignment: Tensor) -> Tensor:
-    """label(x) = A⁻¹[argmax_k z·w_k] [B]."""
+    """label(x) = A⁻¹[argmax_k z·w_k], int64 [B]."""
     return torch.argsort(assignment)[(normalise(features) @ prototypes.T).argmax(1)]

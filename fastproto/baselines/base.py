@@ -1,4 +1,4 @@
-"""What the heads of this package share: the interface of :class:`fastproto.PrototypeHead`, by cosines with C rows."""
+"""Base classes of the baselines: the interface of :class:`fastproto.PrototypeHead`, for cosines with C rows."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from fastproto.support.tracing import recording
 class CosineHead(nn.Module):
     """``F.cross_entropy(scale * F.normalize(x) @ F.normalize(V).T, y)`` with V [C, D] = ``weight_by_label()``.
 
-    A subclass says what V is, and may have another loss.
+    A subclass defines V and may replace the loss.
 
     Args:
         num_classes: C >= 2.
         dim: D >= 2, the width of the features.
         scale: factor on the cosines, > 0; 1 / temperature.
-        reduction: ``mean``, ``sum`` or ``none``. Over several ranks ``sum`` is scaled so that the averaging of
-            gradients by DDP does not change it; ``mean`` is that of the rank's own batch.
+        reduction: ``mean``, ``sum`` or ``none``. With several ranks, ``sum`` is scaled so that DDP's gradient averaging
+            leaves it a sum; ``mean`` is over the rank's own batch.
 
     Raises:
         ValueError: C < 2, D < 2, an unknown reduction, a scale that is not positive.
@@ -62,7 +62,7 @@ class CosineHead(nn.Module):
         return F.cross_entropy(self.logits(features), labels, reduction="none")
 
     def regulariser(self) -> Tensor | float:
-        """What the loss has beside that of the samples."""
+        """The term of the loss that does not depend on the samples."""
         return 0.0
 
     def forward(
@@ -86,11 +86,11 @@ class CosineHead(nn.Module):
             update_means: has no effect: these heads keep no class means.
 
         Returns:
-            float32 (float64 for float64 features): a scalar, or [B] for ``none``. Of an empty batch it is 0.
+            float32 (float64 for float64 features): a scalar, or [B] for ``none``. The samples of an empty batch add 0.
 
         Raises:
             TypeError, ValueError: shapes that do not match, labels that are not int64; on the CPU also labels out of
-                range and NaN or inf in the features (on a GPU looking at values would wait for the device).
+                range and NaN or inf in the features (on a GPU, checking values would synchronise).
         """
         self._check(features, labels, weight)
         flag = None if lam is None else flag_of(features.device)
@@ -133,13 +133,13 @@ class CosineHead(nn.Module):
 
     @torch.no_grad()
     def predict_with_cosines(self, features: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-        """Labels [B, k] and their cosines [B, k], without a B×C matrix."""
+        """The k most likely labels [B, k] int64, best first, and their cosines [B, k], without a B×C matrix."""
         cosines, labels = nearest_prototypes(features, self.directions(), k)
         return labels, cosines
 
 
 class StaticHead(GuardedState, CosineHead):
-    """Prototypes and an assignment that nothing changes; there is nothing here that an optimiser trains.
+    """Fixed prototypes and a fixed assignment; no trainable parameters.
 
     Buffers (both in ``state_dict``): ``prototypes`` [C, D] float32 unit rows and ``assignment`` [C] int64.
     """
@@ -155,11 +155,11 @@ class StaticHead(GuardedState, CosineHead):
         self._keep()
 
     def directions(self) -> Tensor:
-        """:meth:`weight_by_label`: its rows are unit already."""
+        """:meth:`weight_by_label`, whose rows are already unit."""
         return self.weight_by_label()
 
     def pull(self, features: Tensor, labels: Tensor, loss: Loss) -> Tensor:
-        """Eq. 6 or the squared loss of :func:`fastproto.ipm_loss` for each sample, [B]."""
+        """:func:`fastproto.ipm_loss` of each sample, [B]; ``loss`` is ``eq6`` or ``official``."""
         self._heal(counted_only=True)
         return ipm_loss(features, labels, self.prototypes, self.assignment, reduction="none", loss=loss)
 

@@ -13,7 +13,7 @@ from fastproto.support.loss_options import Reduction
 
 
 class ETFHead(StaticHead):
-    """``0.5 * energy * ((F.normalize(x) * W[y]).sum(1) - 1) ** 2`` with W [C, D] a simplex in random position.
+    """``0.5 * energy * ((F.normalize(x) * W[y]).sum(1) - 1) ** 2`` with W [C, D] a randomly rotated simplex.
 
     Any two rows of W have the cosine -1/(C-1), the least that C vectors can all have. The paper's loss is
     (w·h - √(E_W E_H))² / (2 √(E_W E_H)) for ‖w‖² = E_W and features scaled to ‖h‖² = E_H: this one, with
@@ -24,7 +24,7 @@ class ETFHead(StaticHead):
         dim: D >= C - 1: no more than D + 1 vectors can be equally far apart.
         energy: √(E_W E_H), a factor on the loss, > 0.
         reduction: as of :class:`CosineHead`.
-        seed: of the random position.
+        seed: of the random rotation.
 
     Raises:
         ValueError: as :class:`CosineHead`; D < C - 1; an energy that is not positive.
@@ -52,11 +52,11 @@ class ETFHead(StaticHead):
 
 
 def random_simplex(num_classes: int, dim: int, seed: int) -> Tensor:
-    """Unit rows [C, D] float32 with all cosines -1/(C-1), D >= C-1, in a position uniform over all rotations."""
+    """Unit rows [C, D] float32 with all cosines -1/(C-1), D >= C-1, rotated uniformly at random."""
     generator = torch.Generator(device="cpu").manual_seed(seed)
     gaussian = torch.randn(dim, num_classes - 1, dtype=torch.float64, generator=generator, device="cpu")
     frame, triangle = torch.linalg.qr(gaussian)
-    frame = frame * triangle.diagonal().sign()  # else the position depends on the signs that LAPACK prefers
+    frame = frame * triangle.diagonal().sign()  # otherwise LAPACK's choice of signs biases the rotation
     with torch.device("cpu"):
         points: Tensor = simplex(num_classes) @ frame.T
     return points.float()

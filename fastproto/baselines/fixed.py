@@ -6,8 +6,8 @@ from fastproto.head import PrototypeHead
 
 
 class FixedHead(PrototypeHead):
-    """:class:`fastproto.PrototypeHead` whose labels keep the (random) prototypes that training begins with.
+    """:class:`fastproto.PrototypeHead` that keeps its random initial assignment, which the trainer never renews.
 
-    The class means are kept up all the same: they show what an assignment would have seen. The trainer never renews
-    the assignment of this head; ``reassign`` before the first step chooses another one to be kept.
+    The class means are still updated, so that an assignment from them can be compared. A call of ``reassign`` before
+    the first step chooses another assignment to keep.
     """

@@ -1,4 +1,4 @@
-"""Our fixed prototypes under the loss of the softmax classifier."""
+"""Fixed, evenly spread prototypes with softmax cross-entropy."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fastproto.support.loss_options import Reduction
 
 
 class FixedSoftmaxHead(StaticHead):
-    """``F.cross_entropy(scale * F.normalize(x) @ W[A].T, y)``: evenly spread prototypes W, A random and kept.
+    """``F.cross_entropy(scale * F.normalize(x) @ W[A].T, y)``: evenly spread prototypes W, a fixed random assignment A.
 
-    With the same seed, W and A are those of :class:`FixedHead`, so that the two differ in the loss alone.
+    With the same seed, W and A are those of :class:`FixedHead`: only the loss differs.
 
     Args:
         num_classes, dim, scale, reduction: as of :class:`CosineHead`.

@@ -1,4 +1,4 @@
-"""Hyperspherical Prototype Networks: prototypes far apart, or also ordered as word vectors are; labels stay put."""
+"""Hyperspherical Prototype Networks: prototypes of low max cosine, optionally ordered by word vectors, fixed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fastproto.support.loss_options import Reduction
 
 
 class HPNHead(StaticHead):
-    """``(1 - (F.normalize(x) * W[y]).sum(1)) ** 2`` with W [C, D] of low maximum cosine, row y for label y.
+    """``(1 - (F.normalize(x) * W[y]).sum(1)) ** 2`` with W [C, D] of low max cosine, row y for label y.
 
     Args:
-        num_classes, dim, reduction: as of :class:`CosineHead`. The paper adds up over the batch (``sum``).
-        prototypes: unit rows [C, D] in the order of the labels, such as a file of the authors'; None makes them.
+        num_classes, dim, reduction: as of :class:`CosineHead`. The paper sums over the batch (``sum``).
+        prototypes: unit rows [C, D] in the order of the labels, such as the authors' file; None estimates them.
         word_vectors: [C, D'] of any width, a row for each class name (:func:`fastproto.prototypes.load_word_vectors`):
             the prototypes are then :func:`semantic_prototypes` of them.
-        seed: of the prototypes that are made, and of the order in which labels get those without word vectors.
+        seed: of the estimated prototypes and, without word vectors, of their random order.
 
     Raises:
         TypeError, ValueError: as :class:`CosineHead`; prototypes of another shape, not unit or requiring grad; word
@@ -43,7 +43,7 @@ class HPNHead(StaticHead):
         num_classes, dim = check_classes(num_classes, dim)
         seed = check_seed(seed)
         if prototypes is not None and word_vectors is not None:
-            raise ValueError("prototypes and word_vectors were both given; expected one: prototypes come from either")
+            raise ValueError("prototypes and word_vectors were both given; expected at most one: leave one out")
         words = word_vectors.vectors if isinstance(word_vectors, Prototypes) else word_vectors
         if words is not None:
             check_matrix("word_vectors", words)
@@ -54,7 +54,7 @@ class HPNHead(StaticHead):
             if words is not None:
                 return semantic_prototypes(words, dim, seed=seed)
             made = estimate_prototypes(num_classes, dim, objective="max_cosine", seed=seed).vectors
-            # Closed forms come in an order of their own, which must not say anything about the labels.
+            # Closed forms are ordered, and that order must not decide which labels get neighbouring rows.
             order = torch.randperm(num_classes, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
             return made[order]
 
@@ -68,24 +68,24 @@ class HPNHead(StaticHead):
 def semantic_prototypes(word_vectors: Tensor, dim: int, *, steps: int = 1000, lr: float = 0.1, seed: int = 0) -> Tensor:
     """Unit rows W far apart, whose cosines are ordered as those of the word vectors: similar classes lie closer.
 
-    Descends ``W W.T``'s mean nearest cosine plus a ranking loss: over triplets i, j, k the cross-entropy between
-    ``sigmoid(w_i·w_j - w_i·w_k)`` and whether word i is at least as close to word j as to word k. Every step draws one
-    k for each j, so that C² of the C³ triplets count.
+    Minimises the mean cosine of nearest neighbours plus a ranking loss: over triplets (i, j, k) the cross-entropy
+    between ``sigmoid(w_i·w_j - w_i·w_k)`` and whether word i is at least as close to word j as to word k. Every step
+    draws one k for each j: C² of the C³ triplets.
 
     Args:
         word_vectors: [C, D'] float, C >= 2, non-zero rows.
         dim: D >= 2.
-        steps, lr: of gradient descent with momentum 0.9, the rate falling linearly to zero; rows are put back on the
-            sphere after each step.
-        seed: of the start and of the triplets.
+        steps, lr: of gradient descent with momentum 0.9; the learning rate decays linearly to zero, and rows are
+            normalised after each step.
+        seed: of the initial rows and of the triplets.
 
     Returns:
         [C, D] float32 on the CPU.
 
     Raises:
-        TypeError, ValueError: a shape, dtype, NaN or zero row that word vectors cannot have.
+        TypeError, ValueError: word vectors of another shape or dtype, NaN, a zero row, D < 2, steps < 1, lr <= 0.
 
-    Source: Mettes et al., NeurIPS 2019, the prototypes with privileged information; how it is descended is ours.
+    Source: Mettes et al., NeurIPS 2019, the prototypes with privileged information; the optimiser is our choice.
     """
     check_matrix("word_vectors", word_vectors, min_rows=2)
     check_finite("word_vectors", word_vectors)
@@ -101,7 +101,7 @@ def semantic_prototypes(word_vectors: Tensor, dim: int, *, steps: int = 1000, lr
         generator = torch.Generator().manual_seed(seed)
         w = F.normalize(torch.randn(count, dim, generator=generator, dtype=torch.float32), dim=1).requires_grad_()
         optimizer = torch.optim.SGD([w], lr=lr, momentum=0.9)
-        # The nearest cosine has kinks: at a constant rate the rows never come to rest.
+        # The nearest cosine is not smooth: at a constant learning rate the rows would not converge.
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
         for _ in range(steps):
             loss = _semantic_loss(w @ w.T, similarity, torch.randperm(count, generator=generator))
@@ -115,7 +115,7 @@ def semantic_prototypes(word_vectors: Tensor, dim: int, *, steps: int = 1000, lr
 
 
 def _semantic_loss(cosines: Tensor, similarity: Tensor, k: Tensor) -> Tensor:
-    """Mean nearest cosine, plus the ranking loss of the triplets (i, j, k[j]) of three different classes."""
+    """Mean cosine of nearest neighbours plus the ranking loss of triplets (i, j, k[j]) of distinct classes."""
     count = len(cosines)
     other = ~torch.eye(count, dtype=torch.bool)
     nearest = cosines.masked_fill(~other, -2.0).amax(1).mean()

@@ -1,4 +1,4 @@
-"""The usual last layer of a classifier: a learned linear layer and cross-entropy, on no sphere."""
+"""The usual last layer of a classifier: a learned linear layer and cross-entropy, without normalisation."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ class LinearHead(CosineHead):
 
     Args:
         num_classes, dim, reduction: as of :class:`CosineHead`.
+
+    Raises:
+        ValueError: C < 2, D < 2, an unknown reduction.
     """
 
     def __init__(self, num_classes: int, dim: int, *, reduction: Reduction = "mean") -> None:
@@ -28,18 +31,18 @@ class LinearHead(CosineHead):
         """[B, C] in float32 at least, column y is label y."""
         check_width(features, self.dim)
         weight, bias = self.linear.weight, self.linear.bias
-        dtype = torch.promote_types(features.dtype, weight.dtype)  # autocast, where it is on, has the last word
+        dtype = torch.promote_types(features.dtype, weight.dtype)  # autocast may still lower it
         return at_least_float32(F.linear(features.to(dtype), weight.to(dtype), bias.to(dtype)))
 
     def _check_features(self, features: Tensor) -> None:
-        """On no sphere: numbers too large to be squared are as good as others."""
+        """Only finite values are needed: the loss takes no norm, so squares may overflow."""
         check_width(features, self.dim)
         if features.device.type == "cpu" and not recording():
             check_finite("features", features)
 
     @torch.no_grad()
     def predict_with_cosines(self, features: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-        """The k most likely labels [B, k], and the cosines [B, k] between the features and their rows of V."""
+        """The k most likely labels [B, k] int64, best first, and the features' cosines [B, k] with their rows."""
         if not tracing():
             k = check_k(k, self.num_classes)
             self._check_features(features)

@@ -1,4 +1,4 @@
-"""PSC: the parametric softmax classifier on the sphere, learned rows and cross-entropy over scaled cosines."""
+"""PSC: the parametric softmax classifier on the sphere, cross-entropy over scaled cosines with learned rows."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ class SoftmaxHead(CosineHead):
     """``F.cross_entropy(scale * F.normalize(x) @ F.normalize(V).T, y)`` with learned V [C, D] = ``weight``, no bias.
 
     Args:
-        num_classes, dim, scale, reduction: as of :class:`CosineHead`. The paper states no scale for its PSC; 16 lets
-            the loss of 1,000 classes come within 0.001 of zero where the rows form a simplex.
-        chunked: take ``torch.nn.functional.linear_cross_entropy`` in pieces, so that no B×C matrix is stored (torch
-            2.13 or newer). It is for GPUs whose memory is short: one CPU thread needed 3 times as long with it at
-            B = 256, D = 64, C = 20,000 and 10 times at 512, 128, 50,000, for hardly any less memory.
+        num_classes, dim, scale, reduction: as of :class:`CosineHead`. The paper states no scale for its PSC; with
+            16 the loss of 1,000 classes whose rows form a simplex can fall below 0.001.
+        chunked: use ``torch.nn.functional.linear_cross_entropy``, which stores no B×C matrix (torch 2.13 or newer). For
+            GPUs short of memory: on a CPU it takes at least 3 times as long and saves hardly any memory.
 
     Raises:
         ValueError: as :class:`CosineHead`; ``chunked`` with a torch that has no ``linear_cross_entropy``.
@@ -50,7 +49,7 @@ class SoftmaxHead(CosineHead):
         """Cross-entropy of each sample, [B]."""
         if not self.chunked:
             return super().sample_losses(features, labels)
-        torch_new: Any = F  # older versions that are supported too have no such function
+        torch_new: Any = F  # older supported versions lack the function
         options: Any = nn
         with torch.autocast(features.device.type, enabled=False):
             z = unit(features)

@@ -1,4 +1,4 @@
-"""PSC*: the softmax classifier whose rows are also asked to spread evenly."""
+"""PSC*: the softmax classifier with a uniformity penalty on its rows."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fastproto.support.loss_options import Reduction
 class SoftmaxUniformHead(SoftmaxHead):
     """``F.cross_entropy(scale * F.normalize(x) @ F.normalize(V).T, y) + uniformity_weight * uniformity_loss(V, t=t)``.
 
-    L_uni costs a pass over all C² pairs of rows in every step. It is added once to whatever the reduction leaves (for
-    ``none`` to every sample's loss, so that the mean is that of ``mean``).
+    L_uni costs a pass over all C² pairs of rows in every step. It is added after the reduction (for ``none`` to every
+    sample's loss, whose mean is then the loss of ``mean``).
 
     Args:
         num_classes, dim, scale, reduction, chunked: as of :class:`SoftmaxHead`.

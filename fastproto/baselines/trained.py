@@ -1,4 +1,4 @@
-"""Ours*: what a softmax classifier has learned, taken as the prototypes of our method."""
+"""Ours*: the learned rows of a softmax classifier as the prototypes of our method."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from fastproto.support.loss_options import Loss, Means, Reduction
 
 
 class TrainedPrototypesHead(PrototypeHead):
-    """``PrototypeHead(num_classes, dim, prototypes=F.normalize(weights, dim=1))``, row y first assigned to label y.
+    """``PrototypeHead(num_classes, dim, prototypes=F.normalize(weights, dim=1))``, row y initially assigned to label y.
 
-    The rows were trained for their labels, hence the first assignment; from there it is renewed as ever.
+    The rows were trained for their labels, hence the initial assignment; it is renewed as in any prototype head.
 
     Args:
         num_classes, dim, momentum, loss, means, reduction, sync_class_means, seed: as of
             :class:`fastproto.PrototypeHead`.
         weights: [C, D] of a trained last layer, row y for label y: ``weight_by_label()`` of a trained head. None only
-            on the meta device, where a checkpoint will bring them.
+            on the meta device, for a checkpoint to fill.
 
     Raises:
         TypeError, ValueError: as :class:`fastproto.PrototypeHead`; no weights, NaN or zero rows.
 
-    Source: the "Ours*" of Saadabadi et al., CVPR 2024; the first assignment is our choice.
+    Source: the "Ours*" of Saadabadi et al., CVPR 2024; the initial assignment is our choice.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class TrainedPrototypesHead(PrototypeHead):
         seed: int = 0,
     ) -> None:
         if weights is None and default_device().type != "meta":
-            raise ValueError("weights is None; expected the [C, D] weights of a trained softmax classifier")
+            raise ValueError("weights is None; expected [C, D]: pass weight_by_label() of a trained softmax classifier")
         num_classes, dim = check_classes(num_classes, dim)
         super().__init__(
             num_classes,

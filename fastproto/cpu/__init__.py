@@ -1,1 +1,1 @@
-"""The ops for the CPU, by the same names: numba kernels, and blocks of a matrix product in PyTorch."""
+"""The ops for the CPU, by the same names: numba kernels, and blocked matrix products in PyTorch."""

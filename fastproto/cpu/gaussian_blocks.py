@@ -1,4 +1,4 @@
-"""A pass of the Gaussian potential over all pairs in square blocks: the plain one, in the dtype of the points."""
+"""A pass of the Gaussian potential over all pairs, in square blocks and in the dtype of the points."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-OFFSET_MAX = 16.0  # up to this 2t the factor exp(-2t) is applied to the sums, not to g; beyond, g is more accurate so
-CUDA_SIDE = 4096  # of a block: 64 MiB, products that fill the chip
-LOG2_E = 1 / math.log(2)  # torch's exp2 takes a third of the time of its exp
+OFFSET_MAX = 16.0  # up to this 2t the factor exp(-2t) is applied to the sums; above, g is more accurate with it
+CUDA_SIDE = 4096  # of a block: 64 MiB, products that fill the GPU
+LOG2_E = 1 / math.log(2)  # for torch's exp2, which takes a third of the time of its exp
 
 
 class Blocks(NamedTuple):
-    """How large the blocks are, and from which size on a pass uses quicker products."""
+    """Block sizes, and the sizes from which a pass uses faster products."""
 
-    side: int = 768  # 2.3 MiB in float32: in the cache from the product that makes a block to those that use it
-    transposed_from: int = 4000  # points; with fewer the quicker products gain less than transposing costs
-    transposed_side: int = 832  # 2.6 MiB; from 640 to 1792 the difference is a few hundredths
+    side: int = 768  # 2.3 MiB in float32: a block stays in the cache until it has been used
+    transposed_from: int = 4000  # points; with fewer the faster products gain less than transposing costs
+    transposed_side: int = 832  # 2.6 MiB; anything from 640 to 1792 does about as well
     inner: int = 208  # of the blocks on the diagonal, where half of the work is done twice
     integer_min_ratio: float = 6  # rows over D from which integers gain more than their exact moments, 4·C·D², cost
 
@@ -28,7 +28,7 @@ def slices(count: int, side: int) -> list[slice]:
 
 
 class Block(NamedTuple):
-    """What a block holds [R, C] in float32, and, for the products of ``pull``, rounded: g ≈ unit·(rounded + zero)."""
+    """A block of g, [R, C] in float32, and rounded for the products of ``pull``: g ≈ unit·(rounded + zero)."""
 
     g: Tensor
     rounded: Tensor | None = None
@@ -36,7 +36,7 @@ class Block(NamedTuple):
     zero: int = 0
 
     def turned(self) -> Block:
-        """Its columns as rows."""
+        """The block transposed."""
         return self._replace(g=self.g.T, rounded=None if self.rounded is None else self.rounded.T)
 
 
@@ -53,7 +53,7 @@ class PotentialPass:
         self.pull = torch.zeros_like(points, memory_format=torch.contiguous_format)
 
     def left(self, rows: slice) -> Tensor:
-        """Of the product that makes the blocks of these rows."""
+        """The left factor of the product that makes the blocks of these rows."""
         return self.points[rows] if self.offset else self.points[rows] * (self.k * LOG2_E)
 
     def block(self, left: Tensor, columns: slice, own: tuple[Tensor, Tensor] | None) -> Block:
@@ -61,15 +61,15 @@ class PotentialPass:
         return self.potentials(left @ self.others[columns].T, own)
 
     def potentials(self, g: Tensor, own: tuple[Tensor, Tensor] | None) -> Block:
-        # the first in this order: 1 - cos of a close pair is exact, k times the cosine would not be
+        # subtract first: 1 - cos of a close pair is exact, k·cos would be rounded
         g = g.sub_(1).mul_(self.k).exp_() if self.offset else g.exp2_()
         if own is not None:
-            g.index_put_(own, g.new_zeros(()))  # a Python 0 would make a GPU wait
+            g.index_put_(own, g.new_zeros(()))  # a Python 0 would synchronise
         return Block(g)
 
     def add(self, into: slice, summed: slice, block: Block) -> None:
-        """For each row of the block, the points ``into``, Σ over its columns, the rows ``summed`` of others."""
-        self.potential[into] += torch.mv(block.g, self.weights[summed])  # also along columns as quick as the memory
+        """Add to the points ``into``, the block's rows, the sums over its columns, the rows ``summed`` of others."""
+        self.potential[into] += torch.mv(block.g, self.weights[summed])  # memory-bound, also if g is transposed
         self.pull[into].addmm_(block.g, self.values[summed])
 
     def symmetric(self) -> tuple[Tensor, Tensor]:
@@ -77,7 +77,7 @@ class PotentialPass:
         return self.finish(slice(None))
 
     def add_pairs(self) -> None:
-        """Each pair once: a row of blocks begins at the diagonal and gives to both its rows and its columns."""
+        """Each pair once: blocks from the diagonal on, each added to both its rows and its columns."""
         blocks = slices(len(self.points), self.side)
         for i, rows in enumerate(blocks):
             left = self.left(rows)
@@ -86,7 +86,7 @@ class PotentialPass:
                 block = self.block(left, columns, None)
                 self.add(rows, columns, block)
                 self.add(columns, rows, block.turned())
-                del block  # or two would be held at once
+                del block  # otherwise two are held at once
 
     def add_diagonal(self, left: Tensor, rows: slice) -> None:
         """The pairs of the rows with each other."""

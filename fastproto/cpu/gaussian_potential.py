@@ -1,4 +1,4 @@
-"""The Gaussian potential in PyTorch, for any device: which pass is taken, and in which precision."""
+"""The Gaussian potential in PyTorch, for any device: chooses the pass and its precision."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fastproto.cpu.gaussian_transposed import TransposedPass, has_product
 from fastproto.cpu.hardware import Hardware, hardware_of
 
 ROUNDED_MIN_DIM = 96  # below it the cosines of random rows are too large for "high", and the products too small to gain
-ROUNDED_MAX = 8.0  # up to this 2t bfloat16 keeps what is promised: its error of a cosine, 2⁻⁹, is multiplied by 2t
+ROUNDED_MAX = 8.0  # up to this 2t bfloat16 keeps the error bound: its error of a cosine, 2⁻⁹, is multiplied by 2t
 HIGH_MAX = 0.2  # up to this (2t)²/D, to which the error of "high" is proportional: 8e-4 at t = 2 and D = 96
 
 
 def may_round(precision: str, t: float, dtype: torch.dtype, dim: int) -> bool:
-    """Whether the promise of a precision allows rounded products, on hardware where bfloat16 is quick."""
+    """Whether the error bound of a precision allows rounded products, on hardware where bfloat16 is fast."""
     if precision == "highest" or dtype != torch.float32 or dim < ROUNDED_MIN_DIM or 2 * t > ROUNDED_MAX:
         return False
     return precision != "high" or (2 * t) ** 2 <= HIGH_MAX * dim

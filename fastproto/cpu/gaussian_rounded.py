@@ -10,21 +10,22 @@ from torch import Tensor
 
 from fastproto.cpu.gaussian_blocks import LOG2_E, Block, Blocks, PotentialPass
 
-SHOWS = 7e-3  # of the error of the tangent gradient that "medium" promises, estimated from above: beyond, corrected
-# "medium" in 8-bit integers: where they are quick, twice the rate of bfloat16.
+# Largest estimated error of the tangent gradient, from rounding the points, that is not corrected ("medium": 1e-2).
+UNCORRECTED_MAX = 7e-3
+# "medium" in 8-bit integers, at twice the rate of bfloat16 where the hardware has them.
 INTEGER_MAX = 4.0  # up to this 2t
-INTEGER_PEAK = 8.0  # up to this max|w|·√D; beyond, steps of max|w|/127 are coarse for all the other entries
-INTEGER_ERROR = 0.02  # of a block's remainders, over the spread k/√D of what is kept exact; else bfloat16
+INTEGER_PEAK = 8.0  # up to this max|w|·√D; above, steps of max|w|/127 are too coarse for the other entries
+INTEGER_ERROR = 0.02  # of a block's residual, relative to the spread k/√D of the exact part; above, bfloat16
 
 
 class RoundedPass(PotentialPass):
     """Only the residual of exp(x), x = k·cos, is rounded; the rest is added at the end in float32.
 
     The residual is exp(x) - 1, whose missing part is Σ_j w_j; or, ``split``, exp(x) - 1 - x, which also misses the
-    sums of x, from Σ_j w_j and (WᵀW) w_i. The second is small where rows are evenly spread, so it tolerates lower
-    precision. ``high`` rounds to bfloat16, split; ``medium`` to 8-bit integers, split, where they pay, else to
-    bfloat16. Rounding the points has an effect on the pull that grows with C; the same moments correct it (see
-    fastproto_kernels.lib.rounding).
+    sums of x, from Σ_j w_j and (WᵀW) w_i. The second residual is small where rows are evenly spread, so it tolerates
+    lower precision. ``high`` rounds to bfloat16, split; ``medium`` to 8-bit integers, split, where they are faster,
+    else to bfloat16. Rounding the points changes the pull by an amount that grows with C; the same moments correct it
+    (see fastproto_kernels.lib.rounding).
     """
 
     def __init__(
@@ -40,11 +41,11 @@ class RoundedPass(PotentialPass):
     ) -> None:
         super().__init__(points, others, k, weights, blocks)
         self.g, self.exponent, self.g16 = self.buffer(), self.buffer(), self.buffer(torch.bfloat16)
-        # Both factors of a product are scaled by the root of k·log2(e), so that a row has one rounding on either side.
+        # Both factors are scaled by the root of k·log2(e), so that a row is rounded alike on either side of a product.
         self.root = math.sqrt(k * LOG2_E)
         self.right = (self.others * self.root).to(torch.bfloat16)
         self.heavy = self.right if weights is None else (self.values * self.root).to(torch.bfloat16)
-        self.step = 0.0  # of the 8-bit integers; 0 says that there are none
+        self.step = 0.0  # of the 8-bit integers; 0: none are used
         if integers and precision == "medium" and self.integers_pay():
             self.step = self.peak() / 127
             self.lefts = (points / self.step).round_().to(torch.int8)
@@ -55,7 +56,7 @@ class RoundedPass(PotentialPass):
         self.split = precision == "high" or self.step > 0
 
     def buffer(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Room for one block, used again and again."""
+        """Memory for one block, reused by all of them."""
         return self.points.new_empty(min(self.side, len(self.points)) * min(self.side, len(self.others)), dtype=dtype)
 
     def integers_pay(self) -> bool:
@@ -88,10 +89,10 @@ class RoundedPass(PotentialPass):
         return self.in_integers(g) or Block(g, g16.copy_(g))
 
     def in_integers(self, g: Tensor) -> Block | None:
-        """The block in 255 steps, where they are fine enough: a close pair, say, makes them coarse."""
+        """The block in 255 steps, or None where these are too coarse, for instance because of a close pair."""
         if not self.step or self.values is not self.others:
             return None
-        unit = max(float(g.max()), 1e-30) / 254  # from -127 for 0 to 127 for the largest; none is negative
+        unit = max(float(g.max()), 1e-30) / 254  # 0 becomes -127 and the largest 127; none is negative
         if unit > math.sqrt(12) * INTEGER_ERROR * self.k / math.sqrt(self.points.shape[1]):
             return None
         scaled = self.exponent[: g.numel()].view(g.shape)
@@ -109,12 +110,12 @@ class RoundedPass(PotentialPass):
             self.pull[into].add_(block.rounded @ self.heavy[summed], alpha=1 / self.root)
 
     def rounding_shows(self) -> bool:
-        """Whether the rounding of the points, beside so many others, takes more than its share of the promise."""
+        """Whether the error from rounding the points, which grows with C, is large enough to be corrected."""
         error: float = rounding.error_of_points(self.k / 2, 2.0**-9, *self.others.shape)
-        return error > SHOWS
+        return error > UNCORRECTED_MAX
 
     def missing_points(self) -> Tensor:
-        """The points whose products with the moments, times k, the pull misses: those of x, and of its rounding.
+        """Rows whose product with the moments, times k, completes the pull: for x, and for the rounding of the points.
 
         The potential must be complete.
         """
@@ -131,7 +132,7 @@ class RoundedPass(PotentialPass):
         return lost.mul_((factor - 1)[:, None]).add_(self.points)
 
     def finish(self, own: Tensor | slice | None) -> tuple[Tensor, Tensor]:
-        """Adds what the blocks left out, without the pairs of the points with ``others[own]``, themselves."""
+        """Add what the blocks left out, except for the self-pairs of the points with ``others[own]``."""
         total, values = self.values.sum(0), self.values
         self.potential += self.weights.sum()
         self.pull += total

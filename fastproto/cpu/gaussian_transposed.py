@@ -13,7 +13,7 @@ from fastproto.cpu.gaussian_blocks import Block, Blocks, PotentialPass, slices
 def product(left: Tensor, right: Tensor) -> Tensor:
     """left [m, k] · right [n, k]ᵀ in float32 on the CPU; slow where ``right`` has gaps in memory.
 
-    By oneDNN, for which PyTorch has no public call but for layers: on AMD Zen 4 a tenth faster than ``torch.mm``.
+    By oneDNN, which PyTorch exposes for layers only: on AMD Zen 4 a tenth faster than ``torch.mm``.
     """
     return cast(Tensor, torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], ""))
 
@@ -25,7 +25,7 @@ def has_product() -> bool:
 class TransposedPass(PotentialPass):
     """Many float32 rows on the CPU, for :func:`product`, which reads them transposed, ``side`` at a time: [D, side].
 
-    As they are, 2 KiB apart at D = 512, they would contend for cache lines.
+    Rows that are not transposed, 2 KiB apart at D = 512, contend for cache lines.
     """
 
     def __init__(self, points: Tensor, others: Tensor | None, k: float, weights: Tensor | None, blocks: Blocks) -> None:
@@ -65,13 +65,13 @@ class TransposedPass(PotentialPass):
 
 
 def parts_of(whole: Tensor, side: int) -> list[Tensor]:
-    """The memory of a matrix [C, D], filled by other numbers: for ``side`` rows at a time a matrix [D, side]."""
+    """The memory of a matrix [C, D] viewed as one matrix [D, side] for each ``side`` rows, without transposing."""
     flat, (count, dim) = whole.view(-1), whole.shape
     return [flat[dim * rows.start : dim * rows.stop].view(dim, -1) for rows in slices(count, side)]
 
 
 def transposed(matrix: Tensor, side: int) -> list[Tensor]:
-    """The rows of the matrix transposed, in such parts."""
+    """The rows of the matrix transposed, in the layout of :func:`parts_of`."""
     parts = parts_of(torch.empty_like(matrix, memory_format=torch.contiguous_format), side)
     for part, rows in zip(parts, matrix.split(side), strict=True):
         part.copy_(rows.T)

@@ -1,4 +1,4 @@
-"""What the processor or GPU does quickly: asked of the hardware, never timed, so that results keep their bits."""
+"""Which products are fast: read from the hardware's features, never timed, so that results are the same bit for bit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 class Hardware(NamedTuple):
-    """Which products are quicker than those a precision can do without."""
+    """Whether bfloat16 products are faster than float32 ones, and 8-bit integer products than bfloat16 ones."""
 
     bfloat16: bool
     integers: bool
@@ -19,7 +19,7 @@ def hardware_of(device: torch.device) -> Hardware:
 
 
 def quick_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 products are quicker than float32 ones."""
+    """Whether bfloat16 products are faster than float32 ones."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and any(
@@ -28,5 +28,5 @@ def quick_bfloat16(device: torch.device) -> bool:
 
 
 def quick_integers(device: torch.device) -> bool:
-    """Whether products of 8-bit integers are quicker than bfloat16 ones."""
+    """Whether products of 8-bit integers are faster than bfloat16 ones."""
     return device.type == "cpu" and bool(getattr(torch.cpu, "_is_vnni_supported", bool)())

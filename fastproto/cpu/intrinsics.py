@@ -1,4 +1,4 @@
-"""LLVM instructions that numba has no word for, as functions for the compiled loops."""
+"""LLVM instructions that numba does not expose, as functions for the compiled loops."""
 
 # compiled functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 @intrinsic
 def fetch(_context, matrix, row, column):
-    """Asks for the cache line of matrix[row, column] without waiting for it."""
+    """Prefetch the cache line of matrix[row, column]."""
 
     def ask(context, builder, signature, arguments):
         kind, (matrix, row, column) = signature.args[0], arguments
@@ -23,7 +23,7 @@ def fetch(_context, matrix, row, column):
         flag = ir.IntType(32)
         prefetch = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
         function = builder.module.declare_intrinsic("llvm.prefetch", [byte], prefetch)
-        builder.call(function, [at, flag(0), flag(2), flag(1)])  # to read, into the second cache, data
+        builder.call(function, [at, flag(0), flag(2), flag(1)])  # for reading, into the L2 cache, data
         return context.get_dummy_value()
 
     return types.void(matrix, types.intp, types.intp), ask
@@ -31,7 +31,7 @@ def fetch(_context, matrix, row, column):
 
 @intrinsic
 def widen(_context, value):
-    """float32 of a float32 or of the bits of a bfloat16, its upper half."""
+    """float32 of a float32, or of the bits of a bfloat16, which are the upper half of a float32."""
     if value == types.float32:
         return types.float32(value), lambda context, builder, signature, arguments: arguments[0]
 
@@ -44,7 +44,7 @@ def widen(_context, value):
 
 @intrinsic
 def narrow(_context, value, like):
-    """A finite float32 as what ``like`` is: itself, or the bits of the nearest bfloat16, of two the even one."""
+    """A finite float32 in the type of ``like``: itself, or the bits of the nearest bfloat16, ties to even."""
     if like == types.float32:
         return types.float32(value, like), lambda context, builder, signature, arguments: arguments[0]
 
@@ -72,7 +72,7 @@ def power_of_two(_context, whole):
 
 @intrinsic
 def larger(_context, left, right):
-    """max of two float32, neither NaN, in the form that LLVM turns into vectors; the built-in max stays scalar."""
+    """max of two float32, neither NaN, in a form that LLVM vectorises; the built-in max stays scalar."""
 
     def select(context, builder, signature, arguments):
         greater = builder.fcmp_ordered(">", *arguments, flags=["nnan", "nsz"])

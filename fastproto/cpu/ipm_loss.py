@@ -30,9 +30,9 @@ def ipm_loss(
     """Loss [B] float32 and gradient [B, D] in the features' dtype; ``skipped`` int64 [] grows by the skipped rows.
 
     Raises:
-        ValueError: what is wrong with a row.
+        ValueError: a label or row of the assignment out of range, a prototype that is not unit, NaN or inf.
     """
-    loss = torch.empty(len(features), dtype=torch.float32, device="cpu")  # whatever the defaults are
+    loss = torch.empty(len(features), dtype=torch.float32, device="cpu")  # torch's defaults may differ
     gradient = torch.empty(features.shape, dtype=torch.float32, device="cpu")
     x, w = (tensor.detach().float().contiguous().numpy() for tensor in (features, prototypes))
     omega = loss[:0] if weight is None else weight.detach().float().contiguous()
@@ -64,10 +64,10 @@ def ipm_loss(
 
 @compiled(fastmath=REORDER)
 def _ipm_rows(x, labels, prototypes, assignment, weight, factor, tolerance, skip, loss, gradient):
-    """Loss [B] and gradient [B, D] of factor · ω · ½(cos - 1)²; what is wrong, in which row, and rows skipped.
+    """Write loss [B] and gradient [B, D] of factor · ω · ½(cos - 1)²; return the error, its row and the rows skipped.
 
-    An empty weight stands for ones; ``tolerance`` is that of ‖w‖ = 1; ``skip``: rows that are not finite have loss and
-    gradient zero.
+    An empty weight stands for ones; ``tolerance`` is that of ‖w‖ = 1; ``skip``: rows that are not finite have zero loss
+    and gradient.
     """
     dim, count, skipped = x.shape[1], len(prototypes), 0
     entries = assignment.reshape(-1, 1)
@@ -77,7 +77,7 @@ def _ipm_rows(x, labels, prototypes, assignment, weight, factor, tolerance, skip
         row = assignment[labels[i]]
         if row < 0 or row >= count:
             return BAD_ASSIGNMENT, i, skipped
-        if i + 2 * AHEAD < len(x) and 0 <= labels[i + 2 * AHEAD] < count:  # which row comes from the memory too
+        if i + 2 * AHEAD < len(x) and 0 <= labels[i + 2 * AHEAD] < count:  # the row's number is prefetched first
             fetch(entries, labels[i + 2 * AHEAD], 0)
         if i + AHEAD < len(x) and 0 <= labels[i + AHEAD] < count:
             fetch_row(prototypes, assignment[labels[i + AHEAD]])

@@ -12,14 +12,14 @@ from fastproto.cpu.numba_cache import compiled
 from fastproto.cpu.score_blocks import insert, largest
 
 ROWS, COLUMNS = 512, 2048  # of a block: 4 MiB of float32 stay in the cache between the product and the top-k
-RUN = 128  # columns
+RUN = 128  # columns that are skipped together
 
 
 def nearest_prototypes(
     z: Tensor, w: Tensor, k: int, *, rows: int = ROWS, columns: int = COLUMNS
 ) -> tuple[Tensor, Tensor]:
-    """Cosines [B, k], falling, and rows of w [B, k] int64, the lowest first among equals; float32 unit rows z and w."""
-    cosines = torch.full((len(z), k), -torch.inf, dtype=torch.float32, device="cpu")  # whatever the defaults are
+    """Top k of z @ w.T for float32 unit rows: cosines [B, k], descending, and rows of w [B, k] int64, lowest first."""
+    cosines = torch.full((len(z), k), -torch.inf, dtype=torch.float32, device="cpu")  # torch's defaults may differ
     indices = torch.full((len(z), k), -1, dtype=torch.int64, device="cpu")
     room = torch.empty(min(rows, len(z)) * min(columns, len(w)), dtype=torch.float32, device="cpu")
     for start in range(0, len(z), rows):
@@ -33,15 +33,15 @@ def nearest_prototypes(
 
 @compiled()
 def _keep_top(block, first, values, indices):
-    """Bring the columns of a float32 block, ``first`` and on, into the sorted lists [rows, k] of the largest so far.
+    """Merge the columns of a float32 block, from number ``first`` on, into the lists [rows, k] of the largest so far.
 
-    Blocks come from left to right; the lists begin at -inf. Of equal values the lowest index stays first.
+    Blocks come from left to right; the lists are descending and begin at -inf, the lowest index first among equals.
     """
     rows, columns = block.shape
     last = values.shape[1] - 1
     for i in range(rows):
         row, value, index = block[i], values[i], indices[i]
-        for start in range(0, columns, RUN):  # few runs hold a value for the list: the others cost a maximum each
+        for start in range(0, columns, RUN):  # most runs hold no value for the list and cost one maximum
             part = row[start : start + RUN]
             if largest(part) > value[last]:
                 for j in range(len(part)):

@@ -1,10 +1,10 @@
-"""numba's ``njit`` with a cache on disk that can only cost time.
+"""numba's ``njit`` with a cache on disk whose failures cost only time.
 
-A cache file that is missing, damaged, of another version or another processor is compiled anew and replaced; where no
-file can be written, each process compiles for itself. A digest protects the machine code: damaged code that is loaded
-would end the process.
+Where a cache file is missing, damaged, or of another version or processor, the function is compiled and the file
+replaced; where no file can be written, each process compiles for itself. A digest protects the machine code: loading
+damaged code would crash the process.
 """
-# some releases of numba have types, of a part of what is used here, and some have none
+# some releases of numba have types, for a part of what is used here, and some have none
 # mypy: disable-error-code="no-untyped-call,misc"
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _DamagedError(Exception):
 
 @cache
 def library_stamp() -> tuple[tuple[str, int, int], ...]:
-    """Of the files whose functions and constants become part of compiled functions in other files."""
+    """Name, time and size of each file whose functions and constants are compiled into functions of other files."""
     folder, support = Path(__file__).parent, Path(__file__).parents[1] / "support"
     files = [*sorted(folder.glob("*.py")), support / "checks.py", support / "error_flags.py"]
     found = [(file.name, file.stat()) for file in files]
@@ -39,7 +39,7 @@ def library_stamp() -> tuple[tuple[str, int, int], ...]:
 
 
 class _SealedResults(CompileResultCacheImpl):
-    """Compiled code as bytes with their digest, and with what they were compiled from and for."""
+    """Compiled code as bytes, with their digest and their origin."""
 
     def reduce(self, data: Any) -> Any:
         content = dumps(super().reduce(data))
@@ -52,21 +52,21 @@ class _SealedResults(CompileResultCacheImpl):
         return super().rebuild(target_context, pickle.loads(content))
 
     def _origin(self, codegen: Any) -> Any:
-        """Of the code: numba's version, the processor, the function, its source, and the files it may call into."""
+        """numba's version, the processor, the function, its source, and the files whose code it may contain."""
         own = self.filename_base, self.locator.get_source_stamp()
         return numba.__version__, codegen.magic_tuple(), *own, library_stamp()
 
 
 class _HarmlessCache(FunctionCache):
-    """numba's cache of a function; whatever goes wrong with its files, the function is compiled."""
+    """numba's cache of a function; if anything goes wrong with its files, the function is compiled."""
 
     _impl_class = _SealedResults
 
     def load_overload(self, sig: object, target_context: Any) -> Any:
-        check_stop()  # what follows if nothing is found, a compilation, takes up to seconds
+        check_stop()  # a cache miss compiles, which can take seconds
         try:
             found = super().load_overload(sig, target_context)
-        except Exception:  # the bytes of a damaged file can raise anything when they are unpickled
+        except Exception:  # unpickling a damaged file can raise anything
             return None
         # two processes that compile at once may write two signatures to one file
         if found is not None and tuple(found.signature.args) != tuple(sigutils.normalize_signature(sig)[0]):
@@ -77,8 +77,8 @@ class _HarmlessCache(FunctionCache):
         try:
             super().save_overload(sig, data)
         except OSError:
-            return  # no room, no right to write, or a folder in the file's place
-        except Exception:  # a damaged index, as above: begin a new one
+            return  # disk full, no permission, or a folder in the file's place
+        except Exception:  # a damaged index: write a new one
             self._save_anew(sig, data)
 
     def _save_anew(self, sig: object, data: object) -> None:
@@ -98,7 +98,8 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher: Any = numba.njit(function, nogil=True, **options)
-        own_file = options.get("inline") != "always" and dispatcher is not function  # it is with NUMBA_DISABLE_JIT
+        # with NUMBA_DISABLE_JIT the dispatcher is the function itself
+        own_file = options.get("inline") != "always" and dispatcher is not function
         if own_file:
             with suppress(RuntimeError, OSError):  # no folder, or no source file
                 dispatcher._cache = _HarmlessCache(function)

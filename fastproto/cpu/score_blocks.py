@@ -1,7 +1,7 @@
 """Numba loops over blocks of scores: softmax sums, top-k and centring while the block is still in the cache.
 
-A block is float32 or bfloat16; the latter comes as its bits in uint16, since numba has no such type. Importing this
-compiles nothing: numba does so at the first call and keeps the result on disk.
+A block is float32 or bfloat16; bfloat16 is passed as its bits in uint16, since numba has no such type. Importing this
+compiles nothing: numba compiles at the first call and caches the result on disk.
 """
 
 # compiled functions have no Python types, and nobody passes the first parameter of an intrinsic
@@ -14,14 +14,14 @@ import numpy as np
 from fastproto.cpu.intrinsics import larger, narrow, power_of_two, widen
 from fastproto.cpu.numba_cache import compiled
 
-GROUPS_OF = 16  # columns that share one running maximum: a row is looked at again only in its best groups
-LANES = 64  # groups come in multiples of it: whole vectors
-FAST = {"nnan", "nsz", "arcp", "contract", "reassoc"}  # not "ninf": lists are empty at -inf
+GROUPS_OF = 16  # columns that share one maximum: only the best groups of a row are read again
+LANES = 64  # the number of groups is a multiple of it, to fill vector registers
+FAST = {"nnan", "nsz", "arcp", "contract", "reassoc"}  # not "ninf": empty places hold -inf
 
 
 @compiled(inline="always", fastmath=FAST)
 def _exp2(x):
-    """2^x for x <= 0 to a relative 1e-4: prices need no more; below 2^-126 it is as good as zero."""
+    """2^x for x <= 0 with a relative error of 1e-4, enough for prices; x is clamped at -126."""
     x = larger(x, np.float32(-126.0))
     whole = np.floor(x)
     part = x - whole
@@ -55,7 +55,7 @@ def softmax_columns(block, prices, sharpness, mass):
 
 @compiled(inline="always")
 def insert(values, indices, value, index):
-    """Into a list sorted downwards; its last entry falls out."""
+    """Insert into a descending list, whose last entry is dropped."""
     at = len(values) - 1
     while at > 0 and values[at - 1] < value:
         values[at] = values[at - 1]
@@ -86,7 +86,7 @@ def largest(part):
 
 @compiled(inline="always")
 def _threshold(maxima, high, least, k):
-    """``least``, or a larger value that at least k of the maxima reach where many reach ``least``; high is their max.
+    """``least``, raised where many maxima reach it, so that at least k still do; ``high`` is the largest maximum.
 
     By bisection, which needs no branches per entry.
     """
@@ -114,11 +114,10 @@ def _threshold(maxima, high, least, k):
 
 @compiled()
 def top_of_rows(block, prices, floor, within, first, values, indices):
-    """The largest s_ij - p_j of each row, sorted, at most k; unused places hold -inf and -1.
+    """Top-k reduced scores s_ij - p_j of each row, descending, and their columns; unused places hold -inf and -1.
 
-    Only those of at least floor_i and at most within_i below the largest. Of equal values those are taken that come
-    first in an order that starts elsewhere in every row: rows that are equal, or see equal columns, then do not all
-    list the same few.
+    Only scores of at least floor_i and at most within_i below the row's largest. Ties go to the column that comes first
+    in an order that starts elsewhere in every row, so that equal rows, or rows with ties, do not all list the same few.
     """
     rows, columns = block.shape
     k = values.shape[1]
@@ -131,7 +130,7 @@ def top_of_rows(block, prices, floor, within, first, values, indices):
         index[:] = -1
         _group_maxima(row, prices, maxima)
         high = largest(maxima)
-        # if at least k maxima reach the threshold, so does the k-th largest score
+        # if at least k maxima reach the threshold, the k-th largest score does too
         least = _threshold(maxima, high, max(floor[i], high - within[i]), k)
         turn = (first + i) * 7919 % groups
         for step in range(groups):
@@ -182,7 +181,7 @@ def mean_direction(x, norms, mean):
 
 @compiled(fastmath=FAST)
 def centre_rows(x, norms, mean, direction, rounded, norm, loss, along):
-    """rounded_i = x_i / norms_i - mean, of length norm_i and moved by loss_i; along_i = direction · x_i / norms_i."""
+    """rounded_i ≈ x_i / norms_i - mean, of norm norm_i, rounding error loss_i; along_i = direction · x_i / norms_i."""
     for i in range(len(x)):
         share = 1.0 / norms[i]
         square = lost = part = 0.0

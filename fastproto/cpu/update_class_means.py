@@ -1,4 +1,4 @@
-"""The class means on the CPU, by numba: the batch in order, one row after the other."""
+"""The class means on the CPU, by numba: one row after the other, in batch order."""
 
 # compiled functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
@@ -17,10 +17,10 @@ from fastproto.support.row_norms import not_finite
 
 
 def update_class_means_(means: Tensor, features: Tensor, labels: Tensor, momentum: float, skip: bool) -> None:
-    """``means`` [C, D] float32, contiguous, change in place; with an error they stay as they were.
+    """Update ``means`` [C, D] float32, contiguous, in place; on an error they are unchanged.
 
     Raises:
-        ValueError: what is wrong with a row.
+        ValueError: a label out of range; NaN or inf in the features unless ``skip``.
     """
     wrong, row, _ = _class_mean_rows(
         means.detach().numpy(),
@@ -40,7 +40,7 @@ def update_class_means_(means: Tensor, features: Tensor, labels: Tensor, momentu
 def _class_mean_rows(means, x, labels, momentum, skip, inverse):
     """The recurrence q ← α q + (1-α) z in batch order; means change only when every row has been found good.
 
-    ``inverse`` [B] is room for 1/‖x‖. Returns what is wrong, in which row, and the rows skipped.
+    ``inverse`` [B] is a buffer for 1/‖x‖. Returns the error, its row and the number of rows skipped.
     """
     dim, skipped = x.shape[1], 0
     for i in range(len(x)):

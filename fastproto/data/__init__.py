@@ -1,4 +1,4 @@
-"""Data sets for training: pictures, labels, splits that are the same on every run, and how to prepare a picture.
+"""Data sets for training: pictures, labels, reproducible splits and the preprocessing of a picture.
 
 Importing this package needs torch only; a data set imports what it needs when it is loaded.
 """

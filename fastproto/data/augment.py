@@ -1,4 +1,4 @@
-"""Random small affine changes of a whole batch at once."""
+"""Random affine augmentation of a whole batch at once."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from torch.nn import functional as F
 
 
 class AffineJitter(nn.Module):
-    """Turn, scale, shear and shift every picture of a batch by its own random amount.
+    """Rotate, scale, shear, shift and mirror every picture of a batch by its own random amounts.
 
-    Amounts are uniform in [-limit, limit] and drawn from torch's global generator of the pictures' device.
-    Pixels from outside repeat the border. In evaluation mode pictures pass unchanged.
+    Amounts are uniform in [-limit, limit], from torch's global generator of the pictures' device. Pixels outside the
+    picture repeat its border. In evaluation mode pictures pass unchanged.
 
     Args:
         rotation: limit of the angle, in degrees.
-        scale: limit of the relative change of size, each axis its own: 0.1 is 0.9 to 1.1.
-        shear: limit of the slant, in degrees.
-        translation: limit of the shift, as a part of the picture's width and height.
+        scale: limit of the relative change of size, drawn for each axis: 0.1 is 0.9 to 1.1.
+        shear: limit of the shear angle, in degrees.
+        translation: limit of the shift, as a fraction of the picture's width and height.
         flip: probability of a left-right mirror image.
+
+    Raises:
+        ValueError: a negative limit, or one above 180 (rotation), 0.9 (scale), 80 (shear) or 1 (translation, flip).
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Colour profiles (ICC) of pictures: to sRGB, in memory bounded by the profile.
+"""Converts pictures with an embedded colour profile (ICC) to sRGB, in memory bounded by the profile's size.
 
-LittleCMS believes the sizes that a profile claims, up to half a GiB: what does not fit its tag is looked for first.
+LittleCMS allocates the sizes that a profile declares, up to half a GiB: sizes that exceed their tag are rejected first.
 Source: ICC.1:2022, sections 7.3 (tags) and 10 (their types).
 """
 
@@ -40,7 +40,7 @@ def _transform(profile: bytes, mode: str) -> Any:
 
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
         return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except Exception:  # not built with LittleCMS, a damaged profile, or one for another mode: viewers ignore it too
+    except Exception:  # no LittleCMS, or a profile that is damaged or of another mode: viewers ignore it too
         return None
 
 
@@ -54,7 +54,7 @@ def _tags(profile: bytes) -> dict[bytes, bytes]:
 
 
 def holds_what_it_claims(tag: bytes) -> bool:
-    """Whether a tag is as long as the texts, the curve or the table of colours that it announces."""
+    """Whether a tag is long enough for the texts, the curve or the colour table that it declares."""
     kind = tag[:4]
     if kind in (b"mluc", b"curv"):
         (count,) = struct.unpack_from(">I", tag, 8)
@@ -70,7 +70,7 @@ def holds_what_it_claims(tag: bytes) -> bool:
 
 
 def _description(tags: dict[bytes, bytes]) -> str:
-    """The profile's name, of its first language; empty where there is none."""
+    """The profile's name in its first language, or an empty string."""
     tag = tags.get(b"desc", b"")
     if tag[:4] == b"desc":
         return tag[12:].split(b"\0")[0].decode("latin-1")

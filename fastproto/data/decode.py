@@ -1,4 +1,4 @@
-"""Decodes pictures of any depth, mode and colour space to what a viewer would show, in 8 bits."""
+"""Decodes pictures of any depth, mode and colour space to 8 bits, as a viewer would show them."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# Pillow's other formats start another program (EPS), are only stubs, or no viewer shows them.
+# Left out: formats for which Pillow starts another program (EPS), stubs, and formats that no viewer shows.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF", "DIB", "ICO", "JPEG2000", "PCX", "SGI", "TGA")
 UNSUPPORTED = f"damaged, or none of {', '.join(FORMATS)}"
 BITS, WHITE_IS, FORMAT = 258, 262, 339  # tags of TIFF
 ORIENTATION = 0x0112
-# A nominal range is taken for granted where the largest value reaches this part of it.
+# A nominal range is assumed where the largest value reaches this fraction of it.
 FILLED = 0.8
 
 
 def with_picture(path: Path, use: Callable[[Image.Image], Result], *, decode: bool = True) -> Result:
-    """Open a picture file and apply ``use`` to its first frame; with ``decode`` its pixels are decoded before.
+    """Open a picture file and apply ``use`` to its first frame; with ``decode`` its pixels are decoded first.
 
     Raises:
-        ValueError: the file is missing, no regular file, of no known format, damaged, or larger than Pillow's limit
+        ValueError: the file is missing, not a regular file, of an unknown format, damaged, or above Pillow's limit
             (179 million pixels); the message names the file and the cause is the original error.
         ImportError: Pillow is not installed.
     """
@@ -63,7 +63,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def ends_well(path: Path) -> bool:
-    """Whether the end of the file is that of a PNG, JPEG, GIF or WebP file; False for what it says nothing of."""
+    """Whether the file ends as a complete PNG, JPEG, GIF or WebP file does; False for other formats."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(12)
@@ -85,7 +85,7 @@ def reason(error: BaseException | None) -> str:
 
 
 class _DecoderError(ValueError):
-    """Whatever a decoder of Pillow raised; it is the cause of this one."""
+    """Wraps any error of a Pillow decoder, which is its cause."""
 
 
 def _opened(pil: Any, path: Path, decode: bool) -> Image.Image:
@@ -105,7 +105,7 @@ def _opened(pil: Any, path: Path, decode: bool) -> Image.Image:
 
 
 def _load(image: Image.Image) -> None:
-    """Decode the pixels. libtiff reports damage on the process's standard error by itself: not meanwhile."""
+    """Decode the pixels; the process's standard error is silenced for libtiff, which writes there itself."""
     tiles = getattr(image, "tile", None)
     if not tiles or tiles[0][0] != "libtiff":
         image.load()
@@ -129,7 +129,7 @@ def _load(image: Image.Image) -> None:
 
 
 def _check_regular(path: Path) -> None:
-    """A pipe or a device would be waited for."""
+    """Raise ValueError unless the path is a regular file: reading a pipe or a device could block."""
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
         raise ValueError("it is a folder")
@@ -146,7 +146,7 @@ def _formats() -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def _silence_log() -> None:
-    """Pillow logs some damage; without any handler, logging would print it."""
+    """Keep ``logging`` from printing what Pillow logs about damage where the user has set no handler."""
     logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
@@ -181,9 +181,9 @@ def upright(image: Image.Image, turned: int) -> Image.Image:
 def eight_bits(image: Image.Image) -> Image.Image:
     """A picture of any mode as L, RGB or (with a colour profile) CMYK; transparent parts become white.
 
-    16-bit greys are divided by 65535, or by the number of bits that a TIFF declares. 32-bit integers and floats that
-    reach four fifths of 0..1 (floats), 0..255 or 0..65535 are read on that scale; others are stretched, the least value
-    black and the largest white. NaN and -inf are black, inf is white.
+    16-bit greys are divided by 65535, or by the maximum of the depth that a TIFF declares. 32-bit integers and floats
+    whose maximum is at least four fifths of 1 (floats), 255 or 65535 are read on that scale; others are stretched, the
+    least value black and the largest white. NaN and -inf are black, inf is white.
 
     Raises:
         ValueError: a mode that cannot be converted.
@@ -222,7 +222,7 @@ def _deep_grey(image: Image.Image) -> Image.Image:
         grey = _scaled(values, 0, top)
     else:
         if values.dtype == np.int32 and tuple(tags.get(BITS, ())) == (32,) and tags.get(FORMAT, (1,))[0] == 1:
-            values = values.view(np.uint32)  # Pillow gives unsigned numbers as if they were signed
+            values = values.view(np.uint32)  # Pillow returns unsigned numbers as signed
         grey = _scaled(values, *_range(values))
     if tags.get(WHITE_IS) == 0:
         grey = 255 - grey
@@ -234,7 +234,7 @@ def _deep_grey(image: Image.Image) -> Image.Image:
 
 
 def _range(values: np.ndarray[Any, Any]) -> tuple[float, float]:
-    """The values that are black and white."""
+    """The values of black and of white."""
     finite = values if values.dtype.kind != "f" else values[np.isfinite(values)]
     if not finite.size:
         return 0.0, 1.0
@@ -249,11 +249,11 @@ def _range(values: np.ndarray[Any, Any]) -> tuple[float, float]:
 
 
 def _scaled(values: np.ndarray[Any, Any], low: float, high: float) -> np.ndarray[Any, Any]:
-    """``low`` to 0 and ``high`` to 255, rounded and clipped. Row blocks bound the memory of large pictures."""
+    """Map ``low`` to 0 and ``high`` to 255, rounded and clipped, in blocks of rows that bound the memory."""
     grey = np.empty(values.shape, np.uint8)
     rows = max(1, 2**20 // max(values.shape[1], 1))
     for start in range(0, len(values), rows):
-        # Halves: the span of two float32 numbers may exceed float32, not float64.
+        # float64: the difference of two float32 numbers may overflow float32
         part = (values[start : start + rows].astype(np.float64) - low) * (255 / (high - low))
         grey[start : start + rows] = np.nan_to_num(part, nan=0.0, posinf=255.0, neginf=0.0).round().clip(0, 255)
     return grey

@@ -1,4 +1,4 @@
-"""Folders of pictures, one folder per class, read when they are asked for."""
+"""Folders of pictures, one folder per class, decoded on access."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .tree import File, class_key, print_note, shown
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a name is printed on one line
 SMALL = 64
-CHECKED = 100_000  # files that are looked at before training
-DECODED = 1_000
+CHECKED = 100_000  # files whose header or end is read before training
+DECODED = 1_000  # files that look truncated and are decoded before training
 SPLIT_SEED = 2024
-# Statistics of ImageNet, which photographs of other sources come close to.
+# Statistics of ImageNet, close to those of photographs from other sources.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class ImageFiles(LabelledImages):
-    """Picture files and labels int64 [N]; a file is decoded when its item is asked for.
+    """Picture files and labels int64 [N]; a file is decoded when it is indexed.
 
-    Raises ValueError, naming the file, when it cannot be decoded.
+    Indexing raises ValueError, naming the file, if it cannot be decoded.
     """
 
     def __init__(self, paths: Sequence[Path], labels: Tensor, preprocessing: Preprocessing) -> None:
@@ -41,9 +41,9 @@ class ImageFiles(LabelledImages):
         return with_picture(self.paths[index], self.preprocessing.read), self.labels[index]
 
     def check(self) -> None:
-        """Decode the pictures whose files do not end as their formats do, such as truncated ones.
+        """Decode the pictures whose files look truncated: at most 1,000, among the first 100,000 files.
 
-        At most 1,000, among the first 100,000 files: the others are found when they are asked for.
+        Damage in other files raises when they are indexed.
 
         Raises:
             ValueError: a picture cannot be decoded; the message names the file.
@@ -65,9 +65,10 @@ def load_folder(root: str | None, num_classes: int | None = None, image_size: in
     Pictures in folders within a class folder belong to the class. Links are followed, each folder and file is read
     once, and a file in two parts or two classes is an error. Hidden entries (``.name``), those of file servers and
     archives (``__MACOSX``, ``@eaDir``, ...) and files with other suffixes are not read; one line on standard error (of
-    rank 0) names what is not used. The header of each of the first 100,000 pictures is read beforehand.
+    rank 0) names what is not used. The headers of the first 100,000 pictures are checked at once.
 
     Args:
+        root: the folder; ``~`` is expanded.
         num_classes: take the first classes by the name of their folder; None: all.
         image_size: None takes the size of the first picture if the first one of every class is at most 64 pixels
             wide and high, and 224 otherwise.
@@ -125,7 +126,7 @@ def _joined(found: list[list[File]]) -> tuple[list[Path], Tensor]:
 
 
 def _check_headers(parts: dict[str, list[list[File]]]) -> list[tuple[int, int]]:
-    """Find out before training that a picture is empty or no picture: the size of the first one of every class."""
+    """Raise for an empty or unreadable picture; return the size of every class's first training picture."""
     firsts: list[tuple[int, int]] = []
     checked = 0
     for part, found in parts.items():
@@ -144,7 +145,7 @@ def _check_headers(parts: dict[str, list[list[File]]]) -> list[tuple[int, int]]:
 
 
 def _natural_size(sizes: list[tuple[int, int]]) -> int:
-    """The first picture of every class speaks for its class."""
+    """The size of the first picture if the first picture of every class is small, else 224."""
     return min(sizes[0]) if max(map(max, sizes)) <= SMALL else 224
 
 
@@ -165,7 +166,7 @@ def _split(
 
 
 def _readable_names(table: Path, classes: list[str]) -> tuple[str, ...]:
-    """Names of the classes: those of ``classes.tsv``, else of their folders; what is no text is escaped."""
+    """Class names from ``classes.tsv``, else from the folders; undecodable bytes and control characters are escaped."""
     names: dict[str, str] = {}
     for number, line in text_lines(table) if table.is_file() else ():
         folder, tab, name = line.partition("\t")

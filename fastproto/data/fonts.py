@@ -17,15 +17,15 @@ from .tree import Folder, Leftovers, files_below, print_note
 COLLECTIONS = frozenset({".ttc", ".otc"})
 SUFFIXES = frozenset({".ttf", ".otf"}) | COLLECTIONS
 OUTLINES = ("glyf", "CFF ", "CFF2")
-# Controls, formats, spaces, private use, surrogates, unassigned: nothing to see, or no agreed look.
+# Controls, formats, spaces, private use, surrogates, unassigned: invisible, or without a standard appearance.
 INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp", "Co", "Cs", "Cn"})
-# Em size and baseline as parts of the picture: capitals with accents and letters with descenders both fit.
+# Em size and baseline as fractions of the picture: capitals with accents and letters with descenders both fit.
 EM, BASELINE = 0.8, 0.76
 
 
 @dataclass(frozen=True)
 class Face:
-    """One face of a font file: its family by the name table, and the code points its character map covers."""
+    """One face of a font file: its family from the name table, and the code points of its character map."""
 
     path: Path
     index: int
@@ -36,7 +36,7 @@ class Face:
         """Light characters on a dark ground: uint8 [len(codes), size, size].
 
         The em box keeps its scale and the baseline its height, because o and O, or a comma and an apostrophe,
-        differ in nothing else; only the horizontal place is taken from the ink.
+        differ in nothing else; only the horizontal position is centred on the ink.
         """
         image = require("PIL.Image", "the data set 'glyphs'", "pillow")
         draw = require("PIL.ImageDraw", "the data set 'glyphs'", "pillow")
@@ -80,7 +80,11 @@ def bundled_faces() -> list[Face]:
 def faces_in(folder: str) -> list[Face]:
     """Every face with outlines and a Unicode character map in the font files of a folder and its sub-folders.
 
-    What else lies there is named in one line on standard error.
+    One line on standard error names the other files.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no such face, or a font file that cannot be read.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
@@ -100,7 +104,7 @@ def faces_in(folder: str) -> list[Face]:
 def _faces_of(path: Path) -> list[Face]:
     tools = require("fontTools.ttLib", "the data set 'glyphs'", "matplotlib")
     try:
-        with path.open("rb") as file:  # fontTools leaves a file that it opened and rejected open
+        with path.open("rb") as file:  # fontTools would not close a file that it rejects
             if path.suffix.lower() in COLLECTIONS:
                 fonts = tools.TTCollection(file, lazy=True).fonts
             else:
@@ -113,7 +117,7 @@ def _faces_of(path: Path) -> list[Face]:
 
 def _face(path: Path, index: int, font: Any) -> Face:
     names = font["name"]
-    # 16 is the typographic family, present when 1 splits a family into groups of four styles.
+    # Name 16 is the typographic family, present where name 1 splits a family into groups of four styles.
     family = names.getDebugName(16) or names.getDebugName(1) or path.stem
     mapping = font.getBestCmap() or {} if any(table in font for table in OUTLINES) else {}
     visible = (

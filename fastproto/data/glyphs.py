@@ -1,4 +1,4 @@
-"""Printed characters rendered from font files: one class per Unicode character, tested on a family never trained on."""
+"""Printed characters rendered from font files: one class per Unicode character, tested on held-out font families."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COPIES = 4
 
 @dataclass(frozen=True)
 class Roles:
-    """Which faces are trained on, which choose the checkpoint, and which are the test."""
+    """The faces of each split."""
 
     train: tuple[Face, ...]
     validation: tuple[Face, ...]
@@ -30,8 +30,8 @@ class Roles:
 def load_glyphs(num_classes: int | None = None, image_size: int | None = None, fonts: str | None = None) -> DataSplits:
     """Characters as light strokes on a dark ground; `share_faces` says which faces are held out.
 
-    A validation or test part without faces of its own (fonts of one or two faces) is made of turned, scaled and
-    shifted pictures of the training faces, the same on every call: it then measures no change of type design.
+    A validation or test split without faces of its own (fonts of one or two faces) consists of rotated, scaled and
+    shifted pictures of the training faces, the same on every call; it does not measure transfer to another font.
 
     Args:
         num_classes: how many characters, the most widely covered first (then by code point); None: 200.
@@ -39,8 +39,8 @@ def load_glyphs(num_classes: int | None = None, image_size: int | None = None, f
         fonts: folder of .ttf, .otf or .ttc files, searched with its sub-folders; None: the fonts of matplotlib.
 
     Raises:
-        ValueError: for fewer than 2 or more classes than there are characters that look different.
-        FileNotFoundError: if the folder does not exist.
+        ValueError: more classes than the fonts have characters that look different, or fonts that cannot be read.
+        FileNotFoundError: no such folder.
     """
     wanted, size = num_classes or DEFAULT_CLASSES, image_size or DEFAULT_SIZE
     roles = share_faces(bundled_faces() if fonts is None else faces_in(fonts))
@@ -72,9 +72,9 @@ def share_faces(faces: Sequence[Face]) -> Roles:
     """Hold out whole families, so that no style of a tested family is trained on.
 
     Families are ranked by how many characters they have. The first is trained on, the next tenth of the families (at
-    least one) is the test, the tenth after that (at least one) the validation, and the rest is trained on too. Fonts
-    of one family only are ranked face by face instead. With two ranks, validation is the last face of the first, if
-    it has several. Parts that remain without a face are empty.
+    least one) is the test split, the tenth after that (at least one) validation, and the rest is trained on too. Faces
+    of a single family are ranked one by one instead. With two groups, validation is the last face of the first, if it
+    has several. Splits without a face are empty.
     """
     by_family: dict[str, list[Face]] = {}
     for face in faces:

@@ -12,7 +12,7 @@ WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 @dataclass
 class Part:
-    """One part of the data: its folder, and the folder of each class by the class's name in composed form."""
+    """One part of the data: its folder, and the class folders by :func:`fastproto.data.tree.class_key`."""
 
     folder: Folder
     classes: dict[str, Folder]
@@ -26,11 +26,13 @@ class Layout:
     left: Leftovers
     parts: dict[str, Part] = field(default_factory=dict)
     flat: bool = True
-    owners: dict[tuple[int, int], tuple[str, str, Path]] = field(default_factory=dict)  # part, class and path of a file
+    owners: dict[tuple[int, int], tuple[str, str, Path]] = field(
+        default_factory=dict
+    )  # file -> its part, class and path
 
 
 def find_layout(top: Path) -> Layout:
-    """The parts and class folders below ``top``; pictures are looked for later.
+    """The parts and class folders below ``top``; :func:`pictures_of` lists the pictures.
 
     Raises:
         ValueError: no training folder beside others, two folders for one part, a part or a set with too few classes,
@@ -73,7 +75,7 @@ def _parts(root: Folder, folders: list[Folder]) -> dict[str, Folder]:
             f"or rename {shown(name)}/ if it is a class"
         )
     if set(named) == {"train"} and len(folders) > len(named["train"]) and not any(map(_has_folders, named["train"])):
-        return {}  # 'train' is a class: pictures of trains, perhaps
+        return {}  # 'train' is a class, such as pictures of trains
     for part, found in named.items():
         if len(found) > 1:
             names = " and ".join(shown(folder.path.name) for folder in found)
@@ -91,7 +93,7 @@ def _has_folders(folder: Folder) -> bool:
 
 
 def _check_apart(folders: list[Folder], meaning: str) -> None:
-    """No two of them are one folder under two names."""
+    """Raise ValueError if two of them are one folder under two names."""
     seen: dict[str, Folder] = {}
     for folder in folders:
         other = seen.setdefault(folder.real, folder)
@@ -181,7 +183,7 @@ def _no_pictures(folder: Folder) -> ValueError:
 
 
 def notes(layout: Layout, classes: list[str], counts: dict[str, list[int]]) -> str:
-    """What the user should know of the folder, on one line without an end; empty for nothing."""
+    """One line, without a newline, on unused and missing pictures; empty if there is nothing to say."""
     said = []
     if left := str(layout.left):
         said.append(f"not used: {left}")

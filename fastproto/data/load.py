@@ -26,12 +26,13 @@ def load_data(
         name: ``"digits"`` (8x8 handwriting of scikit-learn), ``"glyphs"`` (printed characters, tested on a font family
             that is not trained on) or ``"image-folder"`` (a folder of pictures per class).
         num_classes: take this many classes; None: 10 for digits, 200 for glyphs, all for image-folder.
-        image_size: height and width in pixels, at least 8; None: 8, 32, or what suits the folder.
+        image_size: height and width in pixels, at least 8; None: 8 for digits, 32 for glyphs, for image-folder the size
+            of its first picture or 224.
         root: the folder of ``"image-folder"``.
         fonts: a folder of font files for ``"glyphs"``, instead of the fonts that come with matplotlib.
 
     Raises:
-        ValueError: an unknown name, or an argument that the data set cannot honour.
+        ValueError: an unknown name, an argument that does not fit the data set, or files that cannot be read.
         FileNotFoundError: a folder that does not exist.
         ImportError: a package that the data set needs is not installed.
     """

@@ -1,4 +1,4 @@
-"""Which characters are worth a class each: those that can be seen, and told apart, in print."""
+"""Chooses characters that are visible and distinguishable in print, one class each."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ SIZE = 32
 # |a - b|^2 / max(|a|^2, |b|^2). A capital and its accented form are about 0.03 to 0.1 apart, two drawings of one shape
 # (hyphens, or Latin, Greek and Cyrillic A) 0 to 0.01.
 THRESHOLD = 0.02
-# Characters looked at in one step: as many as are still wanted and some that may fall out, within bounded memory.
+# Characters compared in one step: as many as are still wanted plus SPARE for rejected ones, at most CHUNK.
 CHUNK, SPARE = 1024, 64
 
 
 @dataclass(frozen=True)
 class Alphabet:
-    """Chosen code points, and for every face bool [len(codes)]: does it show this character?"""
+    """Chosen code points, and for every face bool [len(codes)]: whether it shows the character."""
 
     codes: list[int]
     present: Mapping[Face, Tensor]
@@ -29,7 +29,7 @@ class Alphabet:
 
 @dataclass
 class _Kept:
-    """What one face shows of the characters chosen so far."""
+    """The characters chosen so far in one face: pictures [n, SIZE * SIZE], and bool [n], whether it shows them."""
 
     pictures: Tensor = field(default_factory=lambda: torch.empty(0, SIZE * SIZE))
     present: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
@@ -97,7 +97,7 @@ def _in_any(faces: Sequence[Face], shown: Mapping[Face, tuple[Tensor, Tensor]]) 
 
 
 def _alike_in_family(members: Sequence[tuple[_Kept, Tensor, Tensor]]) -> Tensor:
-    """bool [n, k + n]: chunk against what is kept and against itself, by the vote of the faces of one family."""
+    """bool [n, k + n]: whether a character of the chunk looks like a kept one or one of the chunk, in one family."""
     votes = voters = torch.zeros((), dtype=torch.int32)
     for kept, pictures, present in members:
         others = torch.cat([kept.pictures, pictures])
@@ -110,7 +110,7 @@ def _alike_in_family(members: Sequence[tuple[_Kept, Tensor, Tensor]]) -> Tensor:
 
 
 def _pick_unlike(alike: Tensor, new: Tensor, limit: int) -> list[int]:
-    """Rows of the chunk, in order, that are usable and alike to nothing kept or picked before."""
+    """Usable rows of the chunk, in order, that look unlike everything kept or picked before."""
     before = alike.shape[1] - len(alike)
     usable = (new & ~alike[:, :before].any(1)).tolist()
     within = alike[:, before:].numpy()

@@ -11,7 +11,7 @@ def require(module: str, needed_by: str, package: str | None = None) -> Any:
 
     Args:
         module: dotted name, for instance ``"sklearn.datasets"``.
-        needed_by: who needs it, as the sentence begins: ``"the data set 'digits'"``.
+        needed_by: subject of the error message, for instance ``"the data set 'digits'"``.
         package: name of the distribution, if it differs from the first part of ``module``.
     """
     try:

@@ -1,4 +1,4 @@
-"""From a picture to what the network reads. Stored in checkpoints, so that prediction needs nothing else."""
+"""From a picture to the input of the network; checkpoints store it, so that prediction needs nothing else."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ class Preprocessing:
         image_size: height and width in pixels.
         channels: 1 (grey) or 3 (RGB).
         mean, std: per channel, of pixels in [0, 1].
-        light_on_dark: the network knows light strokes on a dark ground only: `read` inverts a picture whose edge
-            is light, such as ink on paper.
+        light_on_dark: training pictures are light strokes on a dark ground: `read` inverts a picture with a light
+            edge, such as ink on paper.
+
+    Raises:
+        ValueError: image_size < 1, another number of channels, statistics of another length, std <= 0.
     """
 
     image_size: int
@@ -50,8 +53,8 @@ class Preprocessing:
     def read(self, image: Image.Image) -> Tensor:
         """Picture of any size and mode -> uint8 [channels, image_size, image_size].
 
-        Upright by its EXIF tag, in the colours of its profile, transparent parts white, deep greys as
-        :func:`fastproto.data.decode.eight_bits` says; shorter side scaled to `image_size`, centre cropped.
+        Applies the EXIF orientation and the colour profile, makes transparent parts white, converts to 8 bits
+        (:func:`fastproto.data.decode.eight_bits`), scales the shorter side to `image_size` and crops the centre.
 
         Raises ValueError for a mode that cannot be converted.
         """
@@ -70,7 +73,10 @@ class Preprocessing:
         return 255 - pixels if self.light_on_dark and _edge_is_light(pixels) else pixels
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Floating [B, channels, H, W] in [0, 1] -> (images - mean) / std, same dtype and device."""
+        """Floating [B, channels, H, W] in [0, 1] -> (images - mean) / std, same dtype and device.
+
+        Raises ValueError for another shape or dtype.
+        """
         if not images.is_floating_point() or images.ndim != 4 or images.shape[1] != self.channels:
             raise ValueError(
                 f"normalise got {images.dtype} {list(images.shape)}: give floating point "

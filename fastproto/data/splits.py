@@ -1,4 +1,4 @@
-"""What a data set is here: three splits, the names of the classes, and how pictures are prepared."""
+"""A data set as training takes it: three splits, class names and preprocessing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Item = tuple[Tensor, Tensor]
 
 
 class LabelledImages(Dataset[Item]):
-    """A data set that knows its labels, int64 [N], without reading a picture."""
+    """A data set whose labels, int64 [N], are known without reading a picture."""
 
     labels: Tensor
 
@@ -24,14 +24,14 @@ class LabelledImages(Dataset[Item]):
         return len(self.labels)
 
     def check(self) -> None:
-        """Raise ValueError for an item that cannot be read, as far as that can be found out quickly."""
+        """Raise ValueError for an item that cannot be read, as far as a quick check can tell."""
 
 
 @dataclass(frozen=True)
 class DataSplits:
     """A data set ready for training.
 
-    ``validation`` chooses the checkpoint; ``test`` is looked at once, at the very end. ``augmentation`` (or None) maps
+    ``validation`` chooses the checkpoint; ``test`` is evaluated once, at the end. ``augmentation`` (or None) maps
     floating [B, channels, H, W] in [0, 1] to the same, batched on the training device, before
     ``preprocessing.normalise``.
     """
@@ -45,7 +45,7 @@ class DataSplits:
 
 
 class ImagesInMemory(LabelledImages):
-    """Pictures uint8 [N, channels, H, W] with labels int64 [N]."""
+    """Pictures uint8 [N, channels, H, W] with labels int64 [N]; ValueError for other shapes or dtypes."""
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4:
@@ -58,13 +58,16 @@ class ImagesInMemory(LabelledImages):
         return self.images[index], self.labels[index]
 
     def __getitems__(self, indices: Sequence[int]) -> Item:
-        """A whole batch in one index operation; `collate` hands it on as it is."""
+        """A whole batch in one index operation, which `collate` passes through."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         return self.images[chosen], self.labels[chosen]
 
 
 def collate(batch: Item | Sequence[Item]) -> Item:
-    """For ``DataLoader(..., collate_fn=collate)``: pass a batched pair through, stack a list of items."""
+    """For ``DataLoader(..., collate_fn=collate)``: pass a batched pair through, stack a list of items.
+
+    Returns uint8 images [B, channels, H, W] and int64 labels [B].
+    """
     if isinstance(batch, tuple) and batch[0].ndim == 4:
         images, labels = batch
         return images, labels
@@ -72,9 +75,9 @@ def collate(batch: Item | Sequence[Item]) -> Item:
 
 
 def hold_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Split indices so that every class gives the same part: (kept, held out), both int64 and ascending.
+    """Stratified split of the indices: (kept, held out), both int64 and ascending.
 
-    At least one of every class is held out and one is kept. Raises ValueError if a class has a single item.
+    Of every class at least one item is held out and one kept. Raises ValueError if a class has a single item.
     """
     counts = torch.bincount(labels)
     if bool((counts == 1).any()):

@@ -1,4 +1,4 @@
-"""What lies below a folder of pictures: which files are read, and what is left over."""
+"""Lists what lies below a folder: the files to read, and the entries that are left over."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PARTS = {
 
 
 def part_of(name: str) -> str | None:
-    """``train``, ``val`` or ``test`` for one of the usual names."""
+    """``train``, ``val`` or ``test`` for one of its usual names, None for any other name."""
     return next((part for part, names in PARTS.items() if name.casefold() in names), None)
 
 
@@ -37,12 +37,12 @@ def class_key(name: str) -> str:
 
 
 def shown(name: str) -> str:
-    """A name that can be printed on one line."""
+    """The name, escaped if it cannot be printed on one line."""
     return name if name.isprintable() else ascii(name)[1:-1]
 
 
 class Leftovers:
-    """What lies below ``top`` and is not used: how many of each kind, and the first of them."""
+    """Unused entries below ``top``: the number of each kind, and the first of it."""
 
     def __init__(self, top: Path) -> None:
         self.top = top
@@ -71,7 +71,7 @@ def _many(found: re.Match[str]) -> str:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder, and where it really lies."""
+    """A folder and its path with links resolved."""
 
     path: Path
     real: str
@@ -100,7 +100,7 @@ class Listing:
 
 
 def listing(folder: Folder, left: Leftovers) -> Listing:
-    """One level of a folder; what is hidden, points to nothing or leads back up is left over."""
+    """The entries of one folder; hidden ones, broken links and links to a folder above are left over."""
     found = Listing()
     with os.scandir(folder.path) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
@@ -134,7 +134,7 @@ def listing(folder: Folder, left: Leftovers) -> Listing:
 
 
 def print_note(text: str) -> None:
-    """One line on standard error, of the first rank only; nothing for an empty text."""
+    """Print one line on standard error, on rank 0 only; nothing for an empty text."""
     ranks = (os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"))
     if text and all(rank == "0" for rank in ranks):
         print(f"note: {text}", file=sys.stderr)
@@ -164,7 +164,7 @@ def files_below(
 
     Args:
         suffixes: in lower case; files with others are left over.
-        check: is shown what lies in the folder itself.
+        check: called with ``top`` and its listing.
     """
     seen, found = {top.real}, {}
     waiting, links = [top], deque[Folder]()
@@ -180,7 +180,7 @@ def files_below(
                 left.add("link to a file read before", file.path)
             else:
                 found[file.identity] = file
-        # Links come last, so that what lies in the folder itself is read under its own name.
+        # Links come last, so that a file inside the folder is read under its own path.
         for more, queue in ((reversed(below.folders), waiting), (below.linked, links)):
             for inner in more:
                 if inner.real in seen:
@@ -197,5 +197,5 @@ def _check_no_parts(top: Folder, below: Listing) -> None:
         first, second = (shown(path.name) for path in inside[:2])
         raise ValueError(
             f"the class folder {shown(str(top.path))} holds the parts {first} and {second}: "
-            "make train/<class> and test/<class> of them"
+            "move them to train/<class> and test/<class>"
         )

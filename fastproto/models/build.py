@@ -33,12 +33,14 @@ def backbone_names() -> list[str]:
 
 
 def build_backbone(name: str, *, channels: int, image_size: int, dim: int) -> nn.Module:
-    """A network from floating [B, channels, image_size, image_size] to features [B, dim], with no activation last.
+    """A network from floating [B, channels, image_size, image_size] to features [B, dim], without a final activation.
 
     Args:
         name: ``"mlp"``; ``"cnn"`` (small and quick on a CPU); ``"resnet20"``, ``"resnet32"``, ``"resnet56"`` (CIFAR
             ResNets, padded shortcut), the same with ``"-conv"`` (convolutional shortcut); or any classification
             network of torchvision by its own name, from random weights. Grey pictures are repeated to 3 channels.
+        channels: of the pictures, at least 1 (1 or 3 for torchvision's networks).
+        image_size: height and width of the pictures, in pixels.
         dim: number of features, at least 2.
 
     Raises:

@@ -29,9 +29,9 @@ class CNN(nn.Module):
 
     [B, channels, image_size, image_size] -> [B, dim].
 
-    The map is flattened, not averaged: an accent above is not a cedilla below. The hidden layer is what lets the
-    last one reach prototypes that were placed without regard to the classes: without it a prototype loss stays far
-    behind softmax. Halving begins at the first convolution, since the full picture would take most of the time.
+    The map is flattened, not averaged, since position matters: an accent above is not a cedilla below. Without the
+    hidden layer a prototype loss stays far behind softmax, since prototypes are placed without regard to the classes.
+    Halving begins at the first convolution: the full picture would take most of the time.
     """
 
     def __init__(self, channels: int, image_size: int, dim: int, width: int = 24, hidden: int = 512) -> None:

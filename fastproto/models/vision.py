@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-# These two add a second output in training, and warn unless told how to start.
+# These two add a second output in training, and warn unless the initialisation is named.
 _TWO_OUTPUTS = {"aux_logits": False, "init_weights": True}
 _ARGUMENTS: dict[str, dict[str, Any]] = {"googlenet": _TWO_OUTPUTS, "inception_v3": _TWO_OUTPUTS}
 
@@ -62,7 +62,7 @@ def build_vision(name: str, channels: int, image_size: int, dim: int) -> nn.Modu
 
 
 def _try_out(network: nn.Module, image_size: int) -> None:
-    """Find out, without memory or arithmetic, whether the network accepts a picture; raises what it raises."""
+    """Run the network on the meta device, without memory or arithmetic; raises what it raises for such a picture."""
     state = {key: value.to("meta") for key, value in network.state_dict().items()}
     # Evaluation mode: in training BatchNorm refuses a single picture whose last map is one pixel.
     network.eval()

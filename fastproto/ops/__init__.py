@@ -1,1 +1,1 @@
-"""The public operations: one file for each, which checks its input, chooses an implementation and registers it."""
+"""The public operations: one file each, which checks the input, chooses a backend and registers the operator."""

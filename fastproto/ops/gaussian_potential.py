@@ -20,7 +20,7 @@ from fastproto.support.checks import (
 from fastproto.support.options import Precision, check_options
 from fastproto.support.registration import register
 
-WEIGHTED_MIN_DIM = 32  # weights take the kernels to bfloat16, whose "medium" errs by 3e-2 in two dimensions, 1e-2 in 16
+WEIGHTED_MIN_DIM = 32  # with weights the kernels use bfloat16, too coarse for "medium" in fewer dimensions
 COSINES_SIDE = 1024  # of a block, 4 MiB in float32
 # C²·D and D from which blocks of cuBLAS's float32 products are quicker than the kernel
 BLAS_WORK, BLAS_MIN_DIM = 10**9, 64
@@ -40,24 +40,24 @@ def gaussian_potential(
     ``g = torch.exp(-2 * t * (1 - points @ others.T))``; potential ``g.sum(1)``, pull ``g @ others``.
 
     Runs on Triton for CUDA tensors of the kernels' dtypes, see :func:`fastproto.backend.resolve`: a fixed number of
-    launches that never wait for the device, so it fits a CUDA graph. Values are then not checked: a NaN or a row that
-    is not unit shows in the result. Tensors on the CPU are checked. No gradient flows through the result;
+    kernel launches without a synchronisation, so a CUDA graph can hold them. Values are then not checked: NaN and rows
+    that are not unit propagate to the result. Tensors on the CPU are checked. No gradient flows through the result;
     :func:`fastproto.functional.uniformity_loss` has one.
 
     Args:
-        points: unit rows [M, D], float32 or float64; bfloat16 and float16 rows are taken as the float32 rows they are.
-        others: unit rows [C, D]; None means the points themselves, each without its self-pair (on torch each pair of
-            rows is then computed once, a quarter of the work less).
+        points: unit rows [M, D], float32 or float64; bfloat16 and float16 rows are converted to float32.
+        others: unit rows [C, D]; None means the points themselves, each without its self-pair (torch then computes each
+            pair of rows once, a quarter of the work less).
         t: sharpness of the Gaussian potential, > 0.
         self_index: int64 [M], the row of ``others`` that is the point itself and is left out; -1 leaves out none.
         weights: [C], a factor for each row of ``others``.
         precision: of the matrix products: ``highest`` is IEEE float32; ``high`` and ``medium`` have errors up to 1e-3
-            and 1e-2 of the tangent gradient at evenly spread rows. They apply to float32 rows where t <= 4. On Triton
-            they use float16 (bfloat16 with weights, from D = 32); ``highest`` of many points among themselves is
-            there blocks of cuBLAS's products, unless PyTorch may make these TF32 or Triton was asked for. On torch
-            they need D >= 96 and quick bfloat16 (CUDA; processors with AMX or AVX512-BF16), ``high`` also 20 t² <= D;
+            and 1e-2 of the tangent gradient at evenly spread rows. These two apply to float32 rows where t <= 4. On
+            Triton they use float16 (bfloat16 with weights, from D = 32). On torch they use bfloat16, with D >= 96 and
+            hardware on which it is fast (CUDA; processors with AMX or AVX512-BF16), ``high`` also with 20 t² <= D;
             ``medium`` may use 8-bit integers. Otherwise, and always for float64, the products stay in the dtype of the
-            points.
+            points. On CUDA, large ``highest`` passes without ``others`` use cuBLAS unless PyTorch allows TF32 or Triton
+            is forced.
 
     Returns:
         potential Σ_j g_ij [M] and pull Σ_j g_ij w_j [M, D], float32 (float64 for float64 rows).
@@ -71,7 +71,7 @@ def gaussian_potential(
     t = check_sharpness(t)
     check_options(precision=precision)
     if others is None and self_index is not None:
-        raise ValueError("self_index is given without others; expected others too: leave self_index out")
+        raise ValueError("self_index is given without others; expected both or neither: leave self_index out")
     for name, tensor in (("points", points),) if others is None else (("points", points), ("others", others)):
         check_matrix(name, tensor)
         if tensor.dtype not in (*KERNEL_DTYPES, torch.float64) or tensor.dtype != points.dtype:
@@ -101,7 +101,7 @@ def _gaussian_potential(
     weights: Tensor | None,
     precision: str,
 ) -> tuple[Tensor, Tensor]:
-    if points.device.type == "cpu":  # elsewhere looking would wait for the device
+    if points.device.type == "cpu":  # elsewhere checking values would synchronise
         check_unit_rows("points", points)
         if others is not None:
             check_unit_rows("others", others)
@@ -145,8 +145,8 @@ def potential_and_pull(
 ) -> tuple[Tensor, Tensor]:
     """The operator without its checks, on the backend that :func:`fastproto.backend.resolve` names.
 
-    For Triton alone: the precision ``higher``, three float16 products for a float32 one; and ``centre`` [1],
-    g = exp(2t (p·w - centre)), which float32 holds at any t.
+    For Triton only: the precision ``higher``, three float16 products for each float32 one; and ``centre`` [1], for
+    g = exp(2t (p·w - centre)), whose largest term is 1 at any t if it is the largest cosine.
     """
     given = [tensor for tensor in (points, others, self_index, weights) if tensor is not None]
     rounded = 2 * t <= in_torch.ROUNDED_MAX
@@ -168,7 +168,7 @@ def potential_and_pull(
 
 
 def blas_is_quicker(points: Tensor) -> bool:
-    """Whether there is enough to do for cuBLAS, and PyTorch's settings neither make it TF32 nor refuse it."""
+    """Whether the pass is large enough for cuBLAS and PyTorch's settings permit it: no TF32, no deterministic mode."""
     count, dim = points.shape
     if points.device.type != "cuda" or dim < BLAS_MIN_DIM or count * count * dim < BLAS_WORK:
         return False
@@ -177,7 +177,7 @@ def blas_is_quicker(points: Tensor) -> bool:
 
 
 def largest_cosine(points: Tensor, others: Tensor | None = None, self_index: Tensor | None = None) -> Tensor:
-    """max p_i·w_j over j ≠ self_index_i (others=None: of all pairs of points), [1], without waiting for the device."""
+    """max p_i·w_j over j ≠ self_index_i (others=None: of all pairs of points), [1], without a synchronisation."""
     if others is None:
         others, self_index = points, torch.arange(len(points), device=points.device)
     largest = points.new_full((1,), -torch.inf)

@@ -19,7 +19,7 @@ def head_step_(
     means: Tensor,
     momentum: float,
 ) -> Tensor:
-    """:func:`fastproto.ops.ipm_loss.ipm_per_sample` [B], differentiable; ``means`` [C, D] move once, in place."""
+    """:func:`fastproto.ops.ipm_loss.ipm_per_sample` [B], differentiable; updates ``means`` [C, D] in place."""
     return scaled_loss(_operator, features, labels, prototypes, assignment, options, means, momentum)
 
 
@@ -36,7 +36,7 @@ def _head_step_(
     means: Tensor,
     momentum: float,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`fastproto.ops.ipm_loss.loss_and_gradient`, and ``means`` [C, D] move as by ``update_class_means_``."""
+    """:func:`fastproto.ops.ipm_loss.loss_and_gradient`; updates ``means`` [C, D] as ``update_class_means_`` does."""
     choice = resolve("head_step_", features, labels, prototypes, assignment, means)
     if choice.backend == "triton" and means.is_contiguous():
         features, labels, prototypes = (copy_if_shared(x, means) for x in (features, labels, prototypes))
@@ -46,7 +46,7 @@ def _head_step_(
         mark_written(means)
         return scaled(loss, gradient, weight, factor)
     found = loss_and_gradient(features, labels, prototypes, assignment, weight, factor, skip, flag, skipped)
-    move_means_(means, features, labels, momentum, skip, flag)  # a bad batch has been refused by now
+    move_means_(means, features, labels, momentum, skip, flag)  # a bad batch has already raised
     return found
 
 

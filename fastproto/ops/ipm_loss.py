@@ -1,4 +1,4 @@
-"""Input-to-prototype mapping loss (Eq. 6), with its gradient formed in the forward pass."""
+"""Input-to-prototype mapping loss (Eq. 6), with its gradient computed in the forward pass."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ def ipm_loss(
 
     ``z = F.normalize(features); 0.5 * ((z * prototypes[assignment[labels]]).sum(1) - 1) ** 2``
 
-    CUDA tensors of the kernels' dtypes run on Triton, see :func:`fastproto.backend.resolve`, and never wait for the
-    device. Values are then not checked: a row with a bad label or NaN has loss and gradient zero, and
-    :func:`fastproto.functional.check_batches` raises it later. NaN weights propagate to the loss.
+    CUDA tensors of the kernels' dtypes run on Triton, see :func:`fastproto.backend.resolve`, without a synchronisation.
+    Values are then not checked: a row with a bad label or NaN has zero loss and gradient, and
+    :func:`fastproto.functional.check_batches` reports it later. NaN weights propagate to the loss.
 
     Args:
         features: [B, D] float32, bfloat16, float16 or float64; a row with norm <= 1e-12 has loss ½ and zero gradient.
         labels: int64 [B] in 0..C-1.
         prototypes: unit rows [C, D], without gradient; the rows that the batch uses are checked.
-        assignment: int64 [C], a permutation: label y is represented by row ``assignment[y]``. That no row is named
-            twice is for :class:`fastproto.PrototypeHead` to keep: looking would cost C each step.
+        assignment: int64 [C], a permutation: label y is represented by row ``assignment[y]``. Repeated rows are not
+            detected, which would cost O(C) per step; :class:`fastproto.PrototypeHead` rules them out.
         weight: [B], a factor for each sample.
         reduction: ``mean`` (Σ ω L / B), ``sum`` or ``none``.
         loss: ``eq6``, or ``official`` for the (1 - cos)² of the authors' published code (twice Eq. 6).
-        nan_policy: ``raise``, or ``skip``: rows with NaN or inf have loss and gradient zero.
+        nan_policy: ``raise``, or ``skip``: rows with NaN or inf have zero loss and gradient.
 
     Returns:
         float32 (float64 for float64 features): a scalar, or [B] for ``none``. An empty batch has loss 0.
@@ -73,7 +73,7 @@ def ipm_loss(
 
 
 def check_ipm(features: Tensor, labels: Tensor, prototypes: Tensor, assignment: Tensor, weight: Tensor | None) -> None:
-    """Shapes and dtypes, and on the CPU the values of the weight."""
+    """Raise TypeError or ValueError for wrong shapes and dtypes and, on the CPU, for NaN weights."""
     check_matrix("features", features, min_rows=0)
     check_prototypes(prototypes)
     check_labels("labels", labels, len(features))
@@ -87,10 +87,10 @@ def check_ipm(features: Tensor, labels: Tensor, prototypes: Tensor, assignment: 
 
 
 class LossOptions(NamedTuple):
-    """What the loss of a batch is scaled by and what becomes of bad rows; an operator takes the fields in this order.
+    """The scaling of the loss and the treatment of bad rows; an operator takes the fields in this order.
 
-    ``skip``: rows with NaN or inf have loss and gradient zero. ``flag`` int32 [1] gets the bits of what a kernel left
-    out (None: the device's own flag). ``skipped`` int64 [] grows by the rows that ``skip`` left out.
+    ``skip``: rows with NaN or inf have zero loss and gradient. ``flag`` int32 [1] receives the error bits of rows that
+    a kernel left out (None: the device's own flag). ``skipped`` int64 [] grows by the rows that ``skip`` left out.
     """
 
     weight: Tensor | None = None
@@ -101,7 +101,7 @@ class LossOptions(NamedTuple):
 
 
 def loss_factor(loss: Loss, averaged_over: int = 1) -> float:
-    """What Eq. 6 is multiplied by; the mean is taken here, so that backward has nothing left to scale."""
+    """The factor on Eq. 6; it includes the 1/B of the mean, so that backward has nothing left to scale."""
     return LOSS_FACTORS[loss] / max(averaged_over, 1)
 
 
@@ -123,9 +123,10 @@ def scaled_loss(
 ) -> Tensor:
     """The loss [B] of an operator that takes these arguments, the fields of ``options`` and then ``others``.
 
-    On the CPU factor and weight go into the operator: backward has then nothing left to scale. Elsewhere autograd
-    applies them after it, since backward scales without looking, and float16 gradients must not be divided by B before
-    a GradScaler has multiplied them. So does a weight that has a gradient of its own.
+    On the CPU the operator applies factor and weight, so that backward has nothing left to scale. On a GPU autograd
+    applies them after the operator, since backward scales there in any case (checking for a gradient of one would
+    synchronise). Autograd also applies them to float16 features, whose gradients must not be divided by B before a
+    GradScaler has multiplied them, and applies a weight that requires grad.
     """
     weight, factor, skip, flag, skipped = options
     early = features.device.type == "cpu" and features.dtype != torch.float16
@@ -186,7 +187,7 @@ _operator = register("ipm_loss", loss_and_gradient, shapes, mutates=["flag", "sk
 
 
 def scaled(loss: Tensor, gradient: Tensor, weight: Tensor | None, factor: float) -> tuple[Tensor, Tensor]:
-    """A kernel's loss and gradient times factor and weight, which :func:`scaled_loss` gives it on the CPU alone."""
+    """A kernel's loss and gradient times factor and weight, which :func:`scaled_loss` passes on the CPU only."""
     if weight is None and factor == 1:
         return loss, gradient
     scale = torch.full_like(loss, factor) if weight is None else factor * weight.to(loss.dtype)

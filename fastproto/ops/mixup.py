@@ -1,4 +1,4 @@
-"""Mixup: samples with two labels each, and the share of either."""
+"""Mixup: samples with two labels each, and the share λ of the first."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Mixup(NamedTuple):
 def check_mixup(
     labels: Tensor, labels2: Tensor | None, lam: float | Tensor | None, num_classes: int, flag: Tensor | None
 ) -> Mixup | None:
-    """What a head was given for mixup, or None if it was given neither ``labels2`` nor ``lam``.
+    """The checked mixup arguments of a head, or None if both ``labels2`` and ``lam`` are None.
 
     Raises:
-        TypeError, ValueError: one without the other, or what :func:`check_share` refuses; labels that are not int64
-            [B]; on the CPU also labels outside 0..C-1.
+        TypeError, ValueError: one without the other, shares that :func:`check_share` refuses, labels that are not
+            int64 [B]; on the CPU also labels outside 0..C-1.
     """
     if labels2 is None and lam is None:
         return None
@@ -46,7 +46,7 @@ def check_mixup(
 def check_share(lam: object, labels: Tensor, flag: Tensor | None) -> tuple[Share, Share]:
     """λ and 1-λ, numbers or [B], for the loss ``λ·L(labels) + (1-λ)·L(labels2)``.
 
-    On a GPU looking at a tensor would wait for the device: there bad shares count as zero and set a bit of ``flag``.
+    On a GPU checking values would synchronise: there a bad share makes both zero and sets a bit of ``flag``.
 
     Args:
         lam: a number, a tensor of one number, or a tensor [B] or [B, 1], of any float dtype; integers are 0 or 1.
@@ -54,7 +54,7 @@ def check_share(lam: object, labels: Tensor, flag: Tensor | None) -> tuple[Share
         flag: int32 [1], or None.
 
     Raises:
-        TypeError, ValueError: another type, dtype or shape; where values are looked at also NaN or outside [0, 1].
+        TypeError, ValueError: another type, dtype or shape; on the CPU also NaN or shares outside [0, 1].
     """
     if not isinstance(lam, Tensor):
         if isinstance(lam, (Sequence, np.ndarray)) and not isinstance(lam, str):
@@ -74,7 +74,7 @@ def check_share(lam: object, labels: Tensor, flag: Tensor | None) -> tuple[Share
     share = lam.reshape(count) if lam.numel() == count else lam.reshape(())
     dtype = torch.float64 if lam.dtype == torch.float64 else torch.float32
     share = share.to(labels.device, dtype)
-    good = (share >= 0) & (share <= 1)  # not of NaN
+    good = (share >= 0) & (share <= 1)  # False for NaN
     if share.device.type == "cpu" and not torch.compiler.is_compiling():
         if not bool(good.all()):
             at = int((~good).nonzero()[0]) if share.ndim else 0

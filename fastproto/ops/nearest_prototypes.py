@@ -13,7 +13,7 @@ from fastproto.support.row_norms import compute_dtype, normalise
 from fastproto.support.tracing import recording, tracing
 
 BLOCK = 2048  # rows of one block of a B×C matrix that is never stored whole: 2048² float32 are 16 MiB
-KERNEL_MAX_K = 32  # of top_scores
+KERNEL_MAX_K = 32  # the longest list of the top_scores kernel
 SELECT_MAX = 16  # above this k a stable sort beats k passes of max
 NUMBA_MAX_K = 64  # above it insertion into a sorted list costs more than a sort
 
@@ -36,9 +36,9 @@ def nearest_prototypes(features: Tensor, prototypes: Tensor, k: int = 1) -> tupl
 
     ``(F.normalize(features) @ prototypes.T).topk(k)``; the lowest index first among equals.
 
-    CUDA tensors of the kernels' dtypes run on Triton for k <= 32 (products of float16 halves, cosines within 1e-6) and
-    never wait for the device. Values are then not checked: a row with NaN has cosines NaN, and
-    :func:`fastproto.functional.check_batches` raises it later.
+    CUDA tensors of the kernels' dtypes run on Triton for k <= 32 (products of float16 halves, cosines within 1e-6),
+    without a synchronisation. Values are then not checked: a row with NaN has cosines NaN, and
+    :func:`fastproto.functional.check_batches` reports it later.
 
     Args:
         features: [B, D], any float dtype.
@@ -46,7 +46,7 @@ def nearest_prototypes(features: Tensor, prototypes: Tensor, k: int = 1) -> tupl
         k: how many, 1..C.
 
     Returns:
-        cosines [B, k] float32 (float64 for float64 features), falling, and rows of ``prototypes`` [B, k] int64.
+        cosines [B, k] float32 (float64 for float64 features), descending, and rows of ``prototypes`` [B, k] int64.
 
     Raises:
         TypeError, ValueError: shapes, dtypes, k outside 1..C, NaN or inf in the features, prototypes that are not unit.
@@ -57,7 +57,7 @@ def nearest_prototypes(features: Tensor, prototypes: Tensor, k: int = 1) -> tupl
 @torch.no_grad()
 def nearest(features: Tensor, prototypes: Tensor, k: int, flag: Tensor | None) -> tuple[Tensor, Tensor]:
     """:func:`nearest_prototypes`; ``flag`` as in the loss (None: the device's own)."""
-    if not tracing():  # where shapes are recorded too, and cannot be compared
+    if not tracing():  # a traced graph would record the shapes, which then cannot be compared
         k = _check(features, prototypes, k)
     if recording():
         return _in_a_graph(features, prototypes, k)
@@ -79,7 +79,7 @@ def _check(features: Tensor, prototypes: Tensor, k: int) -> int:
 
 def _nearest(features: Tensor, prototypes: Tensor, k: int, flag: Tensor | None) -> tuple[Tensor, Tensor]:
     with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-        # the kernel keeps the candidates of a row in registers; a longer list is sorted by torch
+        # the kernel keeps the candidates of a row in registers; torch sorts longer lists
         if k <= KERNEL_MAX_K and resolve("nearest_prototypes", features, prototypes).backend == "triton":
             z, inverse = normalise(features, skip=True)
             spoiled = inverse.isnan()
@@ -106,7 +106,7 @@ _operator = register("nearest_prototypes", _nearest, _nearest_shapes, mutates=["
 
 
 def _in_a_graph(features: Tensor, prototypes: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The same for any batch size in torch's own operators, which exported and traced graphs are made of."""
+    """:func:`_nearest` in torch's own operators, for exported and traced graphs, at any batch size."""
     with torch.autocast(features.device.type, enabled=False):
         z, inverse = normalise(features, skip=True)
         cosines, indices = _top(z @ prototypes.to(z.dtype).T, k)

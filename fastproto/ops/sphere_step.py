@@ -22,8 +22,9 @@ def sphere_step_(
 
     Args:
         points, velocity: [M, D] float32 or float64, contiguous; both change.
-        pull: [M, D] and total [1], of the same dtype: Σ_j g_ij w_j, and what the gradient is relative to.
-        factor, rate, momentum: numbers; with factor 4t and the sum of the potential as total, L_uni goes down.
+        pull: [M, D], Σ_j g_ij w_j, of the same dtype.
+        total: [1], the normaliser of the gradient, of the same dtype.
+        factor, rate, momentum: numbers; factor 4t and the summed potential as total give the gradient of L_uni.
     """
     if resolve("sphere_step_", points, velocity, pull, total).backend == "triton":
         kernel("sphere_step_")(points, velocity, pull, total, factor=factor, rate=rate, momentum=momentum)

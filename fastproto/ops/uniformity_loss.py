@@ -1,4 +1,4 @@
-"""L_uni, how evenly points are spread over the sphere, with its gradient formed in the forward pass."""
+"""L_uni, how evenly points are spread over the sphere, with its gradient computed in the forward pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastproto.support.checks import (
 from fastproto.support.options import Form, Precision, check_options
 from fastproto.support.registration import register, with_gradient
 
-FLOAT32_SHARPNESS = 20.0  # exp(-4t), the least g can be, leaves float32 at t = 22
+FLOAT32_SHARPNESS = 20.0  # exp(-4t), the least value of g, leaves the normal float32 range at t = 22
 
 
 def uniformity_loss(
@@ -35,14 +35,15 @@ def uniformity_loss(
     of the paper's Eq. 5, log(1 + (C-1)·mean): the same minimisers.
 
     Runs on the backend of :func:`fastproto.functional.gaussian_potential`, eager, under ``torch.compile`` and, with
-    Triton, in a CUDA graph. On CUDA values are not checked, since that would wait for the device: a zero row or NaN
-    makes the loss NaN, and a subset must be distinct rows in range.
+    Triton, in a CUDA graph. On CUDA values are not checked, which would synchronise: a zero row or NaN makes the loss
+    NaN, and a subset must be distinct rows in range.
 
     Args:
         prototypes: [C, D] float32 or float64, any norms above 1e-12 whose squares the dtype holds; the gradient is
             tangent and divided by the norm.
         t: sharpness, > 0.
-        subset: int64 [ĉ] distinct rows; the mean is then over their ĉ(C-1) pairs with all rows, gradient to *all* rows.
+        subset: int64 [ĉ] distinct rows; the mean is then over their ĉ(C-1) pairs with all rows, and all rows get a
+            gradient.
         form: ``pairs`` or ``eq5``.
         precision: ``highest``, ``high`` or ``medium``, see :func:`fastproto.functional.gaussian_potential`.
 
@@ -72,7 +73,7 @@ def uniformity_loss(
 def _uniformity_loss(
     prototypes: Tensor, t: float, subset: Tensor | None, form: str, precision: str, differentiated: bool
 ) -> tuple[Tensor, Tensor]:
-    if prototypes.device.type == "cpu":  # elsewhere looking would wait for the device
+    if prototypes.device.type == "cpu":  # elsewhere checking values would synchronise
         _check_values(prototypes, subset)
     with torch.autocast(prototypes.device.type, enabled=False):
         return value_and_gradient(prototypes, t, subset, form, precision, differentiated)
@@ -92,20 +93,20 @@ _operator = register("uniformity_loss", _uniformity_loss, _uniformity_loss_shape
 def value_and_gradient(
     prototypes: Tensor, t: float, subset: Tensor | None, form: str, precision: str, differentiated: bool
 ) -> tuple[Tensor, Tensor]:
-    """L_uni and its gradient [C, D], or [0, D] where it is not asked for."""
+    """L_uni [] and its gradient [C, D], or [0, D] unless ``differentiated``."""
     sharp = t > FLOAT32_SHARPNESS and prototypes.dtype == torch.float32
-    moved = sharp and resolve("gaussian_potential", prototypes).backend == "triton"
-    exact = prototypes.double() if sharp and not moved else prototypes
+    centred = sharp and resolve("gaussian_potential", prototypes).backend == "triton"
+    exact = prototypes.double() if sharp and not centred else prototypes
     norm = torch.linalg.vector_norm(exact, dim=1, keepdim=True)
     w = exact / norm
     sampled, others = (w, None) if subset is None else (w[subset], w)
-    centre = largest_cosine(sampled, others, subset) if moved else None
+    centre = largest_cosine(sampled, others, subset) if centred else None
     potential, pull = potential_and_pull(sampled, others, t, subset, None, precision, centre)
     total = potential.double().sum()
     if total.device.type == "cpu" and float(total) == 0.0:
         raise ValueError(f"t is {t}, so sharp that every pair underflows; expected at most about 170: lower t")
     faded = 2 * t * (centre.double().squeeze() - 1) if centre is not None else total.new_zeros(())
-    value = torch.log(total / (len(sampled) * (len(w) - 1))) + faded  # of the mean
+    value = torch.log(total / (len(sampled) * (len(w) - 1))) + faded  # log of the mean of g
     factor = 2 * t / total
     if form == "eq5":
         value = torch.log1p((len(w) - 1) * value.exp())
@@ -120,9 +121,9 @@ def value_and_gradient(
 def _both_ends(
     w: Tensor, subset: Tensor | None, pull: Tensor, t: float, precision: str, centre: Tensor | None
 ) -> Tensor:
-    """Σ over the pairs of the loss of g times the other end, for every row [C, D]: each pair moves both its points."""
+    """For every row, Σ g·(other point) over its pairs in the loss, [C, D]: a pair contributes to both its points."""
     if subset is None:
-        return pull.mul_(2)  # g is symmetric: what a point does to the others equals what they do to it
+        return pull.mul_(2)  # g is symmetric: both ends of the pairs contribute the same
     place = torch.arange(len(subset), device=w.device)
     position = torch.full((len(w),), -1, device=w.device).scatter(0, subset, place)
     _, gradient = potential_and_pull(w, w[subset], t, position, None, precision, centre)
@@ -138,8 +139,8 @@ def _check_values(prototypes: Tensor, subset: Tensor | None) -> None:
         )
     if not bool(norm.isfinite().all()):
         raise ValueError(
-            f"prototypes row {int(norm.argmax())} has a norm that {prototypes.dtype} does not hold; expected squares "
-            "that can be added: scale the row"
+            f"prototypes row {int(norm.argmax())} has a norm that {prototypes.dtype} does not hold; expected a finite "
+            "sum of squares: scale the row"
         )
     if subset is not None:
         check_label_range("subset", subset, len(prototypes))

@@ -24,20 +24,20 @@ def update_class_means_(
     ``for z, y in zip(F.normalize(features), labels): means[y] = momentum * means[y] + (1 - momentum) * z``, so that
     several samples of one class in a batch all count, in batch order.
 
-    CUDA tensors of the kernels' dtypes run on Triton (float32 contiguous means) and never wait for the device: bad rows
-    do not count, and :func:`fastproto.functional.check_batches` raises them later.
+    CUDA tensors of the kernels' dtypes run on Triton (float32 contiguous means), without a synchronisation: bad rows do
+    not count, and :func:`fastproto.functional.check_batches` reports them later.
 
     Args:
-        means: [C, D] float32 (or float64), changed in place; it may share memory with features and labels, not within
-            itself.
+        means: [C, D] float32 or float64, changed in place; may share memory with features and labels, but no two of its
+            entries may overlap.
         features: [B, D], any float dtype; no gradient flows.
         labels: int64 [B] in 0..C-1.
         momentum: α in [0, 1).
         nan_policy: ``raise``, or ``skip``: rows with NaN or inf do not count.
 
     Raises:
-        TypeError, ValueError: shapes, dtypes, means that require grad or share memory among their numbers, labels out
-            of range, NaN or inf in the features; the means then stay.
+        TypeError, ValueError: shapes, dtypes, means that require grad or whose entries overlap in memory, labels out of
+            range, NaN or inf in the features; the means are then unchanged.
 
     Source: Algorithm 1 of Saadabadi et al., CVPR 2024.
     """
@@ -45,7 +45,7 @@ def update_class_means_(
     check_matrix("features", features, min_rows=0)
     check_labels("labels", labels, len(features))
     if means.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"means are {means.dtype}; expected float32 or float64: small updates vanish in less")
+        raise TypeError(f"means are {means.dtype}; expected float32 or float64, which keep small updates")
     if means.shape[1] != features.shape[1]:
         raise ValueError(f"means are {shape_of(means)} and features {shape_of(features)}; expected the same D")
     momentum = check_momentum(momentum)
@@ -56,7 +56,7 @@ def update_class_means_(
 
 
 def _check_own_memory(means: Tensor) -> None:
-    """Means that can be written to: each number has a place of its own, outside autograd."""
+    """Raise ValueError unless means can be written to: no grad, no inference mode, no two entries in one place."""
     if means.requires_grad:
         raise ValueError("means require grad; expected a tensor without: pass means.detach()")
     if torch.compiler.is_compiling():
@@ -70,19 +70,19 @@ def _check_own_memory(means: Tensor) -> None:
         least = max(least, stride * size)
     if shared:
         raise ValueError(
-            f"means have strides {means.stride()}, so that several numbers share a place in memory; expected rows of "
-            "their own: pass means.clone()"
+            f"means have strides {means.stride()}, with which entries overlap in memory; expected separate entries: "
+            "pass means.clone()"
         )
 
 
 def copy_if_shared(tensor: Tensor, means: Tensor) -> Tensor:
-    """The tensor, or a copy of one that shares memory with the means, which change while it is read."""
+    """The tensor, or a copy if it shares memory with the means, which are written while it is read."""
     same = tensor.untyped_storage().data_ptr() == means.untyped_storage().data_ptr()
     return tensor.clone() if same else tensor
 
 
 def mark_written(means: Tensor) -> None:
-    """Raise the version of means that a kernel has changed: autograd then refuses to use what it saved of them."""
+    """Increment the version of means that a kernel has written, so that autograd refuses tensors saved before."""
     if not means.is_inference():
         torch.autograd.graph.increment_version(means)
 
@@ -90,7 +90,10 @@ def mark_written(means: Tensor) -> None:
 def update_class_means(
     means: Tensor, features: Tensor, labels: Tensor, momentum: float, *, nan_policy: NanPolicy = "raise"
 ) -> Tensor:
-    """A new tensor with the update of :func:`update_class_means_` applied; ``means`` stays as it is."""
+    """A new tensor [C, D] with the update of :func:`update_class_means_`; ``means`` is unchanged.
+
+    Arguments and errors are those of :func:`update_class_means_`.
+    """
     updated = means.clone()
     update_class_means_(updated, features, labels, momentum, nan_policy=nan_policy)
     return updated
@@ -104,7 +107,7 @@ def _update_class_means_(
         return
     features, labels = copy_if_shared(features, means), copy_if_shared(labels, means)
     backend = resolve("update_class_means_", means, features, labels).backend
-    if not means.is_contiguous():  # the loops and the kernels walk over rows without strides
+    if not means.is_contiguous():  # the kernels of numba and Triton take contiguous rows
         backend = "torch"
     if backend == "triton":
         flag = flag_of(means.device, skip) if flag is None else flag
@@ -150,8 +153,8 @@ move_means_ = register(
 def move_official_means_(means: Tensor, features: Tensor, labels: Tensor) -> None:
     """The authors' published update, in place: q_y ← F.normalize(0.95 q_y + 0.05 z) with the last sample of each class.
 
-    Nothing waits for the device. Every sample writes the new row of its class, the same for all of a class; bad samples
-    write another's, and a batch of bad ones writes rows as they are.
+    Without a synchronisation: every sample writes the new row of its class, the same for all samples of a class. A bad
+    sample writes the row of a good one; a batch without a good sample writes rows back unchanged.
     """
     count = len(means)
     z, inverse = normalise(features, skip=True)

@@ -1,10 +1,10 @@
 """Lower bounds that no C unit vectors in D dimensions can beat, in float64.
 
 Both come from one quadrature rule (Levenshtein 1998; Boyvalenkov, Dragnev, Hardin, Saff and Stoyanova 2016): Gauss or
-Radau nodes of the signed measure ν = μ - δ₁/C, where μ is the law of the cosine between a fixed and a uniform random
-direction. Its largest node bounds the max cosine, and C/(C-1) Σ ω f(λ) bounds the mean of f over pairs for every
-absolutely monotone f of the cosine, such as exp(-2t(1 - cos)). Simplex, cross-polytope, icosahedron, 600-cell, E8 and
-the other sharp codes reach both.
+Radau nodes of the signed measure ν = μ - δ₁/C, where μ is the distribution of the cosine between a fixed and a
+uniform random direction. Its largest node bounds the max cosine, and C/(C-1) Σ ω f(λ) bounds the mean of f over pairs
+for every absolutely monotone f of the cosine, such as exp(-2t(1 - cos)). Simplex, cross-polytope, icosahedron,
+600-cell, E8 and the other sharp codes reach both.
 
 In the polynomials orthonormal for μ, with v their values at 1 and J their Jacobi matrix, ν has the Gram matrix
 G = I - vvᵀ/C and multiplication by x is H = J - vvᵀ/C: the nodes are the eigenvalues of H u = λ G u, the weights
@@ -28,6 +28,8 @@ def uniformity_bound(num_classes: int, dim: int, t: float = 2.0) -> float:
 
     Raises:
         ValueError: C < 2, D < 2 or t <= 0.
+
+    Source: Boyvalenkov et al. 2016.
     """
     num_classes, dim = check_classes(num_classes, dim)
     t = check_sharpness(t)
@@ -39,10 +41,12 @@ def uniformity_bound(num_classes: int, dim: int, t: float = 2.0) -> float:
 
 
 def max_cosine_bound(num_classes: int, dim: int) -> float:
-    """The larger of Rankin's (C <= 2D) and Levenshtein's lower bound for the largest cosine of two of C vectors.
+    """The larger of Rankin's (C <= 2D) and Levenshtein's lower bound for the max cosine of C unit vectors.
 
     Raises:
         ValueError: C < 2 or D < 2.
+
+    Source: Rankin 1955; Levenshtein 1998.
     """
     num_classes, dim = check_classes(num_classes, dim)
     levenshtein = float(quadrature(num_classes, dim)[0].max())

@@ -1,4 +1,4 @@
-"""Estimated prototypes on disk. A file that is damaged, or holds anything but what was asked for, is made again."""
+"""The cache of estimated prototypes on disk; a file that is damaged or of another key is estimated again."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from fastproto.support.atomic_files import write_whole
 
 
 def cache_folder() -> Path:
-    """Where estimates are kept.
+    """The folder of the cache: ``$XDG_CACHE_HOME/fastproto``, or ``~/.cache/fastproto``.
 
     Raises:
-        RuntimeError: neither XDG_CACHE_HOME is set nor a home folder known.
+        RuntimeError: XDG_CACHE_HOME is not set and the home folder is unknown.
     """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastproto"
 
 
 class CacheFile:
-    """The place of one estimate: ``key`` is everything that its vectors depend on."""
+    """The cache file of one estimate; ``key`` holds everything that its vectors depend on."""
 
     def __init__(self, num_classes: int, dim: int, key: Hashable) -> None:
         self.key = repr(key)
         self.name = f"{num_classes}x{dim}-{hashlib.sha256(self.key.encode()).hexdigest()[:16]}.safetensors"
 
     def read(self, t: float, device: torch.device | str | None) -> Prototypes | None:
-        """What :meth:`write` kept; None where there is nothing, or no whole file of this key."""
+        """The prototypes that :meth:`write` stored, or None if there is no undamaged file of this key."""
         from safetensors import safe_open
 
         try:
@@ -48,7 +48,7 @@ class CacheFile:
         return make(vectors, t, facts["method"], passes=passes, seconds=seconds, device=device) if whole else None
 
     def write(self, found: Prototypes) -> None:
-        """Keep it; where that is not possible, say so on standard error."""
+        """Store the prototypes; a failure is reported in one line on standard error."""
         digest = self._digest(found.vectors, found.method, found.passes, found.seconds)
         data = as_safetensors(found, digest=digest)
         place = self.name
@@ -62,7 +62,7 @@ class CacheFile:
             )
 
     def _digest(self, vectors: Tensor, method: str, passes: int, seconds: float) -> str:
-        """Of the content and of the key, so that a file under another file's name is not taken for it."""
+        """SHA-256 of the content and the key, so that a file under another name is not accepted."""
         facts = (self.key, str(vectors.dtype), tuple(vectors.shape), method, passes, seconds)
         digest = hashlib.sha256(repr(facts).encode())
         digest.update(vectors.detach().cpu().contiguous().numpy().data)

@@ -1,4 +1,4 @@
-"""Configurations known in closed form: no passes are spent, and most are proved optimal.
+"""Configurations in closed form, which need no passes; most are proved optimal.
 
 - D = 2: the regular polygon. C <= D+1: the simplex. C = 2D: the cross-polytope. Optimal for every t.
 - Sharp codes (icosahedron, 600-cell, E8 and its sections): optimal for every t (Cohn and Kumar 2007).
@@ -30,8 +30,15 @@ def closed_form(
 ) -> tuple[Tensor, str] | None:
     """Unit rows [C, D] in float64 and the name of the construction, or None where there is none.
 
+    Args:
+        num_classes, dim: C >= 2 and D >= 2.
+        objective: ``uniform`` (L_uni at ``t``) or ``max_cosine``; they differ where D+1 < C < 2D.
+        t: sharpness, > 0.
+
     Raises:
         TypeError, ValueError: C < 2, D < 2, t <= 0, an unknown objective.
+
+    Source: Cohn and Kumar 2007; Rankin 1955.
     """
     num_classes, dim = check_classes(num_classes, dim)
     t = check_sharpness(t)
@@ -92,7 +99,7 @@ def simplex(count: int) -> Tensor:
 
 
 def orthogonal_simplices(sizes: list[int], dim: int) -> Tensor:
-    """One simplex for each size, in orthogonal subspaces: every cosine across is 0. Uses Σ (size - 1) dimensions."""
+    """One simplex for each size, in orthogonal subspaces of Σ (size - 1) dimensions: cosines between them are 0."""
     points = torch.zeros(sum(sizes), dim, dtype=torch.float64)
     row = column = 0
     made = {size: simplex(size) for size in set(sizes)}
@@ -119,7 +126,7 @@ def _simplices_value(sizes: list[int], t: float) -> float:
 
 
 def fit_tilted(num_classes: int, dim: int, t: float) -> tuple[float, float, float]:
-    """The least L_uni of the tilted form and its scalars h, b: a grid (h by ratio) narrowed around its lowest point."""
+    """The least L_uni of the tilted form and its scalars h, b, by a grid (log h, b) refined around its lowest point."""
     pairs, singles = num_classes - dim, 2 * dim - num_classes
     counts = [pairs, 2.0 * pairs * (pairs - 1), 2.0 * pairs * singles, singles * (singles - 1) / 2]
     low, high = np.array([math.log(1e-5), 0.0 if singles > 1 else 1.0]), np.array([math.log(0.5) / 2, 1.0])
@@ -182,7 +189,7 @@ def e8() -> Tensor:
 
 
 def section(points: Tensor) -> Tensor:
-    """The nearest neighbours of the first point, seen from it: one dimension less, again a sharp code for E8's."""
+    """The nearest neighbours of the first point, projected on its complement: for E8 again a sharp code, in D - 1."""
     cosines = points[1:] @ points[0]
     near = points[1:][cosines > cosines.max() - 1e-9]
     normal = points[0].clone()

@@ -1,4 +1,4 @@
-"""Spherical codes from binary ones, for D = 2^m: ±1 words, so many and so far apart that descent does not find them.
+"""Spherical codes from binary ones, for D = 2^m: many ±1 words of a max cosine that descent does not reach.
 
 A word is (-1)^{q(x) + ℓ(x) + c} over the 2^m points x: ℓ runs over the linear forms, c over 0 and 1, q over a set of
 quadratic forms. One q gives 2D words that are a cross-polytope; words of two q have cosines of at most 2^{-r/2}, r the
@@ -25,7 +25,7 @@ Bits = NDArray[np.int64]
 
 
 def code_capacity(dim: int) -> int:
-    """How many vectors :func:`binary_code` can give: 0 unless D is a power of two in 4..2048."""
+    """The largest C of :func:`binary_code` in D dimensions: 0 unless D is a power of two in 4..2048."""
     dim = whole("dim", dim)
     degree = max(dim, 1).bit_length() - 1
     if dim != 1 << degree or not 2 <= degree <= 11:
@@ -45,13 +45,15 @@ def binary_code(num_classes: int, dim: int) -> Tensor:
     """The first C vectors [C, D] (float64, unit rows): cross-polytope after cross-polytope, opposite pairs together.
 
     Raises:
-        ValueError: more vectors than :func:`code_capacity` says.
+        ValueError: C < 2, D < 2, or C above :func:`code_capacity`.
+
+    Source: Kerdock 1972 (D = 4^k); Gold 1967 (D = 2·4^k).
     """
     num_classes, dim = check_classes(num_classes, dim)
     if num_classes > code_capacity(dim):
         raise ValueError(
             f"a binary code in {dim} dimensions has {code_capacity(dim)} words; expected at least {num_classes}: "
-            "take a power of two of dimensions, or fewer classes"
+            "make dim a power of two, or take fewer classes"
         )
     degree = dim.bit_length() - 1
     points = np.arange(dim)
@@ -94,7 +96,7 @@ def _parity(values: Bits) -> Bits:
 
 
 class _Field:
-    """GF(2^m) by tables of logarithms."""
+    """GF(2^m) with a table of logarithms."""
 
     def __init__(self, degree: int) -> None:
         self.order = (1 << degree) - 1

@@ -1,4 +1,4 @@
-"""What a search for prototypes may spend, what it has spent, and what was seen on the way."""
+"""The budget of a search for prototypes, what it has spent, and its trace of L_uni."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Effort:
         return not self.over() and (self.limit is None or self.spent + passes <= self.limit)
 
     def count(self, t: float, value: float | Tensor, passes: float = 1.0) -> None:
-        """Notes an evaluation. A value given as a scalar tensor is read later, together with others."""
+        """Record an evaluation; a scalar tensor is copied to the host later, together with others."""
         self.spent += passes
         if isinstance(value, Tensor):
             self.unread.append((self.spent, t, value))

@@ -1,6 +1,6 @@
-"""The function that a descent lowers: L_uni of points on the sphere, and its gradient in the tangent space.
+"""The objective of a descent: L_uni of points on the sphere, and its tangent gradient times C.
 
-The gradient is scaled by C: with the plain gradient of L_uni a step of the paper's size 0.1 moves a point by O(1/C).
+With the unscaled gradient a step of the paper's size 0.1 would move a point by O(1/C).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fastproto.support.options import PassPrecision
 
 Energy: TypeAlias = Callable[[Tensor], tuple[float, Tensor]]  # unit rows [C, D] -> L_uni, C times its tangent gradient
 
-# In these widths exp(-4t) is still a normal number; a sharper potential is summed relative to its largest term.
+# The largest t at which exp(-4t) is surely a normal number; a sharper potential is summed relative to its largest term.
 PLAIN_SHARPNESS = {torch.float32: 16.0, torch.float64: 128.0}
 
 
@@ -37,7 +37,7 @@ def energy(t: float, precision: PassPrecision = "highest") -> Energy:
             total, top = float(potential.double().sum()), 1.0
         else:
             sums, pull = _sharp_potential(points, t)
-            total, top = sums.tolist()  # what the line search decides with: read once for each evaluation
+            total, top = sums.tolist()  # for the line search: one device-to-host copy
         value = 2 * t * (top - 1) + math.log(total / (count * (count - 1)))
         return value, tangent(points, pull).mul_(4 * t * count / total)
 

@@ -1,4 +1,4 @@
-"""Prototypes for (C, D): a closed form where there is one, else a search, kept on disk for the next time."""
+"""Prototypes for (C, D): a closed form where there is one, else a search whose result is cached on disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fastproto.support.options import Precision, SgdForm, check_options
 Method: TypeAlias = Literal["auto", "lbfgs", "binary_code", "sgd"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 METHODS: tuple[Method, ...] = get_args(Method)
-RECIPE = 4  # part of the cache's key: raise it when the same arguments begin to give other prototypes
+RECIPE = 4  # part of the cache's key: increment it when the same arguments give other prototypes
 
 
 def estimate_prototypes(
@@ -47,29 +47,29 @@ def estimate_prototypes(
 ) -> Prototypes:
     """C unit vectors spread evenly over the sphere in D dimensions: a closed form where there is one, else a search.
 
-    Ctrl-C ends a search with the best so far, and a line on standard error.
+    Ctrl-C ends a search: the best prototypes so far are returned, with a line on standard error.
 
     Args:
         num_classes: C >= 2.
         dim: D >= 2.
         objective: ``uniform`` minimises L_uni at ``t``; ``max_cosine`` the cosine of the closest pair.
         t: sharpness of the Gaussian potential, > 0; for ``max_cosine`` the first of a rising series.
-        method: ``auto``; ``lbfgs`` searches even where there is a closed form; ``binary_code`` takes ±1 words (D a
-            power of two); ``sgd`` is the paper's own descent, for comparison.
+        method: ``auto``, a closed form or a search; ``lbfgs`` searches even where there is a closed form;
+            ``binary_code`` takes ±1 words (D a power of two); ``sgd`` is the paper's descent, for comparison.
         seed: of the random starts (closed forms and codes need none).
-        device: where the work is done and the vectors end up; None is the CPU.
-        max_passes: how many sweeps over all pairs to spend at most, altogether; None leaves it to the search.
+        device: of the search and of the vectors; None is the CPU.
+        max_passes: limit on the passes over all pairs, in total; None leaves it to the search.
         time_limit: seconds; the best so far is returned, and not cached.
         progress: print a line on standard error.
         cache: keep and reuse the result in ``$XDG_CACHE_HOME/fastproto`` (or ``~/.cache/fastproto``).
-        precision: of the matrix products a search begins with; it always finishes at ``highest``, on Triton in sums of
-            three float16 products, whose gradient is 3e-5 from that.
+        precision: of the matrix products at the start of a search; it always finishes at ``highest`` (on Triton with
+            three float16 products for each, which change the gradient by 3e-5).
         form, subset_size, lr, iterations: of ``sgd`` alone, see :func:`fastproto.prototypes.sgd.sgd`.
-        trace: a list that is given (passes spent, t, L_uni) after each evaluation of a search; nothing is then read
-            from the cache.
+        trace: a list to which a search appends (passes spent, t, L_uni) after each evaluation; the cache is then not
+            read.
 
     Returns:
-        Prototypes with their measured quality, the passes and the seconds spent.
+        Prototypes: vectors [C, D] float32, the passes and the seconds spent; ``quality`` is measured on access.
 
     Raises:
         TypeError, ValueError: C < 2, D < 2, t <= 0, an unknown objective, method, precision or form, no code of that

@@ -30,32 +30,33 @@ class Prototypes:
     vectors: Tensor  # [C, D] float32, unit rows
     t: float  # sharpness at which the quality is measured
     method: str  # "polygon", "simplex", "cross_polytope", ..., "lbfgs", "binary_code", "sgd", "word_vectors", "file"
-    passes: int  # sweeps over all pairs that were spent
-    seconds: float = 0.0  # that it took to make them
+    passes: int  # passes over all pairs that were spent
+    seconds: float = 0.0  # spent on making them
 
     @cached_property
     def quality(self) -> Quality:
-        """Measured when first asked for: all pairs in float64 are too much work for a head that only wants vectors."""
+        """Measured on first access: it takes a float64 pass over all pairs, which a head does not need."""
         return measure_prototypes(self.vectors, self.t)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a file, whole or not at all; the suffix chooses the format.
+        """Write a file atomically; the suffix chooses the format.
 
         ``.safetensors`` holds vectors, quality and method; ``.npz`` vectors, method, passes and seconds; ``.pth`` is
         the authors' format (``{'w': [D, C]}``) and ``.npy`` that of Hyperspherical Prototype Networks ([C, D]).
 
         Raises:
             ValueError: another suffix.
+            OSError: the file cannot be written.
         """
         path = Path(path)
         vectors = self.vectors.detach().cpu().contiguous()
-        content = io.BytesIO()  # torch's own way to a file hides why there is no room, NumPy's that there is none
+        content = io.BytesIO()  # on a full disk torch's writer hides the cause and NumPy's the failure
         if path.suffix == ".safetensors":
             data = as_safetensors(self)
             write_whole(path, lambda file: file.write_bytes(data))
         elif path.suffix == ".npz":
-            facts_ = {"method": np.array(self.method), "passes": np.array(self.passes)}
-            arrays = {"vectors": vectors.numpy(), "seconds": np.array(self.seconds), **facts_}
+            facts = {"method": np.array(self.method), "passes": np.array(self.passes)}
+            arrays = {"vectors": vectors.numpy(), "seconds": np.array(self.seconds), **facts}
             np.savez(content, **arrays)  # type: ignore[arg-type]  # NumPy's stubs read the names as its own options
             write_memory(path, content)
         elif path.suffix == ".pth":
@@ -86,7 +87,7 @@ def make(
     seconds: float = 0.0,
     device: torch.device | str | None = None,
 ) -> Prototypes:
-    """Prototypes of unit rows in any width."""
+    """Prototypes, float32, of unit rows of any float dtype."""
     vectors = vectors.detach().to(device or "cpu", torch.float32)
     return Prototypes(vectors, t, method, int(np.ceil(passes)), seconds)
 
@@ -94,10 +95,15 @@ def make(
 def load_prototypes(
     path: str | os.PathLike[str], *, t: float = 2.0, device: torch.device | str | None = None
 ) -> Prototypes:
-    """Read ``.safetensors`` or ``.npz`` of ours, the authors' ``.pth`` (``{'w': [D, C]}``) or HPN's ``.npy`` ([C, D]).
+    """Read our ``.safetensors`` or ``.npz``, the authors' ``.pth`` (``{'w': [D, C]}``) or HPN's ``.npy`` ([C, D]).
 
-    The rows of foreign files are normalised. Nothing in a file is ever executed (no pickled code), and no memory is
-    taken for what only a header claims (:mod:`fastproto.support.array_files`).
+    The rows of the last two are normalised. Nothing in a file is ever executed (no pickled code), and sizes declared
+    in a header are checked before memory is allocated (:mod:`fastproto.support.array_files`).
+
+    Args:
+        path: the suffix chooses the format.
+        t: sharpness at which the quality is measured, > 0.
+        device: of the vectors; None is the CPU.
 
     Raises:
         FileNotFoundError: no such file.
@@ -127,7 +133,7 @@ def load_prototypes(
 
 
 class _WrongContentError(ValueError):
-    """A file that could be read, and holds something else; apart from what the libraries raise themselves."""
+    """A readable file with other content; told apart from the libraries' own errors."""
 
 
 def _read(path: Path) -> tuple[Tensor, str, int, float]:
@@ -156,7 +162,7 @@ def _read(path: Path) -> tuple[Tensor, str, int, float]:
 
 
 def _facts(method: str, passes: Any, seconds: Any) -> tuple[str, int, float]:
-    """What a file says of itself. Raises ValueError for what no file of ours says."""
+    """Method, passes and seconds from a file's metadata. Raises ValueError for damaged ones."""
     count, time = int(passes), float(seconds)
     if len(method) > LONGEST_METHOD or not method.isprintable() or not 0 <= count < 2**63 or not math.isfinite(time):
         raise ValueError(f"its method, passes or seconds are damaged: {method[:LONGEST_METHOD]!r}, {count:g}, {time:g}")
@@ -184,7 +190,11 @@ def _read_authors(path: Path) -> Tensor:
 
 
 def check_shape(prototypes: Prototypes | Tensor, num_classes: int, dim: int) -> Tensor:
-    """The vectors, if they are C unit rows of D numbers."""
+    """The vectors [C, D], checked.
+
+    Raises:
+        TypeError, ValueError: another shape or dtype, rows that are not unit, a tensor that requires grad.
+    """
     vectors = prototypes.vectors if isinstance(prototypes, Prototypes) else prototypes
     check_matrix("prototypes", vectors, min_rows=2)
     if vectors.shape != (num_classes, dim):

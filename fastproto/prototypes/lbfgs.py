@@ -1,12 +1,12 @@
-"""The model of the curvature: L-BFGS with a preconditioner for the Gaussian potential.
+"""L-BFGS with a preconditioner for the Gaussian potential.
 
-Near an even spread the scaled Hessian has three well separated parts, in units of the first (k = 2t): moving all points
-along one direction 1, shearing them by one symmetric matrix ~2k/D, the rest ~3k²/D². The first two are D and D²/2
-dimensional, so they can be projected out in O(C·D²), and the curvature that L-BFGS must learn is that of the rest. The
-preconditioner is MᵀM with M a product of symmetric factors: positive definite whatever the points are.
+Near an even spread the scaled Hessian has three well separated parts. With k = 2t and the first as unit, the curvatures
+are 1 (all points move along one direction), ~2k/D (a symmetric matrix shears them) and ~3k²/D² (the rest). The first
+two have D and D²/2 dimensions and can be projected out in O(C·D²), so L-BFGS only has to learn the curvature of the
+rest. The preconditioner is MᵀM with M a product of symmetric factors: positive definite for any points.
 
-L-BFGS pairs are kept as they were measured, not transported between tangent spaces: the direction is projected once at
-the end, PHPᵀ is positive definite like H, and transport saved no passes.
+L-BFGS pairs are not transported between tangent spaces, which saved no passes: the direction is projected once at the
+end, and PHPᵀ is positive definite like H.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Preconditioner:
 class History:
     """The last steps s and changes of the gradient y, in a ring.
 
-    Numbers are copied to the host a few at a time: on a GPU each copy costs more than the product it waits for.
+    Inner products are copied to the host together: on a GPU a copy costs more than the product it waits for.
     """
 
     def __init__(self, points: Tensor, memory: int = MEMORY) -> None:
@@ -83,7 +83,7 @@ class History:
         found = torch.cat([self.changes @ s, self.steps @ y, own]).tolist()
         curvature, step_square, change_square = found[-3:]
         if curvature <= 1e-10 * math.sqrt(step_square * change_square):
-            return  # no positive curvature along this step: it would spoil the model
+            return  # no positive curvature along this step: the model would not be positive definite
         memory = len(self.steps)
         slot = self.order.pop(0) if len(self.order) == memory else len(self.order)
         self.steps[slot], self.changes[slot] = s, y
@@ -115,5 +115,5 @@ class History:
 
 
 def _to_device(numbers: list[float], like: Tensor) -> Tensor:
-    """Without a wait for the device, as ``new_tensor`` has."""
+    """A tensor on the device of ``like``, without the synchronisation of ``new_tensor``."""
     return torch.tensor(numbers, dtype=like.dtype, device="cpu").to(like.device, non_blocking=True)

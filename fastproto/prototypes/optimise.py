@@ -16,9 +16,9 @@ from fastproto.prototypes.energy import Energy, energy
 from fastproto.prototypes.lbfgs import History, Preconditioner
 from fastproto.support.options import PassPrecision
 
-LONGEST = 1.0  # no point moves farther than this in one step (before it is put back on the sphere)
+LONGEST = 1.0  # no point moves farther than this in one step (before it is normalised)
 ARMIJO = 1e-4
-PATIENCE = 20  # passes over which a descent must have gained its tolerance
+PATIENCE = 20  # a descent that gains less than its tolerance in so many passes stops
 
 
 def minimise(
@@ -26,8 +26,8 @@ def minimise(
 ) -> tuple[Tensor, float]:
     """Lower L_uni at sharpness t from unit rows [C, D]; returns the points reached and their value.
 
-    Stops after ``passes``, when the last 20 have gained less than ``tolerance``, when no step lowers the value any
-    more, when the effort is over, or on Ctrl-C (noted in the effort). The points returned are the best seen.
+    Stops after ``passes``, when the last 20 have gained less than ``tolerance``, when no step lowers the value, when
+    the effort is over, or on Ctrl-C (recorded in the effort). The points returned are the best seen.
     """
     evaluate, history, count = energy(t, precision), History(points), len(points)
     end, values = effort.spent + passes, []
@@ -67,7 +67,7 @@ def minimise(
 
 
 def _slack(dtype: torch.dtype, value: float, precision: PassPrecision) -> float:
-    """By how much rounding may seem to raise the value."""
+    """The apparent increase of the value that rounding may cause."""
     if dtype == torch.float64:
         return 1e-14 * abs(value)
     return {"highest": 1e-7, "higher": 1e-7, "high": 1e-6, "medium": 1e-5}[precision] * abs(value)

@@ -1,8 +1,8 @@
-"""Many small descents at once: a population of arrangements that hop from one local minimum to the next.
+"""Basin hopping with a population of small arrangements, evaluated in one batched call.
 
-At a hundred points an evaluation is so small that its price is that of the calls; 32 arrangements in one batched call
-cost hardly more than one. Each is relaxed with Barzilai-Borwein steps, then some of its points are put elsewhere and it
-is relaxed again; what comes out higher is forgotten, and now and then the better half replaces the other.
+At a hundred points an evaluation costs little more than its calls, so a batch of 32 costs hardly more than one. Each
+arrangement is relaxed with Barzilai-Borwein steps. A hop moves some of its points to random places and relaxes it
+again; a result that is not lower is discarded. Every few generations the better half replaces the other.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from torch import Tensor
 from fastproto.prototypes.effort import Effort
 
 CHAINS = 32
-FIRST, AGAIN = 600, 200  # steps of relaxation before the first hop and after each: the tail is left to L-BFGS
-GENERATIONS, PATIENCE = 60, 12  # at most; and without a new lowest
+FIRST, AGAIN = 600, 200  # steps of relaxation before the first hop and after each hop; L-BFGS does the rest
+GENERATIONS, PATIENCE = 60, 12  # at most, in total and without a new lowest value
 BREED = 5  # generations between two replacements
-MOVED = 0.05  # share of the points, those of highest potential, that a hop puts elsewhere
+MOVED = 0.05  # share of the points, those of highest potential, that a hop moves
 STEPS = 0.02, 20.0  # shortest and longest step along C times the gradient
 LONGEST = 1.0  # no point moves farther in one step
 
@@ -24,7 +24,7 @@ LONGEST = 1.0  # no point moves farther in one step
 def hopping_population(num_classes: int, dim: int, t: float, seed: int, effort: Effort) -> list[tuple[float, Tensor]]:
     """Up to three arrangements of lowest L_uni: the value and [C, D] float64, nearly relaxed, lowest first.
 
-    Ends early when the effort is over; Ctrl-C is noted in it.
+    Ends early when the effort is over; Ctrl-C is recorded in it.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -37,7 +37,7 @@ def hopping_population(num_classes: int, dim: int, t: float, seed: int, effort: 
     try:
         points, values = relax(points, t, FIRST, effort)
         for generation in range(1, GENERATIONS + 1):
-            if not effort.affords(3 * CHAINS):  # a hop, a first look and a step
+            if not effort.affords(3 * CHAINS):  # the potentials of a hop, the first evaluation and one step
                 break
             effort.spent += CHAINS
             crowded = weights(points, t).sum(2).topk(moved, dim=1).indices[:, :, None].expand(-1, -1, dim)
@@ -54,7 +54,7 @@ def hopping_population(num_classes: int, dim: int, t: float, seed: int, effort: 
     except KeyboardInterrupt:
         effort.interrupted = True
     order = values.argsort()
-    other = values[order].diff(prepend=values.new_tensor([-torch.inf])) > 1e-9  # breeding has made copies
+    other = values[order].diff(prepend=values.new_tensor([-torch.inf])) > 1e-9  # the replacements have made copies
     return [(float(values[k]), points[k]) for k in order[other][:3]]
 
 
@@ -66,7 +66,7 @@ def weights(points: Tensor, t: float) -> Tensor:
 
 
 def relax(points: Tensor, t: float, steps: int, effort: Effort) -> tuple[Tensor, Tensor]:
-    """The lowest that Barzilai-Borwein steps pass through from each arrangement [S, C, D], and its L_uni [S]."""
+    """The lowest iterate [S, C, D] of a Barzilai-Borwein descent from each arrangement, and its L_uni [S]."""
     chains, count, _ = points.shape
 
     def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:

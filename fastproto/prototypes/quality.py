@@ -1,4 +1,4 @@
-"""How well unit vectors are spread: every figure in float64, over all pairs, in memory O(C·D)."""
+"""How evenly unit vectors are spread: every figure in float64, over all pairs, in memory O(C·D)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from fastproto.prototypes.bounds import max_cosine_bound, uniformity_bound
 from fastproto.support.checks import TINY_NORM, check_finite, check_matrix, check_sharpness, default_cpu
 
-BLOCK = 512  # 512² float64 are 2 MiB: they stay in the processor's cache through the sums and maxima
-CUDA_BLOCK = 2048  # 32 MiB: work enough for each of some ten launches
+BLOCK = 512  # 512² float64 are 2 MiB: they stay in the processor's cache for the sums and maxima
+CUDA_BLOCK = 2048  # 32 MiB: enough work for each kernel launch
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How well prototypes are spread, in float64 and over all pairs i ≠ j; angles in degrees."""
+    """How evenly prototypes are spread, in float64 and over all pairs i ≠ j; angles in degrees."""
 
     uniformity: float  # L_uni = log mean exp(-t‖w_i - w_j‖²): lower is better
     uniformity_bound: float  # no C unit vectors have less: the universal lower bound
@@ -30,7 +30,7 @@ class Quality:
 
 
 def measure_prototypes(vectors: Tensor, t: float = 2.0) -> Quality:
-    """Every figure of :class:`Quality` in float64, each pair looked at once.
+    """Every figure of :class:`Quality` in float64, computing each pair once.
 
     ``w = F.normalize(vectors.double()); s = (w @ w.T)[~torch.eye(len(w), dtype=bool)]``; then
     ``(2 * t * (s - 1)).exp().mean().log()``, ``s.max()``, ``s.min()``, ``s.acos().rad2deg().mean()``.
@@ -69,7 +69,7 @@ def _measured(vectors: Tensor, t: float) -> Quality:
             highest = cosines.max(1).values
             nearest[rows] = torch.maximum(nearest[rows], highest)
             nearest[columns] = torch.maximum(nearest[columns], cosines.max(0).values)
-            # relative to the block's largest, so that a sharp potential does not vanish altogether
+            # relative to the block's largest term, so that a sharp potential does not underflow
             peak = highest.max().clamp_min(-1)  # a block of one pair, a point and itself, has no cosine
             sums = cosines.sub_(peak).mul_(2 * t).exp_().sum()
             shares.append(1.0 if column == start else 2.0)

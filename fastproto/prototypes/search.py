@@ -1,4 +1,4 @@
-"""Which starts to descend from, and how sharp to make the potential: what is spent on (C, D) without a closed form."""
+"""The search for (C, D) without a closed form: which starts, and which sharpness of the potential."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from fastproto.prototypes.population import CHAINS, MOVED, hopping_population
 from fastproto.support.options import PassPrecision, Precision
 
 PASSES = 400  # at most for one descent
-TINY = 150_000  # numbers C²·D up to which a population hops in batched calls, some twenty seconds
-SMALL = 8_000_000  # numbers C²·D that are looked at again and again in a second
-WIDE = 200_000_000  # C²·D up to which all is done in float64
+TINY = 150_000  # C²·D up to which a population hops in batched calls
+SMALL = 8_000_000  # C²·D, summed over the starts, up to which a search takes several
+WIDE = 200_000_000  # C²·D up to which descents are in float64
 STARTS = 12  # at most
 START_STRIDE = 1_000_003  # between the seeds of one search, so that neighbouring seeds share no start
-HOPELESS = 0.04  # a descent stays at least this far above the bound on the max cosine once C >= 4D (seen, not proved)
-ANNEALED = 2_500_000  # as SMALL, for annealing: it is slower and more often right
-# Where annealing begins, as a multiple of t, and by which factor it goes on. The slow way from t finds arrangements
-# that the others miss where C is a few times D; in few dimensions the others find better packings.
-WAYS_UP = ((1.0, math.sqrt(2)), (16.0, 4.0), (1.0, math.sqrt(2)), (4.0, 4.0))
+# With C >= 4D a descent was never seen to come closer than this to the bound on the max cosine.
+DESCENT_MARGIN = 0.04
+ANNEALED = 2_500_000  # as SMALL, for annealing, which needs more passes from each start
+# Annealing schedules: the first sharpness as a multiple of t, and the factor from one descent to the next. The slow
+# schedule finds arrangements that the others miss where C is a few times D; in few dimensions the others do better.
+SCHEDULES = ((1.0, math.sqrt(2)), (16.0, 4.0), (1.0, math.sqrt(2)), (4.0, 4.0))
 FINALISTS = 3  # annealed descents that go on to the end
 
 
 def random_start(num_classes: int, dim: int, seed: int, device: torch.device | str | None = None) -> Tensor:
-    """Independent uniform directions [C, D] in the width that descents of this size use; the same on every device.
+    """Independent uniform directions [C, D] in the dtype that descents of this size use; the same on every device.
 
-    Many are normalised where they are needed, in float64: the order in which a device adds squares then shows in a
-    float32 number by rare chance only.
+    Large ones are normalised on the device in float64, so that its order of summation rarely changes a float32 number.
     """
     generator = torch.Generator().manual_seed(seed)
     points = torch.randn(num_classes, dim, generator=generator, dtype=torch.float32, device="cpu")
@@ -67,7 +67,7 @@ def search_uniform(
         if k == 0:
             gain = _random_value(num_classes, dim, t) - uniformity_bound(num_classes, dim, t)
             tolerance = (2e-4 if num_classes**2 * dim <= WIDE else 5e-4) * gain
-        # float32 products but for 3e-5 of the gradient, which no descent was seen to feel, in half the time
+        # "higher" is within 3e-5 of the float32 gradient in half the time; no descent was seen to end higher
         finest: PassPrecision = "higher" if resolve("gaussian_potential", points).backend == "triton" else "highest"
         if precision != "highest":
             points, _ = minimise(points, t, effort, passes=PASSES, tolerance=5 * tolerance, precision=precision)
@@ -103,7 +103,7 @@ def number_of_starts(num_classes: int, dim: int) -> int:
 
 
 def _random_value(num_classes: int, dim: int, t: float) -> float:
-    """L_uni of independent uniform directions, on average over pairs: log of the mean of exp(-2t(1 - cos))."""
+    """L_uni of independent uniform directions, the mean taken in expectation: log E exp(-2t(1 - cos))."""
     from scipy.special import ive  # the modified Bessel function, scaled by exp(-x)
 
     order, x = dim / 2 - 1, 2 * t
@@ -114,7 +114,7 @@ def _random_value(num_classes: int, dim: int, t: float) -> float:
 
 
 def _hop(points: Tensor, t: float, generator: torch.Generator) -> Tensor:
-    """The points with the highest potential put at random places."""
+    """A copy of the points in which those of highest potential are replaced by random ones."""
     count, dim = points.shape
     crowded = potential_and_pull(points, None, t)[0].topk(max(2, round(MOVED * count))).indices
     fresh = torch.randn(len(crowded), dim, generator=generator, dtype=torch.float32, device="cpu").to(points)
@@ -136,24 +136,24 @@ def search_max_cosine(
     device: torch.device | str | None = None,
     codes: bool = True,
 ) -> tuple[Tensor, str]:
-    """The smallest max cosine of annealed descents and, where there is one, a binary code; and what made it.
+    """The vectors of smallest max cosine among annealed descents and, if there is one, a binary code; and the method.
 
-    A code is taken as it is: descent from it at any sharpness was seen to lower its max cosine by nothing. It is taken
-    without a look at descents where those would need minutes.
+    No descent from a code was seen to lower its max cosine, so a code is taken unchanged. Descents are skipped where
+    none was seen to do better (DESCENT_MARGIN), or where C²·D is large.
     """
     found: list[tuple[float, Tensor, str]] = []
     if codes and 4 * dim <= num_classes <= code_capacity(dim):
         start = binary_code(num_classes, dim).to(random_start(2, dim, 0, device))
         found.append((max_cosine(start), start, "binary_code"))
-        level = max_cosine_bound(num_classes, dim) + HOPELESS
+        level = max_cosine_bound(num_classes, dim) + DESCENT_MARGIN
         if code_cosine(num_classes, dim) <= level or num_classes**2 * dim > WIDE:
             return found[0][1:]
     size = num_classes**2 * dim
-    # The way up decides in which arrangement a search ends, and shows by 32t: the best alone go on.
+    # The arrangement in which a search ends is decided by 32t: only the best continue.
     middle = []
     for k in range(max(1, min(2 * STARTS, ANNEALED // size))):
         points = random_start(num_classes, dim, seed + START_STRIDE * k, device)
-        first, factor = WAYS_UP[k % len(WAYS_UP)] if size <= SMALL else (1.0, 2.0)
+        first, factor = SCHEDULES[k % len(SCHEDULES)] if size <= SMALL else (1.0, 2.0)
         points = anneal(points, first * t, 32 * t, factor, effort)
         middle.append((max_cosine(points), points))
         if effort.over():
@@ -168,7 +168,7 @@ def search_max_cosine(
 
 
 def anneal(points: Tensor, first: float, last: float, factor: float, effort: Effort) -> Tensor:
-    """Descents at ever larger t: the sharper the potential, the more it is about the closest pairs alone.
+    """Descents at rising t: the sharper the potential, the more it depends on the closest pairs alone.
 
     ``L_uni / 2t + 1`` tends to the max cosine; each descent ends when it gains less than 1e-6 of that in 20 passes.
     """

@@ -1,4 +1,4 @@
-"""The paper's own way to prototypes, plain stochastic gradient descent: a comparison, far from the optimum."""
+"""The paper's estimation of prototypes by stochastic gradient descent, for comparison: it ends far from the optimum."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def sgd(
     iterations: int = 1000,
     seed: int = 0,
 ) -> Tensor:
-    """``w[rows] = F.normalize(w[rows] - lr * gradient)`` for subsets of rows that run through a shuffled order.
+    """``w[rows] = F.normalize(w[rows] - lr * gradient)`` for subsets of rows in shuffled order.
 
-    A step is a fixed number of launches and does not wait for the device: potential and pull, and on Triton one kernel
-    that projects, steps and normalises. The values of L_uni are read many at a time.
+    A step is a fixed number of kernel launches without a device synchronisation: potential and pull, and on Triton one
+    kernel that projects, steps and normalises. The values of L_uni are copied to the host in groups.
 
     Args:
         points: [C, D] unit rows.
@@ -42,7 +42,7 @@ def sgd(
         form: ``eq5``, the rows of the subset against all rows (Eq. 5); ``within_batch``, the pairs inside the subset
             (the authors' published code).
         subset_size: ĉ rows that move in one step; None is min(C, 100).
-        lr: learning rate of the gradient as it is, not scaled by C.
+        lr: learning rate, for the gradient that is not scaled by C.
         iterations: steps.
         seed: of the shuffling.
 
@@ -66,7 +66,7 @@ def sgd(
             rows, waiting = waiting[:size], waiting[size:]
             w = points[rows]
             potential, pull = potential_and_pull(w, None, t)
-            if form == "eq5":  # as one end of its pairs with all rows, and as the other end of those of the subset
+            if form == "eq5":  # a row is the first end of its pairs with all rows, the second end of the subset's pairs
                 potential, far = potential_and_pull(w, points, t, rows)
                 total, pull = size + potential.sum(0, keepdim=True), pull + far
                 value = torch.log(total[0] / size)
@@ -89,10 +89,10 @@ def sgd(
 def check_sgd(
     num_classes: int, form: SgdForm, subset_size: int | None, lr: float, iterations: int
 ) -> tuple[int | None, float, int]:
-    """What :func:`sgd` takes: the subset's size, the rate and the number of steps.
+    """The checked subset_size, lr and iterations of :func:`sgd`.
 
     Raises:
-        TypeError, ValueError: anything else.
+        TypeError, ValueError: an unknown form, a subset_size outside 2..C, lr <= 0, iterations < 1.
     """
     subset_size = None if subset_size is None else whole("subset_size", subset_size)
     lr, iterations = real("lr", lr), whole("iterations", iterations)

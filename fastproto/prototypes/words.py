@@ -1,4 +1,4 @@
-"""Word vectors as semantic prototypes: one per class name, so that similar classes start close together."""
+"""Word vectors as semantic prototypes: one per class name, similar classes close together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fastproto.support.text_files import is_decoded, text_lines
 
 Vector = NDArray[np.float64]
 BLANKS = re.compile(r"[ \t]+")
-NPZ_KINDS = (("U", "f"), ("U", "i"), ("U", "u"))  # of names and vectors
+NPZ_KINDS = (("U", "f"), ("U", "i"), ("U", "u"))  # dtype kinds of names and vectors
 
 
 def load_word_vectors(
@@ -34,7 +34,7 @@ def load_word_vectors(
     """Unit word vectors in the order of the class names, method ``word_vectors``.
 
     A text file has a name and its numbers in each line (GloVe, word2vec, fastText; a first line with two counts is
-    passed over; a name that contains spaces is followed by a tab). An ``.npz`` has arrays ``names`` [N] and ``vectors``
+    skipped; a name that contains spaces is followed by a tab). An ``.npz`` has arrays ``names`` [N] and ``vectors``
     [N, D]. Case does not matter, nor whether words are joined by a space, ``_`` or ``-``. A class name of several words
     that is not in the file becomes the mean of the directions of its words. Text may be UTF-8 or UTF-16 with any line
     ends; of several lines for one name the first counts.
@@ -43,12 +43,15 @@ def load_word_vectors(
         path: ``.npz``, or any other suffix for text. Text is read line by line: only what is needed is kept.
         class_names: one for each class, at least two.
         t: sharpness for the quality.
-        device: where the vectors end up; None is the CPU.
+        device: of the vectors; None is the CPU.
+
+    Returns:
+        prototypes, in the order of ``class_names``: vectors [C, D] float32.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: fewer than two names or the same name twice, names that are not in the file, rows of unequal length,
-            numbers that cannot be read, zero or non-finite vectors, a file that is compressed or is no text.
+            numbers that cannot be read, zero or non-finite vectors, a compressed or binary file.
     """
     t = check_sharpness(t)
     path = Path(path)
@@ -65,7 +68,7 @@ def load_word_vectors(
     missing = [name for name in wanted if name not in found and not all(word in found for word in name.split())]
     if missing:
         names = ", ".join(repr(name) for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
-        coded = f"; line {text.undecoded} is not UTF-8 text: is the file?" if text.undecoded else ""
+        coded = f"; line {text.undecoded} is not UTF-8 text: check the file's encoding" if text.undecoded else ""
         raise ValueError(
             f"{path} has no vector for {len(missing)} of {len(wanted)} classes ({names}); add or rename them{coded}"
         )
@@ -78,7 +81,7 @@ def load_word_vectors(
 
 
 def read_names(path: str | os.PathLike[str]) -> list[str]:
-    """Class names, one a line, without the blanks around them; blank lines are passed over.
+    """Class names, one a line, stripped; blank lines are skipped.
 
     Raises:
         OSError: the file cannot be opened.
@@ -97,7 +100,7 @@ def _key(name: str) -> str:
 
 def _mean(vectors: list[Vector]) -> Vector:
     if len({len(vector) for vector in vectors}) > 1:
-        return vectors[0]  # of unequal lengths: the caller names them
+        return vectors[0]  # of unequal lengths: the caller reports them
     mean: Vector = np.mean([vector / max(float(np.linalg.norm(vector)), 1e-30) for vector in vectors], axis=0)
     return mean
 
@@ -122,20 +125,20 @@ def _npz(path: Path) -> Iterator[tuple[str, Vector]]:
 
 
 def _check_characters(names: Array) -> None:
-    """Raise ValueError for text with numbers that are no characters: Python's strings cannot hold them."""
+    """Raise ValueError for numbers above the largest code point, which Python's strings cannot hold."""
     if names.dtype.kind == "U" and names.nbytes:
         codes = np.ascontiguousarray(names).view(np.dtype(np.uint32).newbyteorder(names.dtype.byteorder))
         if codes.max(initial=0) > sys.maxunicode:
-            raise ValueError("'names' holds numbers that are no characters")
+            raise ValueError("'names' holds numbers above the largest Unicode code point")
 
 
 class _Text:
-    """Names and vectors of a text file, of the names that are needed."""
+    """The needed names and their vectors, read from a text file."""
 
     def __init__(self, path: Path, needed: set[str]) -> None:
         self.path, self.needed = path, needed
         self.length = 0  # numbers in a line, once known
-        self.undecoded = 0  # the first line that is not UTF-8: tables of the web have some, which nobody needs
+        self.undecoded = 0  # number of the first line that is not UTF-8: public files have some, rarely needed
 
     def __iter__(self) -> Iterator[tuple[str, Vector]]:
         first = True
@@ -177,7 +180,7 @@ class _Text:
 
 
 def _split(fields: list[str], length: int, needed: set[str]) -> tuple[str, list[str]]:
-    """Name and numbers of a line. A needed name with too few or too many numbers is found too, to be refused."""
+    """Name and numbers of a line; a needed name with too few or too many numbers is returned, for an error."""
     start = max(len(fields) - length, 0)
     name = " ".join(fields[:start])
     if len(fields) == length + 1 or _key(name) in needed:

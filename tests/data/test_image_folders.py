@@ -176,7 +176,7 @@ def test_trains_are_a_class_and_named(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_parts_within_a_class_are_refused(tmp_path: Path) -> None:
     fill(tmp_path, "cat/train", "cat/test", "dog/train", "dog/test")
-    with pytest.raises(ValueError, match=r"cat holds the parts test and train: make train/<class> and test/<class>"):
+    with pytest.raises(ValueError, match=r"cat holds the parts test and train: move them to train/<class>"):
         load_data("image-folder", root=str(tmp_path))
 
 
