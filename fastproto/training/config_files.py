@@ -150,10 +150,9 @@ def _value(option: Option, node: Any) -> Any:
 
 def _values_of_item(option: Option, node: Any) -> list[float]:
     """A list within a list is an error: aliases could make a short file very long."""
-    found = _value(option, node) if isinstance(node, _yaml().ScalarNode) else None
-    if found is None:
+    if not isinstance(node, _yaml().ScalarNode):
         raise ValueError(f"{option.key} has an item that is not a number; expected {option.expected}")
-    values: list[float] = found
+    values: list[float] = _value(option, node)
     return values
 
 

@@ -141,7 +141,7 @@ def test_wrong_arguments(arguments: list[str], message: str, capsys: pytest.Capt
         (b"name: x\n---\nname: y\n", "line 2"),
         (b"[" * 20_000, "is nested too deeply"),
         (b"optim: {milestones: [[&a [0.1, 0.2], *a], 0.5]}", "optim.milestones has an item that is not a number"),
-        (b"optim: {milestones: [0.5, null]}", "optim.milestones has an item that is not a number"),
+        (b"optim: {milestones: [0.5, null]}", "optim.milestones is null; expected numbers"),
         (b"#" * (1 << 16) + b"\n", "is larger than"),
     ],
 )

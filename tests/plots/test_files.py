@@ -22,8 +22,8 @@ def test_wrong_shapes_are_named(tmp_path: Path) -> None:
         "2 names were given for 4": lambda: plots.draw_cosines(points, ["a", "b"], out, title=""),
         r"\(0, 3\)": lambda: plots.draw_cosines(np.empty((0, 3)), [], out, title=""),
         r"\(4, 2\)": lambda: plots.draw_sphere(points[:, :2], None, None, None, out, title=""),
-        r"labels \(4,\)": lambda: plots.draw_sphere(points, None, points, [0, 1, 2, 4], out, title=""),
-        r"labels \(1,\)": lambda: plots.draw_sphere(points, None, points, [0], out, title=""),
+        r"labels have shape \(4,\)": lambda: plots.draw_sphere(points, None, points, [0, 1, 2, 4], out, title=""),
+        r"labels have shape \(1,\)": lambda: plots.draw_sphere(points, None, points, [0], out, title=""),
         r"\(3,\)": lambda: plots.draw_prototypes(points[0], out, title="", bound=None),
     }
     for message, call in calls.items():
