@@ -66,7 +66,7 @@ class Prototypes:
             np.save(content, vectors.numpy())
             write_memory(path, content)
         else:
-            raise ValueError(f"cannot write prototypes to {path}; expected a name that ends in {', '.join(SUFFIXES)} or .pt")
+            raise ValueError(f"cannot write prototypes to {path}; expected a name that ends in {', '.join(SUFFIXES)}")
 
 
 def as_safetensors(prototypes: Prototypes, **more: str) -> bytes:
@@ -158,7 +158,8 @@ def _read(path: Path) -> tuple[Tensor, str, int, float]:
         return _matrix(path, read_npy(path)), "file", 0, 0.0
     if path.suffix in (".pth", ".pt"):
         return _read_authors(path), "file", 0, 0.0
-    raise _WrongContentError(f"cannot read prototypes from {path}; expected a name that ends in {', '.join(SUFFIXES)} or .pt")
+    readable = ", ".join((*SUFFIXES, ".pt"))
+    raise _WrongContentError(f"cannot read prototypes from {path}; expected a name that ends in {readable}")
 
 
 def _facts(method: str, passes: Any, seconds: Any) -> tuple[str, int, float]:
