@@ -85,7 +85,7 @@ def assign(
     check_options(previous, tolerance, time_limit)
     check_factors(class_means, prototypes)
     size = len(class_means)
-    solver, why = choose(method, size, MEANS_FROM)
+    solver, why = choose(method, size, MEANS_FROM, "classes")
     norms, widths = (
         torch.linalg.vector_norm(x.detach(), dim=1, dtype=torch.float64) for x in (class_means, prototypes)
     )
@@ -150,7 +150,7 @@ def solve(
     check_options(previous, tolerance, time_limit)
     given, device = read_cost(cost)
     rows, columns = given.shape
-    solver, why = choose(method, min(rows, columns), MATRIX_FROM)
+    solver, why = choose(method, min(rows, columns), MATRIX_FROM, "rows", "columns")
     check_memory(rows, columns, "a smaller matrix, or its factors and assign(..., method='column_generation')")
     previous = check_previous(previous, rows, columns)
     if not given.size:

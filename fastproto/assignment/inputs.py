@@ -34,15 +34,15 @@ Solver: TypeAlias = Literal["dense", "column_generation"]
 Method: TypeAlias = Literal["auto", "dense", "column_generation"]
 
 
-def choose(method: Method, size: int, column_generation_from: int) -> tuple[Solver, str]:
-    """The solver and the reason for it."""
+def choose(method: Method, size: int, column_generation_from: int, *counted: str) -> tuple[Solver, str]:
+    """The solver and the reason for it; ``size`` is the smallest number of what is ``counted``, such as "classes"."""
     if method not in get_args(Method):
         raise ValueError(f"method is {method!r}; expected one of {', '.join(get_args(Method))}")
     if method != "auto":
         return method, "asked for"
     if size < column_generation_from:
-        return "dense", f"fewer than {column_generation_from} classes"
-    return "column_generation", f"at least {column_generation_from} classes"
+        return "dense", f"fewer than {column_generation_from} {' or '.join(counted)}"
+    return "column_generation", f"at least {column_generation_from} {' and '.join(counted)}"
 
 
 def choose_for_costs(cost: Floats, solver: Solver, why: str, *, asked: Method) -> tuple[Solver, str]:
