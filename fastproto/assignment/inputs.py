@@ -55,7 +55,7 @@ def choose_for_costs(cost: Floats, solver: Solver, why: str, *, asked: Method) -
     if asked == "auto":
         return "dense", f"costs above {LARGEST_IN_PASSES:.0e}"
     raise ValueError(
-        f"cost holds {largest:.2g}; expected at most {LARGEST_IN_PASSES:.0e}, whose sums fit float32: "
+        f"cost holds {largest:.2g}; expected at most {LARGEST_IN_PASSES:.0e}, so that sums fit float32: "
         "divide the matrix, pass inf for a forbidden pair, or pass method='dense'"
     )
 
@@ -117,8 +117,8 @@ def check_lengths(class_means: Tensor, prototypes: Tensor, lengths: Tensor, widt
         )
     if not widest <= LARGEST_LENGTH:
         raise ValueError(
-            f"prototypes have a row of norm {widest:.2g}; expected at most {LARGEST_LENGTH:.0e}, whose square "
-            "fits float32: pass torch.nn.functional.normalize(prototypes, dim=1)"
+            f"prototypes have a row of norm {widest:.2g}; expected at most {LARGEST_LENGTH:.0e}, so that sums "
+            "of squares fit float32: pass torch.nn.functional.normalize(prototypes, dim=1)"
         )
 
 
