@@ -1,12 +1,11 @@
-"""The assignment against lapjv, lapx and SciPy, each given Q and W: forming the C×C matrix is part of their time.
+"""The assignment against lapjv, lapx and SciPy, all given Q and W: their times include forming the C×C matrix.
 
-``pytest benchmarks/bench_assignment.py`` writes results/assignment.json; one thread, the solvers in turn, ratios
-within one run. FASTPROTO_BENCH_SLOW=1 adds 50,000 and 100,000 classes (minutes), and the class means of two
-training runs, which it makes: 2,900 and 1,000 kinds of printed characters (about fifteen minutes). These have seed 1;
-what depends on real means was tuned on runs with seed 0.
+``pytest benchmarks/bench_assignment.py`` writes results/assignment.json: one thread, the solvers in turn, ratios
+within one run. FASTPROTO_BENCH_SLOW=1 adds 50,000 and 100,000 classes (minutes), and the class means of two training
+runs on 2,900 and 1,000 kinds of printed characters (about fifteen minutes). These runs have seed 1; constants that
+depend on real class means were tuned on runs with seed 0.
 
-torch-linear-assignment is not in the table: on the processor it hands every matrix to SciPy, which is; its own solver
-is for CUDA tensors.
+torch-linear-assignment is not listed: on the CPU it calls SciPy, which is; its own solver is for CUDA tensors.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ from fastproto.assignment import Assignment, assign
 SLOW = bool(os.environ.get("FASTPROTO_BENCH_SLOW"))
 DIM = 128
 COLD = [1_000, 2_000, 5_000, 10_000]
-ALONE = [20_000, *([50_000] if SLOW else [])]  # where the peers would take minutes or the memory of the machine
+ALONE = [20_000, *([50_000] if SLOW else [])]  # sizes that take the peers minutes or too much memory
 EASY = [200, 500, 1_000, 5_000]
 RENEWALS = 50
-REAL = [(2_900, 128, 10), (1_000, 64, 12)]  # classes, dimension, epochs, each of two renewals
+REAL = [(2_900, 128, 10), (1_000, 64, 12)]  # classes, dimension, epochs of two renewals each
 Pair = tuple[Tensor, Tensor]
 
 
 def instance(kind: str, c: int, d: int, seed: int = 0) -> Pair:
-    """Class means and prototypes: ``clustered`` as of an untrained network, or ``easy``, near their prototypes."""
+    """Class means and prototypes; the means are ``clustered``, as if untrained, or ``easy``, each near a prototype."""
     generator = torch.Generator().manual_seed(seed)
 
     def directions(rows: int) -> Tensor:
@@ -73,7 +72,7 @@ def with_scipy(means: Tensor, prototypes: Tensor) -> object:
 
 
 def peers(c: int) -> dict[str, Callable[[Tensor, Tensor], object]]:
-    """Those installed; SciPy up to 5,000, where it takes ten seconds."""
+    """The installed solvers; SciPy only up to 5,000 classes, where it takes ten seconds."""
     found: dict[str, Callable[[Tensor, Tensor], object]] = {}
     if importlib.util.find_spec("lapjv"):
         found["lapjv"] = with_lapjv
@@ -95,7 +94,7 @@ def facts(found: Assignment) -> Record:
 
 
 def cold(kind: str, c: int, seconds: float) -> Record:
-    """``auto`` and each peer on one instance, and a second look at it with ``previous``."""
+    """``auto`` and each peer on one instance, and ``auto`` again with ``previous``."""
     means, prototypes = instance(kind, c, DIM)
     found = assign(means, prototypes)
     columns = with_lapjv(means, prototypes) if importlib.util.find_spec("lapjv") else with_scipy(means, prototypes)
@@ -158,7 +157,7 @@ def with_scipy_or_lapjv(means: Tensor, prototypes: Tensor) -> object:
 
 
 def sequence(name: str, prototypes: Tensor, means: list[Tensor]) -> Record:
-    """Every renewal warm-started from the last, against a dense solver each time; the two in turn."""
+    """Every renewal warm-started from the last, against a dense solver, in turn."""
     previous: Assignment | None = None
     ours, theirs, changed, methods = [], [], [], []
     for q in means:
@@ -234,7 +233,7 @@ def memory(c: int, d: int) -> float:
 
 def test_assignment() -> None:
     torch.set_num_threads(1)
-    assign(*instance("clustered", 3_000, DIM))  # compiles what has not been compiled on this machine
+    assign(*instance("clustered", 3_000, DIM))  # compiles the loops that are not in the disk cache
     file = RESULTS / "assignment.json"
     before = json.loads(file.read_text()) if file.is_file() else {}
     cells = [cold("clustered", c, 6.0) for c in COLD] + [cold("easy", c, 2.0) for c in EASY]
@@ -245,7 +244,7 @@ def test_assignment() -> None:
     if SLOW:
         result["sequences"] += [sequence("glyphs", *real_means(*run)) for run in REAL]
         result["large"] = [large(50_000, 64), large(100_000, 64)]
-    else:  # the slow ones stay as they were measured last
+    else:  # keeps the last results of the slow cells
         result["sequences"] += [s for s in before.get("sequences", []) if s["name"] == "glyphs"]
         result["large"] = before.get("large", [])
     result["extra_peak_mib_20000_128"] = memory(20_000, 128)

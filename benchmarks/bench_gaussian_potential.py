@@ -1,7 +1,7 @@
-"""The Gaussian potential's full pass against a plain symmetric loop, autograd and the authors' pdist formula.
+"""A full pass of the Gaussian potential against a blocked symmetric loop, autograd and the authors' pdist formula.
 
 ``pytest benchmarks/bench_gaussian_potential.py`` writes results/gaussian_potential.json. The rounds of all
-providers are interleaved and ratios taken within one run. FASTPROTO_BENCH_SLOW=1 adds pdist at C = 10000.
+providers are interleaved, and ratios are taken within one run. FASTPROTO_BENCH_SLOW=1 adds pdist at C = 10000.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from fastproto.support.options import PRECISIONS
 
 SIZES = [(10000, 512), (10000, 128)]
 SERIES = [500, 1000, 2000, 4000]  # C at D = 128; (10000, 128) completes it
-SECONDS = 40.0  # for the rounds of one size, at least three rounds
+SECONDS = 40.0  # for the rounds of one size, which are at least three
 
 
 def symmetric_loop(w: Tensor, t: float = 2.0, block: int = 1024) -> tuple[Tensor, Tensor]:
-    """The baseline: blocked, each pair of blocks once, nothing cleverer."""
+    """The baseline: a blocked loop that visits each pair of blocks once."""
     potential, pull = torch.zeros(len(w)), torch.zeros_like(w)
     for i in range(0, len(w), block):
         for j in range(i, len(w), block):
@@ -52,11 +52,11 @@ def rows(c: int, d: int) -> Tensor:
 
 
 def naive(w: Tensor) -> Tensor:
-    return (torch.exp(4 * (w @ w.T - 1)).sum() - len(w)).log()  # the self-pairs are 1 each
+    return (torch.exp(4 * (w @ w.T - 1)).sum() - len(w)).log()  # each self pair adds 1
 
 
 def authors_pdist(w: Tensor) -> Tensor:
-    """The formula of Wang & Isola, as the authors use it."""
+    """The uniformity loss in the form that its authors, Wang and Isola, publish."""
     return torch.pdist(w).square().mul(-2).exp().mean().log()
 
 
@@ -71,7 +71,7 @@ def peak_of(provider: str, c: int, d: int) -> float:
 
 
 def gradient_errors(w: Tensor) -> dict[str, float]:
-    """Error over the norm of the tangent gradient, against float64, on 256 of the rows."""
+    """Relative error of the tangent gradient against float64, on about 256 of the rows."""
     some = torch.arange(0, len(w), max(1, len(w) // 256))
     x, p = w.double(), w[some].double()
     g = torch.exp(4 * (p @ x.T - 1)).scatter_(1, some[:, None], 0.0)
@@ -89,7 +89,7 @@ def measure(c: int, d: int, seconds: float, informational: bool) -> Record:
     square = torch.randn(2048, 2048)
     leaf = w.clone().requires_grad_()
     providers: dict[str, Callable[[], object]] = {"symmetric_loop": partial(symmetric_loop, w)}
-    # where bfloat16 is not quick all three precisions are the same float32 code: timed once
+    # without fast bfloat16 all three precisions run the same float32 code: timed once
     for precision in PRECISIONS if quick_bfloat16(w.device) else PRECISIONS[:1]:
         providers[precision] = partial(gaussian_potential, w, precision=precision)
     providers["gemm_2048"] = partial(torch.mm, square, square)
@@ -105,7 +105,7 @@ def measure(c: int, d: int, seconds: float, informational: bool) -> Record:
         "C": c,
         "D": d,
         "float32_gemm_peak_gflops": peak / 1e9,
-        "float32_floor_s": 3 * c * c * d / peak,  # the products of a symmetric pass and nothing else
+        "float32_floor_s": 3 * c * c * d / peak,  # the matrix products of a symmetric pass alone
         "providers": {},
     }
     for name, seconds_each in times.items():
@@ -127,7 +127,7 @@ def exponent_of(cells: list[Record], name: str) -> float:
     return exponent([cell["C"] for cell in cells], [cell["providers"][name]["median_s"] for cell in cells])
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile's own imports
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from the imports of torch.compile
 def test_gaussian_potential() -> None:
     torch.set_num_threads(1)
     result: Record = {"machine": machine(), "sizes": [], "not_measured": []}
@@ -147,6 +147,6 @@ def test_gaussian_potential() -> None:
     (RESULTS / "gaussian_potential.json").write_text(json.dumps(result, indent=2) + "\n")
     for name, most in (("highest", 1e-5), ("high", 1e-3), ("medium", 1e-2)):
         assert all(cell["gradient_error"][name] <= most for cell in result["sizes"]), name
-    # the naive pass holds two C×C matrices or more: less means that the measurement, not the memory, is small
+    # autograd stores at least two C×C matrices: a smaller value would be a measuring error
     assert result["extra_peak_mib_10000_128"]["naive"] > 600
     assert result["extra_peak_mib_10000_128"]["ours"] <= 30

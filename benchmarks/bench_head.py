@@ -1,7 +1,7 @@
 """The head's training step and its prediction against the authors' formula, softmax, and matmul + topk.
 
-``pytest benchmarks/bench_head.py`` writes results/head.json in about four minutes; one thread unless it says
-two, the providers in turn, ratios within one run. Softmax at 100,000 classes needs 2 GiB.
+``pytest benchmarks/bench_head.py`` writes results/head.json in about four minutes: one thread unless two are named,
+the providers in turn, ratios within one run. Softmax at 100,000 classes needs 2 GiB.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SERIES = [1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000]
 
 
 class Authors:
-    """The step as the authors compute it, in stock torch: gather, CosineSimilarity, the whole queue re-normalised."""
+    """The authors' step in plain torch: gather, CosineSimilarity, normalisation of the whole queue."""
 
     def __init__(self, prototypes: Tensor, assignment: Tensor) -> None:
         self.prototypes, self.assignment = prototypes, assignment
@@ -60,7 +60,7 @@ def unit_rows(c: int, d: int) -> Tensor:
 
 
 def batches(c: int) -> Callable[[], tuple[Tensor, Tensor]]:
-    """Other labels at every call, so that rows of the prototypes and means come from the memory."""
+    """New labels at every call, so that the rows of prototypes and class means are not in the cache."""
     features, generator = torch.randn(BATCH, DIM), torch.Generator().manual_seed(1)
     return lambda: (features, torch.randint(0, c, (BATCH,), generator=generator))
 
@@ -77,7 +77,7 @@ def measure(c: int, seconds: float) -> Record:
     softmax: dict[str, Callable[[], object]] = {"softmax": lambda: softmax_step(weight, *batch())}
     if c < 100_000:
         times = interleaved(providers | softmax, seconds, {"ours": 20})
-    else:  # seconds a step: three of them, by themselves, or the others would have no more rounds
+    else:  # a softmax step takes seconds: timed separately, or the others would get few rounds
         times = interleaved(providers, seconds, {"ours": 20}) | interleaved(softmax, 0.0)
     ours = statistics.median(times["ours"])
     cell: Record = {"B": BATCH, "C": c, "D": DIM, "providers": {}}
@@ -87,7 +87,7 @@ def measure(c: int, seconds: float) -> Record:
 
 
 def series() -> list[Record]:
-    """Our step alone against C, the sizes in turn."""
+    """The time of our step against C, the sizes in turn."""
     heads = {c: PrototypeHead(c, DIM, prototypes=unit_rows(c, DIM)) for c in SERIES}
     providers: dict[str, Callable[[], object]] = {
         str(c): partial(lambda head, batch: our_step(head, *batch()), heads[c], batches(c)) for c in SERIES
@@ -97,7 +97,7 @@ def series() -> list[Record]:
 
 
 def gather(sizes: list[int]) -> dict[str, float]:
-    """Seconds to read the prototypes of a batch and nothing else: what the memory alone makes of many classes."""
+    """Seconds to gather the prototypes of a batch: the cost of memory access alone at many classes."""
     out, generator = torch.empty(BATCH, DIM), torch.Generator().manual_seed(1)
 
     def read(prototypes: Tensor) -> None:
@@ -108,7 +108,7 @@ def gather(sizes: list[int]) -> dict[str, float]:
 
 
 def prediction(c: int, b: int, d: int, k: int) -> Record:
-    """Top k of b features against c prototypes, and the same with all logits at once; also in two threads."""
+    """Top-k of b features against c prototypes, and the same from a full logit matrix; in one and in two threads."""
     prototypes, features = unit_rows(c, d), torch.randn(b, d)
     providers: dict[str, Callable[[], object]] = {
         "ours": lambda: nearest_prototypes(features, prototypes, k),

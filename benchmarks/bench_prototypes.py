@@ -1,9 +1,9 @@
-"""Prototypes: what a search reaches, in how many passes and seconds, against targets, bounds and published files.
+"""Prototypes: quality, passes and seconds of the search, against targets, bounds and published files.
 
-``pytest benchmarks/bench_prototypes.py`` takes some minutes on two cores; FASTPROTO_BENCH_FULL=1 adds the large and the
-slow cells (about half an hour). Writes results/prototypes.json; a run of some cells renews their rows alone.
-A pass looks at every pair once; every evaluation of a line search counts. FASTPROTO_PUBLISHED names a folder with the
-authors' files (100centers_10dim.pth, ...).
+``pytest benchmarks/bench_prototypes.py`` takes some minutes on two cores; FASTPROTO_BENCH_FULL=1 adds the large and
+slow cells (about half an hour). Writes results/prototypes.json; a run of some cells updates only their rows. A pass
+visits every pair once; each evaluation of a line search counts. FASTPROTO_PUBLISHED names a folder with the authors'
+files (100centers_10dim.pth, ...).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FULL = bool(os.environ.get("FASTPROTO_BENCH_FULL"))
 RESULTS = Path(__file__).resolve().parent / "results" / "prototypes"
 PUBLISHED = os.environ.get("FASTPROTO_PUBLISHED")
 
-# (C, D): L_uni at t = 2 to reach, passes to 1 % of the way from random to it (None: no target), slow
+# (C, D): target of L_uni at t = 2, target of the passes to 1 % (see test_uniform; None: no target), slow
 UNIFORM = {
     (100, 10): (-3.4596, None, False),
     (100, 25): (-3.8712, None, False),
@@ -40,7 +40,7 @@ UNIFORM = {
     (5000, 128): (-3.9424, 80, True),
     (10000, 512): (-3.9863, None, True),
 }
-# (C, D): max cosine to reach, slow
+# (C, D): target of the max cosine, slow
 MAX_COSINE = {
     (100, 3): (0.9335, False),
     (100, 5): (0.6859, True),
@@ -57,7 +57,7 @@ slow_unless_full = "takes minutes: set FASTPROTO_BENCH_FULL=1"
 
 @pytest.fixture(scope="module")
 def rows() -> Iterator[list[Record]]:
-    """Collects a row for each cell; at the end prints the table and writes the JSON."""
+    """Collects one row per cell; prints the table and writes the JSON at the end."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", min(2, os.cpu_count() or 1))))
     collected: list[Record] = []
     yield collected
@@ -102,7 +102,7 @@ def cells(table: dict[tuple[int, int], Any]) -> list[Any]:
 
 @pytest.mark.parametrize(("classes", "dim"), cells(UNIFORM))
 def test_uniform(rows: list[Record], classes: int, dim: int) -> None:
-    """Defaults, seed 0: L_uni, and the passes to 1 % of (L - L_target) / (L_random - L_target)."""
+    """Defaults, seed 0: L_uni, and the passes until (L - L_target) / (L_random - L_target) is 1 %."""
     target, quick, _ = UNIFORM[classes, dim]
     trace: list[tuple[float, float, float]] = []
     found = estimate_prototypes(classes, dim, trace=trace, cache=False)
@@ -131,7 +131,7 @@ def test_max_cosine(rows: list[Record], classes: int, dim: int) -> None:
 
 @pytest.mark.parametrize("objective", ["uniform", "max_cosine"])
 def test_closed_form(rows: list[Record], objective: Objective) -> None:
-    """(1000, 512): made in under 0.1 s, the best of five; its quality, in float64, is measured when it is asked for."""
+    """(1000, 512): made in under 0.1 s, the best of five; the float64 quality is computed on demand and not timed."""
     times = []
     for _ in range(5):
         began = time.perf_counter()
@@ -145,7 +145,7 @@ def test_closed_form(rows: list[Record], objective: Objective) -> None:
 
 @pytest.mark.parametrize(("classes", "dim"), [(100, 10), (1000, 512)])
 def test_published_files(rows: list[Record], classes: int, dim: int) -> None:
-    """Never worse than the authors' file, in L_uni and in max cosine, with the default settings."""
+    """With the defaults, L_uni and max cosine are never worse than those of the authors' file."""
     if PUBLISHED is None:
         pytest.skip("not measured: FASTPROTO_PUBLISHED was not given")
     file = Path(PUBLISHED) / f"{classes}centers_{dim}dim.pth"
@@ -162,7 +162,7 @@ def test_published_files(rows: list[Record], classes: int, dim: int) -> None:
 
 @pytest.mark.parametrize("form", ["eq5", "within_batch"])
 def test_paper_descent(rows: list[Record], form: SgdForm) -> None:
-    """method="sgd", the paper's settings: reported, nothing is asked of it."""
+    """method="sgd" with the paper's settings: reported, without a target."""
     for classes, dim in [(100, 10), (200, 50)]:
         found = estimate_prototypes(classes, dim, method="sgd", form=form, cache=False)
         note = f"SGD, lr 0.1, 1000 steps, {form}; max cosine {found.quality.max_cosine:.4f}"

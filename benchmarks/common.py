@@ -1,4 +1,4 @@
-"""What several benchmarks need: interleaved rounds, the machine, the memory of a process, a fitted exponent."""
+"""Helpers of the benchmarks: interleaved timing, the machine, peak memory of a process, a fitted exponent."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from fastproto.cpu.hardware import quick_bfloat16, quick_integers
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 Record = dict[str, Any]
-"""A JSON object: what it holds is known to those who write and read it."""
+"""A JSON object, whose keys its writer and its readers agree on."""
 
 
 def interleaved(
     providers: dict[str, Callable[[], object]], seconds: float, repeats: dict[str, int] | None = None
 ) -> dict[str, list[float]]:
-    """Seconds of each call, the providers in turn, at least three rounds; ``repeats`` calls are timed as one."""
+    """Seconds per call of each provider, in turn, for at least three rounds; ``repeats`` calls are timed together."""
     times: dict[str, list[float]] = {name: [] for name in providers}
     for call in providers.values():
         call()
@@ -46,15 +46,15 @@ def summary(seconds: list[float]) -> Record:
 
 
 def memory_kib(field: str) -> int:
-    """VmRSS or VmHWM of this program alone; ru_maxrss would begin at the peak of the process that started it."""
+    """VmRSS or VmHWM of this process in KiB; ru_maxrss would include the peak of the parent process."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1])
 
 
 def extra_peak(setup: str, warm: str, call: str) -> float:
-    """MiB by which ``call`` raises the peak memory of a fresh process over what it held before; results included.
+    """MiB by which ``call`` raises the peak memory of a fresh process, its result included.
 
-    The three are lines of Python: ``warm`` runs first and should load and compile what ``call`` needs.
+    The arguments are lines of Python; ``warm`` runs before ``call`` and should load and compile what it needs.
     """
     code = (
         f"import sys; sys.path.insert(0, {str(HERE)!r})\nimport torch, common\ntorch.set_num_threads(1)\n"
@@ -88,7 +88,7 @@ def machine() -> Record:
 
 
 def exponent_error(sizes: list[int], seconds: list[float]) -> float:
-    """Standard error of :func:`exponent`; of two points none is known: inf."""
+    """Standard error of :func:`exponent`; inf for two points."""
     x, y = [math.log(size) for size in sizes], [math.log(second) for second in seconds]
     line, middle = statistics.linear_regression(x, y), statistics.mean(x)
     squares = sum((b - line.slope * a - line.intercept) ** 2 for a, b in zip(x, y, strict=True))
@@ -97,5 +97,5 @@ def exponent_error(sizes: list[int], seconds: list[float]) -> float:
 
 
 def exponent(sizes: list[int], seconds: list[float]) -> float:
-    """The power of the size that fits best."""
+    """The exponent e of the fit seconds ~ size^e, by least squares of the logarithms."""
     return statistics.linear_regression([math.log(x) for x in sizes], [math.log(y) for y in seconds]).slope

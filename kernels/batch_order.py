@@ -1,9 +1,9 @@
-"""Sorts a batch by label, stably: one launch that counts the position of every sample.
+"""Stable sort of a batch by label, in one launch that counts the position of every sample.
 
     position_i = #{j: y_j < y_i} + #{j < i: y_j = y_i}
 
-B² compares of 32-bit numbers cost less than the several launches of a radix sort while B is small; larger batches are
-sorted by torch. Each thread keeps its own counts to the end: a sum across threads at every step is much slower.
+For small B, B² comparisons of 32-bit numbers cost less than the several launches of a radix sort; torch sorts larger
+batches. Each thread keeps its own counts to the end: a reduction across threads at every step would be much slower.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .lib.variants import Variant
 
-COUNTED_MAX = 16_384  # labels, where 4 instructions for each pair take as long as a radix sort
+COUNTED_MAX = 16_384  # labels; from there on, 4 instructions per pair take longer than a radix sort
 
 
 @triton.jit(do_not_specialize=["B"])
@@ -41,10 +41,10 @@ def _batch_order_kernel(labels_ptr, order_ptr, sorted_ptr, B, C, BLOCK_I: tl.con
 
 
 def batch_order(labels: Tensor, classes: int, *, counted_max: int = COUNTED_MAX) -> tuple[Tensor, Tensor]:
-    """The sample at each sorted position and the sorted labels, both [B] int32.
+    """(order, sorted labels), both [B] int32: the sample at each sorted position, and its label.
 
-    labels int64 [B]; those outside 0..classes-1 become ``classes`` (at most 2^31 - 2) and come last. More than
-    ``counted_max`` labels are sorted by torch.
+    labels int64 [B]; a label outside 0..classes-1 becomes ``classes`` (at most 2^31 - 2) and comes last. torch sorts
+    more than ``counted_max`` labels.
     """
     b = labels.shape[0]
     if b > counted_max:

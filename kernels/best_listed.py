@@ -1,8 +1,9 @@
-"""The largest reduced score among a few listed columns of each row, in float64.
+"""The largest reduced score over a short list of columns per row, in float64.
 
     best_i = max_k (s_ij - p_j),  j = indices_ik,  s_ij = x_i·y_j / ‖x_i‖
 
-Decides what the rounding of tensor cores leaves open: the product of two float32 numbers is exact in float64.
+Decides the pairs that the rounding of tensor cores leaves undecided: the product of two float32 numbers is exact in
+float64.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
@@ -20,7 +21,7 @@ from torch import Tensor
 from .lib.common import next_power_of_2
 from .lib.variants import ROWS, Variant
 
-WIDEST = 512  # columns that a program reads at a time
+WIDEST = 512  # entries of a row that a program reads at a time
 
 
 @triton.jit
@@ -43,7 +44,7 @@ def _best_listed_kernel(
 
 
 def _warps(block_d: int) -> int:
-    return max(1, block_d // 256)  # 8 numbers a thread of each of two rows
+    return max(1, block_d // 256)  # 8 numbers per thread from each of two rows
 
 
 def best_listed(left: Tensor, right: Tensor, norms: Tensor, prices: Tensor, indices: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """Centres both factors of the scores s_ij = x_i·y_j and bounds the rounding error.
 
 The left factor has rows x_i = left_i / norms_i, the right one y_j = right_j. Points p and others w are these rows less
-the mean of their set, divided by the largest norm of their set:
+the mean of their set, divided by the largest centred norm of their set:
 
     s_ij = unit (p_i·w_j) + row_shift_i + column_shift_j,   row_shift_i = x_i·ȳ - x̄·ȳ,   column_shift_j = y_j·x̄
 
-A common part of all rows then costs no digits of the products. Everything but p and w is float64. Every launch works on
-both sets; the last dimension of the grid says which (0 left, 1 right).
+The part common to all rows then costs the products no digits. Everything but p and w is float64. Every launch covers
+both sets; the last dimension of the grid selects the set (0 left, 1 right).
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
@@ -28,13 +28,13 @@ from .lib.score_facts import NUMBERS, Facts, facts_in, unit_of, write_facts, wri
 from .lib.variants import ROWS as COUNTED_ROWS
 from .lib.variants import Variant
 
-ROWS, BLOCK_D = 16, 128  # of a block: 16 float64 numbers a thread, whole lines of memory
-MAX_PARTS = 128  # of the rows of a mean
+ROWS, BLOCK_D = 16, 128  # of a block: 16 float64 numbers per thread, whole cache lines
+MAX_PARTS = 128  # parts that the rows of a mean are cut into
 
 
 @triton.jit
 def _places(first, M, C, ROWS: tl.constexpr):
-    """Rows first.. of this program's set (int64), which of them exist, and their places in both sets together."""
+    """Rows from ``first`` on of this program's set (int64), their mask, and their positions in both sets together."""
     side = tl.program_id(2)
     o_m = tl.cast(first, tl.int64) + tl.arange(0, ROWS)
     return o_m, o_m < tl.where(side == 0, M, C), o_m + side * M
@@ -42,8 +42,8 @@ def _places(first, M, C, ROWS: tl.constexpr):
 
 @triton.jit
 def _load(left_ptr, right_ptr, norms_ptr, o_m, m_m, column, D, BLOCK_D: tl.constexpr):
-    """Columns column.. of x or y in float64 [ROWS, BLOCK_D], zeros outside; the columns and which of them exist."""
-    # compared as a block: in the interpreter of Triton 3.9 the comparison of a scalar is an integer
+    """x or y from ``column`` on, float64 [ROWS, BLOCK_D], zeros outside; the column numbers and their mask."""
+    # compared as a block: in the interpreter of Triton 3.9 a scalar comparison gives an integer
     side = tl.program_id(2) + tl.zeros_like(o_m)
     left, right = m_m & (side == 0), m_m & (side == 1)
     o_d = column + tl.arange(0, BLOCK_D)
@@ -55,13 +55,13 @@ def _load(left_ptr, right_ptr, norms_ptr, o_m, m_m, column, D, BLOCK_D: tl.const
 
 @triton.jit
 def _raise(ptr, values):
-    """Raises the number there to the largest value: nonnegative float64 numbers have the order of their bits."""
+    """Atomic maximum with the values: the bits of nonnegative float64 numbers sort as integers."""
     tl.atomic_max(ptr, tl.max(values, 0).to(tl.int64, bitcast=True))
 
 
 @triton.jit
 def _mean_parts_kernel(left_ptr, right_ptr, norms_ptr, parts_ptr, M, C, D, ROWS: tl.constexpr, BLOCK_D: tl.constexpr):
-    """parts [2, parts, D]: the share of each part of the rows in the mean of its set."""
+    """parts [2, parts, D]: what each part of the rows adds to the mean of its set."""
     side, parts = tl.program_id(2), tl.num_programs(0)
     n = tl.where(side == 0, M, C)
     rows = tl.cdiv(tl.cdiv(n, ROWS), parts) * ROWS
@@ -81,7 +81,7 @@ def _row_norms_kernel(
     M, C, D,
     ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """norm_i = ‖x_i - x̄‖ and along_i = x_i·ȳ, likewise of the right set; longest [2] gets the largest norms."""
+    """norm_i = ‖x_i - x̄‖ and along_i = x_i·ȳ, likewise for the right set; longest [2]: the largest norms."""
     side = tl.program_id(2)
     o_m, m_m, place = _places(tl.program_id(0) * ROWS, M, C, ROWS)
     square, along = tl.zeros([ROWS], tl.float64), tl.zeros([ROWS], tl.float64)
@@ -103,8 +103,8 @@ def _centre_rows_kernel(
     M, C, D,
     ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """The rows in float32 and bfloat16; of their split into two float16 halves, the norm of what is lost (loss) and of
-    the low half (low), and the largest norms of each set [2]."""
+    """The centred rows in float32 and bfloat16. For their split into two float16 halves: the norm of the rounding error
+    (loss) and of the low half (low) of each row, and the largest of both in each set [2]."""
     side = tl.program_id(2)
     o_m, m_m, place = _places(tl.program_id(0) * ROWS, M, C, ROWS)
     share = 1.0 / unit_of(longest_ptr, side)
@@ -129,7 +129,7 @@ def _centre_rows_kernel(
 
 
 class Centred(NamedTuple):
-    """Results of :func:`centre_factors`."""
+    """The result of :func:`centre_factors`."""
 
     points: Tensor  # [M, D] float32, of length up to 1
     others: Tensor  # [C, D] float32, of length up to 1
@@ -145,7 +145,7 @@ class Centred(NamedTuple):
 
 
 def centre_factors(left: Tensor, norms: Tensor, right: Tensor) -> Centred:
-    """left [M, D] and right [C, D]: float32 or float64; norms [M] float64, not zero."""
+    """Centres left [M, D] and right [C, D], float32 or float64, and writes their facts; norms [M] float64 > 0."""
     (m, dim), c = left.shape, len(right)
     most, block_d = max(m, c), min(BLOCK_D, next_power_of_2(dim))
     sets = {"left_ptr": left.contiguous(), "right_ptr": right.contiguous(), "norms_ptr": norms.contiguous()}
@@ -156,7 +156,7 @@ def centre_factors(left: Tensor, norms: Tensor, right: Tensor) -> Centred:
         return torch.empty(shape, dtype=dtype, device=left.device)
 
     norm, loss, low = numbers(3, m + c)
-    # the largest of these in each set, [3, 2]: atomics raise the bits of float64
+    # [3, 2]: the largest norm, loss and low of each set, as float64 bits for the atomic maximum
     raised = torch.zeros((3, 2), dtype=torch.int64, device=left.device)
     rows, rounded = numbers(m + c, dim, dtype=torch.float32), numbers(m + c, dim, dtype=torch.bfloat16)
     packed = numbers(NUMBERS + m + m + c)
@@ -165,7 +165,7 @@ def centre_factors(left: Tensor, norms: Tensor, right: Tensor) -> Centred:
         parts = numbers(2, min(MAX_PARTS, -(-most // (4 * ROWS))), dim)
         _mean_parts_kernel[(parts.shape[1], -(-dim // block_d), 2)](**sets, parts_ptr=parts, **sizes)
         means = parts.sum(1)
-        shifts = packed[-(m + c) :]  # row_shift and column_shift: of both sets together
+        shifts = packed[-(m + c) :]  # row_shift and column_shift, contiguous
         _row_norms_kernel[grid](
             **sets, means_ptr=means, norm_ptr=norm, along_ptr=shifts, longest_ptr=raised[0], **sizes
         )
@@ -190,7 +190,7 @@ def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
     pointers = dict.fromkeys(("norms_ptr", "means_ptr", "longest_ptr", "loss_ptr", "low_ptr"), "fp64")
     pointers |= dict.fromkeys(("parts_ptr", "norm_ptr", "along_ptr"), "fp64")
     raised = {"largest_loss_ptr": "i64", "largest_low_ptr": "i64"}
-    # kernel, its function, what its pointers are beside these, and the bytes for each float32 number of both sets
+    # kernel name, function, further pointer types, bytes per float32 number of both sets
     forms: tuple[tuple[str, JITFunction, dict[str, str], int], ...] = (
         ("mean_parts", _mean_parts_kernel, {}, 4),
         ("row_norms", _row_norms_kernel, {"longest_ptr": "i64"}, 4),

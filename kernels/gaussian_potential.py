@@ -1,21 +1,22 @@
-"""Gaussian potential and pull of unit vectors on unit vectors, in one sweep and without the M×C matrix.
+"""Gaussian potential and pull of unit vectors on unit vectors, in one pass and without the M×C matrix.
 
     g_ij = exp(2t (p_i·w_j - 1)),  potential_i = Σ_j ω_j g_ij,  pull_i = Σ_j ω_j g_ij w_j,  j ≠ self_index_i
 
-A program owns BLOCK_M points and sweeps over tiles of BLOCK_N others: S = P Wᵀ (tensor cores), g = exp2(a S - a),
-row sums, pull += g W (tensor cores, same tile of W). g lies in [e^{-4t}, 1], so there is no running maximum. Two forms:
-one keeps all of D in registers and shared memory (D <= 512); the other computes S over pieces of D and gives every
-slice of the pull a program of its own. When M is small, the sweep is cut into parts to fill the chip (lib/add_parts).
+A program owns BLOCK_M points and loops over tiles of BLOCK_N others: S = P Wᵀ (tensor cores), g = exp2(a S - a),
+row sums, pull += g W (tensor cores, same tile of W). g lies in [e^{-4t}, 1], so no running maximum is needed. There are
+two kernels: one keeps all of D in registers and shared memory (D <= 512); the other computes S over pieces of D and
+uses one program per slice of the pull. For small M, the pass is split into parts to fill the chip (lib/add_parts).
 
-Precision. PIECES counts the half-precision products that stand for a float32 one:
+Precision. PIECES is the number of half-precision products that replace a float32 product:
     1  P Wᵀ, g W                                          "medium" where t <= 4.5
     2  (P + P_low) Wᵀ, g W                                "high" where t <= 2.5
     3  (P + P_low) Wᵀ + P W_lowᵀ, (g + g_low) W + g W_low "higher", and "medium" and "high" elsewhere
-The halves are float16 where t <= 4.5 and there are no weights: 2^12 g then lies in float16's normal range, and float16
-has 11 bits at the speed of bfloat16's 8. "highest" (IEEE), "tf32" and "tf32x3" take float32 operands.
+The halves are float16 where t <= 4.5 and there are no weights: 2^12 g is then a normal float16 number, and float16 has
+11 significant bits against bfloat16's 8 at the same speed. "highest" (IEEE), "tf32" and "tf32x3" take float32 operands.
 
-The error that the rounding of P causes in the pull grows with C. Where it exceeds its share of the promised error, it
-is corrected to first order (lib/rounding). Below D = 8 "medium" and "high" are "higher", or "highest" for bfloat16.
+The rounding of P causes an error of the pull that grows with C. Where it exceeds its share of the promised error, it is
+corrected to first order (lib/rounding). For D < 8, "medium" and "high" run as "higher", or as "highest" where the
+halves would be bfloat16.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
@@ -31,7 +32,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .lib.add_parts import add_parts
-from .lib.common import LOG2_E, ROW_PAD, load_tile, part_of_sweep
+from .lib.common import LOG2_E, ROW_PAD, load_tile, part_of_pass
 from .lib.operands import prepare_operand
 from .lib.rounding import correct_pull_, rounding_shows
 from .lib.tile_sizes import (
@@ -41,7 +42,7 @@ from .lib.tile_sizes import (
     chip_family,
     dot_precision,
     operands_for,
-    parts_of_sweep,
+    parts_of_pass,
     promised_at,
     tile_for,
     width_of,
@@ -54,7 +55,7 @@ _HALF_SHIFT = tl.constexpr(FLOAT16_SHIFT)
 
 @triton.jit
 def _own_columns(self_ptr, row, M, C, BLOCK_M: tl.constexpr):
-    """self_index of the rows, its least and its largest: tiles outside this range need no comparison."""
+    """self_index of the rows, its minimum and its maximum: tiles outside this range need no comparison."""
     o_m = row + tl.arange(0, BLOCK_M)
     own = tl.full([BLOCK_M], -1, tl.int32)
     if self_ptr is not None:
@@ -67,7 +68,7 @@ def _gaussian(s, start, C, own, low, high, weights_ptr, centre_ptr, scale, offse
     """2^SHIFT ω_j g_ij of a tile, zero for the self pair and past the last column."""
     o_n = start + tl.arange(0, BLOCK_N)
     x = s * scale + offset
-    if centre_ptr is not None:  # subtracted first: exact for a close pair; the self pair may lie far above the centre
+    if centre_ptr is not None:  # subtracted before scaling: exact for close pairs; capped for a self pair far above
         x = tl.minimum((s - tl.load(centre_ptr)) * scale, 64.0)
     g = tl.exp2(x)
     if (start + BLOCK_N > C) | ((low < start + BLOCK_N) & (high >= start)):  # true for few tiles
@@ -93,7 +94,7 @@ def _gaussian_potential_kernel(
     if PIECES > 1:
         p_low = load_tile(points_ptr, row + tl.cdiv(M, _PAD) * _PAD, 0, WIDTH, BLOCK_M, WIDTH)
     own, low, high = _own_columns(self_ptr, row, M, C, BLOCK_M)
-    begin, end = part_of_sweep(C, BLOCK_N)
+    begin, end = part_of_pass(C, BLOCK_N)
     potential = tl.zeros([BLOCK_M], tl.float32)
     pull = tl.zeros([BLOCK_M, WIDTH], tl.float32)
     for start in tl.range(begin, end, BLOCK_N):
@@ -134,7 +135,7 @@ def _gaussian_potential_sliced_kernel(
     dtype = others_ptr.dtype.element_ty
     row, column = tl.program_id(0) * BLOCK_M, tl.program_id(2) * BLOCK_D
     own, low, high = _own_columns(self_ptr, row, M, C, BLOCK_M)
-    begin, end = part_of_sweep(C, BLOCK_N)
+    begin, end = part_of_pass(C, BLOCK_N)
     low_row, low_start = row + tl.cdiv(M, _PAD) * _PAD, tl.cdiv(C, _PAD) * _PAD
     potential = tl.zeros([BLOCK_M], tl.float32)
     pull = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
@@ -162,7 +163,7 @@ def _gaussian_potential_sliced_kernel(
     o_m, o_d = row + tl.arange(0, BLOCK_M), column + tl.arange(0, BLOCK_D)
     slot = tl.program_id(1).to(tl.int64) * M + o_m
     unshift: tl.constexpr = 2.0**-SHIFT
-    if column == 0:  # every slice has the same potential: the first writes it
+    if column == 0:  # every slice has the same potential: only the first writes it
         tl.store(potential_ptr + slot, potential * unshift, mask=o_m < M)
     inside = (o_m < M)[:, None] & (o_d < D)[None, :]
     tl.store(pull_ptr + slot[:, None] * D + o_d[None, :], pull * unshift, mask=inside)
@@ -177,7 +178,7 @@ class _Plan(NamedTuple):
     width: int
     tile: Tile
     slices: int  # of the pull
-    parts: int  # of the sweep
+    parts: int  # of the pass
 
 
 def _plan(
@@ -190,7 +191,7 @@ def _plan(
     width = width_of(dim)
     tile = tile or tile_for(width, precision, pieces, family, weighted)
     slices = width // tile.block_d if tile.block_d else 1
-    return _Plan(precision, dtype, pieces, width, tile, slices, parts or parts_of_sweep(m, c, slices, tile))
+    return _Plan(precision, dtype, pieces, width, tile, slices, parts or parts_of_pass(m, c, slices, tile))
 
 
 def gaussian_potential(
@@ -205,11 +206,11 @@ def gaussian_potential(
     tile: Tile | None = None,
     parts: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """potential [M] and pull [M, D], float32, of unit rows points [M, D] on unit rows others [C, D] (module docstring).
+    """potential [M] and pull [M, D], float32, at unit rows points [M, D] of unit rows others [C, D] (module docstring).
 
-    float32, bfloat16 or float16 rows. self_index int64 [M] names the row of others to leave out; a value outside
-    0..C-1 leaves out none. weights [C] are ω. With ``centre`` [1] float32, g = exp(2t (p·w - centre)), cut at 2^64: at
-    large t the largest cosine as centre prevents underflow. ``tile`` and ``parts`` replace the sizes that ship.
+    Rows are float32, bfloat16 or float16. self_index int64 [M] is the row of others that a point excludes; a value
+    outside 0..C-1 excludes none. weights [C] are ω. With ``centre`` [1] float32, g = exp(2t (p·w - centre)), capped at
+    2^64; the largest cosine as centre prevents underflow at large t. ``tile`` and ``parts`` replace the default sizes.
     """
     (m, dim), c = points.shape, others.shape[0]
     plan = _plan(
@@ -251,8 +252,8 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype
 
 
-# name, precision, t, weighted, centred. bfloat16 is for weights and, in three pieces, for t > 4.5; of two forms that
-# differ in the weights alone, the one with weights is larger.
+# name, precision, t, weighted, centred. bfloat16 serves weights and, in three pieces, t > 4.5. Of two forms that differ
+# in the weights alone, only the one with weights is listed, because it needs more registers.
 _FORMS: tuple[tuple[str, Precision, float, bool, bool], ...] = (
     ("medium fp16", "medium", 2.0, False, False),
     ("weighted bf16", "medium", 2.0, True, False),

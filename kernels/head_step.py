@@ -1,8 +1,8 @@
 """One training step of the head: loss, gradient and class means from one read of the features.
 
-The results are those of ipm_loss and update_class_means. The kernel is that of the means (lib/class_walks) with the
-loss of Eq. 6 at every step. Bytes: the features once, their gradient once, the rows of q that the batch names twice,
-and the rows of the prototypes once.
+The results are those of ipm_loss and update_class_means. The kernel walks the sorted batch (lib/class_walks) and
+computes the loss of Eq. 6 at every step. Memory traffic: the features and their gradient once, the rows of q of the
+labels in the batch twice (read and write), their prototypes once.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
@@ -27,8 +27,8 @@ from .lib.variants import ROWS, Variant, row_kernel_dims
 from .update_class_means import update_class_means_
 
 
-# More parameters than a kernel should have: those of the loss and those of the means, in one launch
-@triton.jit(do_not_specialize=["B"])  # the last batch of an epoch is another size: no new compilation for it
+# More parameters than a kernel should have: it merges the loss kernel and the class-means kernel
+@triton.jit(do_not_specialize=["B"])  # no new compilation for a smaller last batch
 def _head_step_kernel(
     features_ptr, order_ptr, sorted_ptr, means_ptr, parts_ptr, counts_ptr, flag_ptr,
     prototypes_ptr, assignment_ptr, loss_ptr, gradient_ptr, skipped_ptr,
@@ -46,7 +46,7 @@ def _head_step_kernel(
         sample, label, live, known, head, tail = sorted_sample(order_ptr, sorted_ptr, position, B, C)
         x = load_rows(features_ptr, sample, stride_row, stride_column, 0, D, live, BLOCK_WIDTH)
         inverse, finite = inverse_norm(tl.sum(x * x, 1))
-        # the counter and the flag come here, where the fewest registers are live: after the loss they spill on sm_80
+        # the counter and the flag come here, where few registers are live: after the loss they would spill on sm_80
         if skipped_ptr is not None:
             count_skipped(skipped_ptr, live, finite)
         row, assigned = prototype_of(label, known, assignment_ptr, C)
@@ -78,8 +78,8 @@ def head_step_(
 ) -> tuple[Tensor, Tensor]:
     """Loss per sample [B] float32 and its gradient [B, D]; means [C, D] change in place.
 
-    Arguments as in ipm_loss and update_class_means_. Rows of more than 4096 columns, which no program can hold, are
-    read once for the loss and once for the means.
+    Arguments as in ipm_loss and update_class_means_. Rows of more than 4096 columns do not fit a program: the two
+    kernels run one after the other.
     """
     b, dim = features.shape
     if dim > WIDEST or b == 0:
@@ -108,7 +108,7 @@ def head_step_(
 
 
 def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
-    # "counting" is nan_policy="skip"
+    # "counting": the form of nan_policy="skip", which counts the skipped rows
     for dim, x, form in itertools.product(row_kernel_dims(dims), ("fp32", "bf16"), ("", " counting")):
         block, size = row_block(dim, per_thread=8), 4 if x == "fp32" else 2
         yield Variant(
@@ -122,5 +122,5 @@ def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
             | ({"skipped_ptr": "i64"} if form else {}),
             constants={"stride_column": 1, "BLOCK": block, **({} if form else {"skipped_ptr": None})},
             num_warps=block.num_warps,
-            bytes=ROWS * dim * (size + 8 + size + 4),  # every sample is of another class
+            bytes=ROWS * dim * (size + 8 + size + 4),  # every sample has another class
         )

@@ -2,9 +2,9 @@
 
     w = W[A[y]],  cos = z·w,  z = x/‖x‖,  loss = ½ (cos - 1)²,  dloss/dx = (cos - 1) (w - cos z) / ‖x‖
 
-Bytes: x and dx once, the rows of w that the batch names once, and 20 for each sample's label, row number and loss. A
-program keeps its rows and their prototypes in registers from the sums to the gradient. Rows of more than 4096 columns
-are read twice, the second time from the cache. Source: Saadabadi et al., CVPR 2024.
+Memory traffic: x, its gradient and the prototypes of the labels once, and 20 bytes per sample for its label, prototype
+index and loss. A program keeps its rows and their prototypes in registers from the sums to the gradient. Rows of more
+than 4096 columns are read twice, the second time from the cache. Source: Saadabadi et al., CVPR 2024.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
@@ -27,7 +27,7 @@ from .lib.variants import ROWS, Variant, row_kernel_dims
 
 @triton.jit
 def prototype_of(labels, known, assignment_ptr, C):
-    """The prototype number A[y] (int64, 0 where it is not one of 0..C-1), and whether it is one of these."""
+    """The prototype index A[y] (int64; 0 if it is not in 0..C-1), and whether it is in that range."""
     row = tl.load(assignment_ptr + labels, mask=known, other=0)
     assigned = (row >= 0) & (row < C)
     return tl.where(assigned, row, 0), assigned
@@ -35,13 +35,13 @@ def prototype_of(labels, known, assignment_ptr, C):
 
 @triton.jit
 def loss_and_slope(products, inverse, good):
-    """The loss, cos, and the factor of (w - cos z) in the gradient, from x·w and 1/‖x‖; zeros where not good."""
+    """Loss, cos, and the factor of (w - cos z) in the gradient, from x·w and 1/‖x‖; zeros where not ``good``."""
     cosine = tl.where(good, products, 0.0) * inverse
     residual = tl.where(good, cosine - 1.0, 0.0)
     return 0.5 * residual * residual, cosine, residual * inverse
 
 
-@triton.jit(do_not_specialize=["B"])  # the last batch of an epoch is another size: no new compilation for it
+@triton.jit(do_not_specialize=["B"])  # no new compilation for a smaller last batch
 def _ipm_loss_kernel(
     features_ptr, labels_ptr, prototypes_ptr, assignment_ptr, loss_ptr, gradient_ptr, flag_ptr, skipped_ptr,
     B, C, D,
@@ -56,7 +56,7 @@ def _ipm_loss_kernel(
     labels = tl.load(labels_ptr + o_m, mask=m_m, other=-1)
     known = (labels >= 0) & (labels < C)
     rows, assigned = prototype_of(labels, known, assignment_ptr, C)
-    x = load_rows(features_ptr, o_m, stride_row, stride_column, 0, D, m_m, BLOCK_WIDTH)  # does not wait for the label
+    x = load_rows(features_ptr, o_m, stride_row, stride_column, 0, D, m_m, BLOCK_WIDTH)  # needs no label: loads overlap
     w = load_rows(prototypes_ptr, rows, stride_prototype, 1, 0, D, known, BLOCK_WIDTH)
     squares, products = tl.sum(x * x, 1), tl.sum(x * w, 1)
     for k in tl.static_range(1, ROUNDS):  # rows of more than 4096 columns
@@ -94,9 +94,9 @@ def ipm_loss(
 
     features [B, D] float32, bfloat16 or float16 with any strides; labels [B] and assignment [C] int64; prototypes
     [C, D], unit rows. A zero row has loss ½ and zero gradient. A row with NaN or inf, or with a label or a prototype
-    number outside 0..C-1, has zero loss and gradient, and sets its bit of ``flag`` (int32 [1]): ``BAD_LABEL``,
-    ``BAD_ASSIGNMENT`` or ``NOT_FINITE`` of lib/error_flags. ``skipped`` (int64, one number) grows by the rows with NaN
-    or inf.
+    index outside 0..C-1, has zero loss and gradient and sets a bit of ``flag`` (int32 [1]): ``BAD_LABEL``,
+    ``BAD_ASSIGNMENT`` or ``NOT_FINITE`` (lib/error_flags). The number of rows with NaN or inf is added to ``skipped``
+    (int64 [1]).
     """
     b, dim = features.shape
     prototypes = prototypes if prototypes.stride(1) == 1 else prototypes.contiguous()

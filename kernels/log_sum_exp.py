@@ -1,10 +1,10 @@
-"""Log-sum-exp of scaled scores over all others, and one iteration of Sinkhorn's algorithm made of it.
+"""Log-sum-exp of scaled scores over all others, and the Sinkhorn iteration that uses it.
 
     lse_i = log Σ_j exp(scale s_ij + bias_j),  s = P Wᵀ
 
-One pass, no M×C matrix. Base-2 exponentials around a running maximum: no scale overflows. Each part of a sweep has its
-own maximum; the parts are joined in order. Sums over columns are the same kernel with points and others swapped and
-minus the row results as bias.
+One pass, no M×C matrix. Base-2 exponentials are relative to a running maximum, so that no scale overflows. Each part of
+a pass has its own maximum; the parts are joined in order. Sums over columns use the same kernel with points and others
+swapped and minus the row results as bias.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
@@ -18,14 +18,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .lib.common import LOG2_E, part_of_sweep
-from .lib.score_tiles import as_float32, load_points, score_tile, sweep, sweep_variants
+from .lib.common import LOG2_E, part_of_pass
+from .lib.score_tiles import as_float32, load_points, pass_variants, plan_pass, score_tile
 from .lib.tile_sizes import Precision, Tile
 from .lib.variants import Variant
 
 _LOG2_E = tl.constexpr(LOG2_E)
 _LN_2 = tl.constexpr(1 / LOG2_E)
-_LOWEST = tl.constexpr(-3e38)  # finite, so that a tile of biases -inf leaves no inf - inf
+_LOWEST = tl.constexpr(-3e38)  # finite, so that a tile whose biases are all -inf gives no inf - inf
 
 
 @triton.jit
@@ -39,7 +39,7 @@ def _log_sum_exp_kernel(
     o_m = row + tl.arange(0, BLOCK_M)
     p, p_low = load_points(points_ptr, row, 0, M, PIECES, WIDTH, BLOCK_M, BLOCK_K)
     peak, total = tl.full([BLOCK_M], _LOWEST, tl.float32), tl.zeros([BLOCK_M], tl.float32)
-    begin, end = part_of_sweep(C, BLOCK_N)
+    begin, end = part_of_pass(C, BLOCK_N)
     for start in tl.range(begin, end, BLOCK_N):
         s = score_tile(
             p, p_low, points_ptr, others_ptr, row, start, M, C, PIECES, WIDTH, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION
@@ -68,18 +68,18 @@ def log_sum_exp(
     tile: Tile | None = None,
     parts: int | None = None,
 ) -> Tensor:
-    """lse [M] float32 of points [M, D] over others [C, D]; ``bias`` [C] is the logarithm of each other's weight.
+    """lse [M] float32 of points [M, D] over others [C, D]; ``bias`` [C] is the logarithm of the weight of each column.
 
-    float32, bfloat16 or float16 rows of length up to 1; a bias of -inf excludes that column. ``scale`` multiplies the
-    error of a score. ``tile`` and ``parts`` replace the sizes that ship.
+    Rows are float32, bfloat16 or float16 of norm up to 1; a bias of -inf excludes its column. ``scale`` multiplies the
+    rounding error of a score. ``tile`` and ``parts`` replace the default sizes.
     """
     m = points.shape[0]
     if m == 0:
         return torch.empty(0, dtype=torch.float32, device=points.device)
     with torch.cuda.device_of(points):
-        work = sweep(points, others, precision, tile, parts)
-        lse = torch.empty((work.grid[1], m), dtype=torch.float32, device=points.device)
-        _log_sum_exp_kernel[work.grid](bias_ptr=as_float32(bias), lse_ptr=lse, scale=scale * LOG2_E, **work.arguments)
+        plan = plan_pass(points, others, precision, tile, parts)
+        lse = torch.empty((plan.grid[1], m), dtype=torch.float32, device=points.device)
+        _log_sum_exp_kernel[plan.grid](bias_ptr=as_float32(bias), lse_ptr=lse, scale=scale * LOG2_E, **plan.arguments)
     return lse[0] if len(lse) == 1 else lse.logsumexp(0)
 
 
@@ -88,8 +88,8 @@ def sinkhorn_sweep(
 ) -> tuple[Tensor, Tensor]:
     """row_i = log Σ_j exp((s_ij - p_j)/ε) [M] and column_j = log Σ_i exp((s_ij - p_j)/ε - row_i) [C].
 
-    class_means [M, D] and prototypes [C, D]: unit or zero rows; prices [C]. The next prices are p + ε · column. A
-    square problem is balanced when all columns are zero.
+    class_means [M, D] and prototypes [C, D]: unit or zero rows; prices [C]. The next prices are p + ε · column. For M =
+    C the iteration has converged when ``column`` is zero.
     """
     rows = log_sum_exp(class_means, prototypes, scale=1 / epsilon, bias=prices / -epsilon, precision=precision)
     columns = log_sum_exp(prototypes, class_means, scale=1 / epsilon, bias=-rows, precision=precision)
@@ -97,6 +97,6 @@ def sinkhorn_sweep(
 
 
 def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
-    yield from sweep_variants(
+    yield from pass_variants(
         "log_sum_exp", _log_sum_exp_kernel, family, dims, types={"scale": "fp32"}, constants={}, exps=1
     )

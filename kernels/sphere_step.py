@@ -1,4 +1,5 @@
-"""One momentum step on the sphere for each row: project, step, normalise, move the velocity to the new tangent plane.
+"""One momentum step on the sphere for each row: project, step, normalise, project the velocity on the new tangent
+plane.
 
     gradient = factor / total · (pull - (pull·w) w),   v ← momentum · v + gradient,
     w ← (w - rate · v) / ‖w - rate · v‖,               v ← v - (v·w) w
@@ -46,13 +47,13 @@ def _sphere_step_kernel(
 
 
 def _rows(block_d: int) -> int:
-    return max(1, 2048 // block_d)  # 16 numbers a thread of each of three rows: far from spilling up to D = 2048
+    return max(1, 2048 // block_d)  # 16 numbers per thread from each of three rows: no spills up to D = 2048
 
 
 def sphere_step_(
     points: Tensor, velocity: Tensor, pull: Tensor, total: Tensor, *, factor: float, rate: float, momentum: float
 ) -> None:
-    """points and velocity [M, D] change in place; pull [M, D] and total [1]: all float32 and contiguous."""
+    """Updates points and velocity [M, D] in place, given pull [M, D] and total [1]; all float32 and contiguous."""
     m, dim = points.shape
     block_d = next_power_of_2(dim)
     block_m = _rows(block_d)

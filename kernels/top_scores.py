@@ -1,11 +1,11 @@
-"""Top-k reduced scores s_ij - p_j of every row and their indices, in one sweep without the M×C matrix; k up to 32.
+"""Top-k reduced scores s_ij - p_j of every row and their indices, in one pass without the M×C matrix; k up to 32.
 
-A program keeps K = 2^⌈log2 k⌉ keys for each of its rows. A key has 64 bits: the score, as an integer of the same order,
-above the complement of the index. So keys are distinct, and the lowest index wins among equal scores. Of each tile the
-row maxima are taken; while any row's maximum exceeds its K-th score, every such maximum replaces its row's least key
-and leaves the tile. A row sees about K ln(C/K) replacements in a sweep, most of them in the first tiles; a later tile
-costs its product and about ten instructions for each pair. The parts of a sweep store their keys unsorted, and a
-second launch takes the largest of a row's keys k times.
+A program keeps K = 2^⌈log2 k⌉ keys per row. A key has 64 bits: the score, mapped to an integer of the same order, above
+the complement of the index. Keys are therefore distinct, and the lowest index wins among equal scores. In each tile,
+while the maximum of any row exceeds its K-th score, every such maximum replaces the smallest key of its row and is
+removed from the tile. A row has about K ln(C/K) replacements in a pass, most of them in the first tiles; a later tile
+costs its product and about ten instructions per pair. The parts of a pass store their keys unsorted, and a second
+launch selects the k largest keys of each row.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
@@ -20,18 +20,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .lib.common import next_power_of_2, part_of_sweep
-from .lib.score_tiles import as_float32, load_points, score_tile, sweep, sweep_variants
+from .lib.common import next_power_of_2, part_of_pass
+from .lib.score_tiles import as_float32, load_points, pass_variants, plan_pass, score_tile
 from .lib.tile_sizes import Precision, Tile
 from .lib.variants import ROWS, Variant
 
 MAX_K = 32  # more 64-bit keys would leave no registers for the tile of scores
-MAX_PARTS = 256  # parts_of_sweep gives at most 132 here; 8192 keys of a row are 64 registers of each of 256 threads
+MAX_PARTS = 256  # parts_of_pass gives at most 132 here; 8192 keys per row take 64 registers of each of 256 threads
 
 
 @triton.jit
 def pack(score, index):
-    """int64 keys in the order of the scores, and of equal scores in descending order of the index."""
+    """int64 keys that sort by score, and at equal scores by descending index."""
     bits = tl.where(score == 0, 0.0, score).to(tl.int32, bitcast=True)  # -0 and 0 are equal scores
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return (ordered.to(tl.int64) << 32) | (0x7FFFFFFF - index).to(tl.int64)
@@ -59,7 +59,7 @@ def _top_scores_kernel(
     o_m, floor = row + tl.arange(0, BLOCK_M), tl.full([BLOCK_M], float("-inf"), tl.float32)
     if floor_ptr is not None:
         floor = tl.load(floor_ptr + o_m, mask=o_m < M, other=float("inf"))
-    begin, end = part_of_sweep(C, BLOCK_N)
+    begin, end = part_of_pass(C, BLOCK_N)
     for start in tl.range(begin, end, BLOCK_N):
         s = score_tile(
             p, p_low, points_ptr, others_ptr, row, start, M, C, PIECES, WIDTH, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION
@@ -117,12 +117,12 @@ def top_scores(
 ) -> tuple[Tensor, Tensor]:
     """Top-k s_ij - p_j [M, k] float32, descending, and j [M, k] int64 of points [M, D] and others [C, D].
 
-    1 <= k <= min(C, 32). float32, bfloat16 or float16 rows of length up to 1; prices [C], finite. Among equal scores
-    the lowest index comes first; a row with NaN has scores -inf. With ``floor`` [M], places of scores below it hold
-    -inf and index -1. ``tile`` and ``parts`` replace the sizes that ship.
+    1 <= k <= min(C, 32). Rows are float32, bfloat16 or float16 of norm up to 1; prices [C] are finite. Among equal
+    scores the lowest index comes first; a row with NaN has scores -inf. With ``floor`` [M], a score below it becomes
+    -inf and its index -1. ``tile`` and ``parts`` replace the default sizes.
 
     Raises:
-        ValueError: k outside of its range.
+        ValueError: k out of range.
     """
     m, c = points.shape[0], others.shape[0]
     if not 1 <= k <= min(c, MAX_K):
@@ -132,10 +132,10 @@ def top_scores(
         return empty, empty.to(torch.int64)
     size = next_power_of_2(k, least=1)
     with torch.cuda.device_of(points):
-        work = sweep(points, others, precision, tile, parts, keys=True)
-        keys = torch.empty((work.grid[1], m, size), dtype=torch.int64, device=points.device)
-        _top_scores_kernel[work.grid](
-            prices_ptr=as_float32(prices), floor_ptr=as_float32(floor), keys_ptr=keys, K=size, **work.arguments
+        plan = plan_pass(points, others, precision, tile, parts, keys=True)
+        keys = torch.empty((plan.grid[1], m, size), dtype=torch.int64, device=points.device)
+        _top_scores_kernel[plan.grid](
+            prices_ptr=as_float32(prices), floor_ptr=as_float32(floor), keys_ptr=keys, K=size, **plan.arguments
         )
         return _merge_keys(keys, k, floor is not None)
 
@@ -147,7 +147,7 @@ class _Merge(NamedTuple):
 
 
 def _merge_sizes(parts: int, size: int) -> _Merge:
-    """8 keys a thread where a row has few."""
+    """8 keys per thread where rows have few keys."""
     block_p = next_power_of_2(parts, least=1)
     return _Merge(max(1, 1024 // (block_p * size)), block_p, 4 if block_p * size <= 2048 else 8)
 
@@ -176,7 +176,7 @@ def _merge_keys(keys: Tensor, k: int, floor: bool) -> tuple[Tensor, Tensor]:
 
 def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
     types = {"keys_ptr": "i64"}
-    yield from sweep_variants(
+    yield from pass_variants(
         "top_scores", _top_scores_kernel, family, dims, types=types, constants={"K": MAX_K}, keys=True
     )
     for parts in (2, MAX_PARTS):

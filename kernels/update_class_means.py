@@ -1,8 +1,8 @@
-"""Class means, in place: q_y ← α q_y + (1-α) z for every sample in batch order; exact, deterministic, no C-sized work.
+"""Class means, in place: q_y ← α q_y + (1-α) z for every sample in batch order; exact, deterministic, independent of C.
 
-The batch is sorted by label (batch_order) and walked (lib/class_walks). Bytes: the features once, the rows of q that
-the batch names twice, and at most D float32 a walk for classes that cross the border of two walks. A row with NaN, inf
-or an unknown label is not a step.
+The batch is sorted by label (batch_order) and split into walks (lib/class_walks). Memory traffic: the features once,
+the rows of q of the labels in the batch twice (read and write), and at most D float32 per walk for classes that cross
+the border of two walks. A row with NaN, inf or an unknown label is skipped.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
@@ -25,7 +25,7 @@ from .lib.tile_sizes import row_block
 from .lib.variants import ROWS, Variant, row_kernel_dims
 
 
-@triton.jit(do_not_specialize=["B"])  # the last batch of an epoch is another size: no new compilation for it
+@triton.jit(do_not_specialize=["B"])  # no new compilation for a smaller last batch
 def _update_class_means_kernel(
     features_ptr, order_ptr, sorted_ptr, means_ptr, parts_ptr, counts_ptr, flag_ptr,
     B, C, D, steps,
@@ -44,7 +44,7 @@ def _update_class_means_kernel(
         sample, label, live, known, head, tail = sorted_sample(order_ptr, sorted_ptr, position, B, C)
         x = load_rows(features_ptr, sample, stride_row, stride_column, column, D, live, BLOCK_WIDTH)
         squares = tl.sum(x * x, 1)
-        if ROUNDS > 1:  # this program has 4096 columns of the row, its norm needs all
+        if ROUNDS > 1:  # this program has 4096 columns of the row, but the norm needs all
             squares = tl.zeros([BLOCK_ROWS], tl.float32)
             for k in tl.static_range(0, ROUNDS):
                 x_k = load_rows(features_ptr, sample, stride_row, stride_column, k * BLOCK_WIDTH, D, live, BLOCK_WIDTH)
@@ -69,11 +69,11 @@ def update_class_means_(
     flag: Tensor | None = None,
     steps: int | None = None,
 ) -> None:
-    """means [C, D] float32, contiguous, change in place in the rows of the classes present.
+    """Updates the rows of means [C, D] (float32, contiguous) of the classes in the batch, in place.
 
-    features [B, D] float32, bfloat16 or float16 with any strides; labels int64 [B]; momentum in [0, 1). Rows that are
-    left out set the bits ``BAD_LABEL`` and ``NOT_FINITE`` (lib/error_flags) of ``flag``, int32 [1]. ``steps`` replaces
-    the length of the walks.
+    features [B, D] float32, bfloat16 or float16 with any strides; labels int64 [B]; momentum in [0, 1). Skipped rows
+    set the bits ``BAD_LABEL`` and ``NOT_FINITE`` (lib/error_flags) of ``flag``, int32 [1]. ``steps`` replaces the
+    default length of a walk.
     """
     (b, dim), c = features.shape, means.shape[0]
     if b == 0:
@@ -104,5 +104,5 @@ def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
             | dict.fromkeys(("order_ptr", "sorted_ptr", "counts_ptr", "flag_ptr"), "i32"),
             constants={"stride_column": 1, "BLOCK": block},
             num_warps=block.num_warps,
-            bytes=ROWS * dim * ((4 if x == "fp32" else 2) + 8),  # every sample is of another class
+            bytes=ROWS * dim * ((4 if x == "fp32" else 2) + 8),  # every sample has another class
         )

@@ -1,7 +1,7 @@
 """The label-to-prototype assignment as a linear assignment problem, with a certificate (paper: Eq. 8-9).
 
-``assign`` solves it for class means and prototypes, ``solve`` for any cost matrix, ``align`` also turns the
-prototypes. Useful on its own: nothing here needs the rest of the package.
+``assign`` solves it for class means and prototypes, ``solve`` for any cost matrix; ``align`` also rotates the
+prototypes. They can be used without the rest of the package.
 """
 
 from fastproto.assignment.api import assign, solve

@@ -1,4 +1,4 @@
-"""The public functions ``assign`` and ``solve``: they check what they are given, choose a method and report."""
+"""The public functions ``assign`` and ``solve``: validate the inputs, choose a solver and report its result."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from fastproto.assignment.matching import Matching, Previous
 from fastproto.assignment.means_problem import Lengths, MeansProblem
 from fastproto.support.checks import TINY_NORM
 
-# From so many classes or rows on column generation took less time than the dense solver and its proof. Below the first,
-# both take a millisecond, and the dense solver needs no compiled code.
+# Sizes from which column generation is faster than the dense solver with its certificate. Below MEANS_FROM both are
+# quick, and the dense solver needs no compilation.
 MEANS_FROM = 128
 MATRIX_FROM = 3000
 
@@ -51,32 +51,33 @@ def assign(
     ``q = F.normalize(class_means); scipy.optimize.linear_sum_assignment(q @ prototypes.T, maximize=True)``
 
     Args:
-        class_means: Q [C, D], any norms; a row no longer than 1e-12 is a class that was never seen: it takes no part in
-            the objective and keeps its previous prototype if that is left over, else takes the lowest one that is.
-        prototypes: W [C, D], any floating-point dtype; rows of any length up to 1e15.
-        previous: an earlier result; if its prices still prove its permutation optimal, it is returned after one pass.
-            Otherwise the search starts from them. Of equally good prototypes a class keeps its previous one.
+        class_means: Q [C, D] of any floating-point dtype, rows of any norm. A row of norm at most 1e-12 is an unseen
+            class: the objective leaves it out, and it keeps its previous prototype if no seen class takes that one.
+            The other unseen classes take the remaining prototypes in order.
+        prototypes: W [C, D] of any floating-point dtype, rows of norm at most 1e15.
+        previous: an earlier result, for a warm start. If its prices still prove its permutation optimal, it is returned
+            after one pass over the scores. Among equally good prototypes a class keeps its previous one.
         method: ``dense`` forms the C×C scores and hands them to lapx, or to SciPy where that is not installed;
-            ``column_generation`` needs memory O(C·D) and a few passes over the scores, which the CPU stores up to
-            32 MiB (4,096 classes in bfloat16, 2,896 in float32) and otherwise makes anew in each pass; ``auto`` is
-            column generation from C = 128 on, with Triton kernels where the tensors are on a GPU. The result says which
-            ran, where, and why. Up to C = 16,384 the matrix is formed as well where some prototypes are 100 times
-            longer than most, and where column generation does not prove its result.
-        tolerance: how large the gap may be, relative to C · scale and to max(1, |objective|), for the result to count
-            as certified; a gap within a small rounding floor always does. ``scale`` is the std of the centred scores,
-            times the median length of the prototypes over their root mean square: a few long ones do not raise it.
-        time_limit: seconds, checked between passes. When the time is over, or at Ctrl-C, column generation returns the
-            best permutation so far after one more pass for its gap. A dense solver cannot be stopped; once the time is
-            over its prices are no longer improved.
-        progress: print a line per step on standard error.
+            ``column_generation`` needs O(C·D) memory and a few passes over the scores; the CPU recomputes the scores in
+            each pass unless they fit 32 MiB. ``auto`` is column generation from C = 128 on, with Triton kernels where
+            the tensors are on a GPU. ``reason`` of the result says what ran, where, and why. Up to C = 16,384, the
+            matrix is formed after all where column generation does not prove its result, or where a prototype is more
+            than 100 times longer than the median.
+        tolerance: the largest gap of a certified result, relative to C · scale and to max(1, |objective|). A gap within
+            a small rounding floor is always certified. ``scale`` is the std of the centred scores times the median
+            length of the prototypes over their root mean square, so that a few long prototypes do not raise it.
+        time_limit: seconds, checked between passes. At the time limit or at Ctrl-C, column generation returns the best
+            permutation so far, after one more pass for its gap. A dense solver cannot be stopped; past the time limit,
+            its dual prices are no longer improved.
+        progress: print a line per step to standard error.
 
     Returns:
-        Assignment, its tensors on the device of ``class_means``.
+        The permutation [C] int64 and the prices [C] float64, on the device of ``class_means``, with their certificate.
 
     Raises:
-        TypeError, ValueError: not floating-point, shapes that differ, NaN or inf, a ``previous`` of another size, an
-            unknown method, a tolerance or time limit that is negative or not finite, too large for the memory of this
-            machine.
+        TypeError, ValueError: tensors that are not floating-point, differ in shape or hold NaN or inf; a ``previous``
+            of another size; an unknown method; a tolerance or time limit that is negative or not finite; a matrix that
+            does not fit the memory of this machine.
 
     Source: Eq. 8-9 of Saadabadi et al., CVPR 2024; linear programming duality.
     """
@@ -84,7 +85,7 @@ def assign(
     check_options(previous, tolerance, time_limit)
     check_factors(class_means, prototypes)
     size = len(class_means)
-    solver, why = choose(method, size, MEANS_FROM)
+    solver, why = choose(method, size, MEANS_FROM, "classes")
     norms, widths = (
         torch.linalg.vector_norm(x.detach(), dim=1, dtype=torch.float64) for x in (class_means, prototypes)
     )
@@ -102,7 +103,7 @@ def assign(
         deadline=None if time_limit is None else started + time_limit,
         progress=progress,
     )
-    with torch.autocast(class_means.device.type, enabled=False):  # the margins of the proof are those of float32
+    with torch.autocast(class_means.device.type, enabled=False):  # the error bounds hold for float32 products
         found = match_means(problem, solver, why)
     return _report(found, previous, class_means.device, started)
 
@@ -118,31 +119,38 @@ def solve(
 ) -> Assignment:
     """The permutation that minimises Σ_i cost_{i,A(i)} for any matrix, with a certificate.
 
-    ``scipy.optimize.linear_sum_assignment(cost)``. Prices mean the same as in :func:`assign` with s = -cost. The cost
-    is never above SciPy's in float64 by more than 1e-6 · max(1, |cost|), unless a time limit or Ctrl-C ends the search
+    ``scipy.optimize.linear_sum_assignment(cost)``. Prices and gap are those of :func:`assign` with scores s = -cost.
+    The cost exceeds SciPy's (float64) by at most 1e-6 · max(1, |cost|), unless a time limit or Ctrl-C ends the search
     or ``tolerance`` is larger.
 
     Args:
-        cost: [n, m], a tensor, an array or lists of real numbers or bool (integers are exact up to 2^53), at most
-            1e300 either way. inf forbids a pair; large finite costs do as well. Where n > m, n - m rows are left out:
-            their place in the permutation [n] is -1. Never modified. Where it is a product of factors,
-            :func:`assign` does without it.
-        tolerance: how large the gap may be, relative to min(n, m) · scale and to max(1, |objective|), for the result
-            to count as certified. ``scale`` is the standard deviation of the costs that compete: each row and each
-            column (of a square) reduced by its smallest cost, and cut to a multiple of the distance between a row's
-            best and next cost, so that forbidden pairs have no say.
-        previous, method, time_limit, progress: as in :func:`assign`; ``auto`` is column generation from 3000 rows and
-            columns on. Where a method does not prove its result optimal, SciPy solves the matrix anew.
+        cost: [n, m], a tensor, an array or lists of real numbers or bool, of magnitude at most 1e300 (integers are
+            exact up to 2^53). inf forbids a pair; a large finite cost discourages it. If n > m, n - m rows stay
+            unmatched: their entry of the permutation is -1. ``cost`` is not modified. If it is a product of factors,
+            :func:`assign` needs no matrix.
+        tolerance: the largest gap of a certified result, relative to min(n, m) · scale and to max(1, |objective|).
+            ``scale`` is the standard deviation of the reduced costs: the minimum of each row and, for a square matrix,
+            of each column is subtracted, and the rest is clipped at a multiple of the typical distance between the
+            best and the next cost of a row, so that forbidden pairs do not count.
+        previous, method, time_limit, progress: as in :func:`assign`, except that ``auto`` is column generation from
+            3000 rows and columns on. Where a method does not prove its result optimal, SciPy solves the whole matrix.
+
+    Returns:
+        The permutation [n] int64 and the prices [m] float64, on the device of ``cost`` (the CPU for arrays and lists),
+        with their certificate; ``objective`` is the cost.
 
     Raises:
-        TypeError, ValueError: not a matrix of real numbers, NaN or -inf, no permutation that avoids the forbidden
-            pairs, ``previous`` of another shape, above 1e30 for ``column_generation``, too large for the memory.
+        TypeError, ValueError: not a matrix of real numbers; NaN or -inf; no permutation avoids the forbidden pairs; a
+            ``previous`` of another shape; costs above 1e30 for ``column_generation``; a matrix that does not fit the
+            memory of this machine; options as in :func:`assign`.
+
+    Source: linear programming duality; column generation on reduced costs.
     """
     started = time.perf_counter()
     check_options(previous, tolerance, time_limit)
     given, device = read_cost(cost)
     rows, columns = given.shape
-    solver, why = choose(method, min(rows, columns), MATRIX_FROM)
+    solver, why = choose(method, min(rows, columns), MATRIX_FROM, "rows", "columns")
     check_memory(rows, columns, "a smaller matrix, or its factors and assign(..., method='column_generation')")
     previous = check_previous(previous, rows, columns)
     if not given.size:
@@ -164,9 +172,9 @@ def solve(
 
 
 def _nothing_to_match(rows: int, columns: int) -> Matching:
-    """Of a matrix without entries: all rows are left out, if there are any."""
+    """The matching of an empty matrix: no row is matched."""
     known = Certificate(objective=0.0, gap=0.0, relative_gap=0.0, rounding_floor=0.0, certified=True)
-    return Matching(np.full(rows, -1), np.zeros(columns), known, "dense", "nothing to match", 0)
+    return Matching(np.full(rows, -1), np.zeros(columns), known, "dense", "the matrix is empty", 0)
 
 
 def _arrays(previous: Assignment | None) -> Previous | None:

@@ -1,4 +1,4 @@
-"""The auction on lists of arcs, compiled: free rows outbid one another for columns.
+"""The auction algorithm on lists of arcs, compiled: free rows outbid one another for columns.
 
 ``indices[i, :counts[i]]`` are the listed columns of row i, with ``scores``; everything is maximised. See
 ``list_solver``.
@@ -16,9 +16,9 @@ from fastproto.cpu.numba_cache import compiled
 def keep_columns(
     indices: Ints32, scores: Floats, counts: Ints, prices: Floats, column_of: Ints, row_of: Ints, slack: float
 ) -> int:
-    """A row keeps its column if that is within ``slack`` of its best; other rows take their best column if it is free.
+    """Rows keep a column that is within ``slack`` of their best; the other rows take their best column if it is free.
 
-    Returns how many rows are free then.
+    Returns the number of rows that stay free.
     """
     listed = len(indices)
     row_of[:] = -1
@@ -76,10 +76,10 @@ def hold_auction(
 ) -> int:
     """Free rows bid for their best column, the last row first; each row ends within ``step`` of its best.
 
-    A bid on a taken column raises its price by the row's margin over its second best, at most ``highest``, plus
-    ``step``. Without that limit, prices on an easy instance would rise until columns that are not listed look
-    attractive. With ``step`` 0 this is the row reduction of Jonker and Volgenant: a row that is outbid without a rise
-    of the price stays free. Stops after ``most`` bids and returns their number.
+    A bid on a taken column raises its price by the row's margin over its second-best column, at most ``highest``, plus
+    ``step``. Without this limit, prices on an easy instance would rise until unlisted columns look attractive. With
+    ``step`` = 0 this is the augmenting row reduction of Jonker and Volgenant (1987): a row that is outbid at an
+    unchanged price stays free. Stops after ``most`` bids; returns the number of bids.
     """
     waiting = np.empty(len(indices), np.int64)
     count = 0

@@ -1,8 +1,8 @@
 """Shortest augmenting paths on lists of arcs, compiled (Dijkstra on reduced scores, with a heap).
 
 ``indices[i, :counts[i]]`` are the listed columns of row i, with ``scores``; everything is maximised. Rows 0..n-1 have
-lists; rows n..m-1 score 0 everywhere and have none (see ``list_solver``). The heap is in this file because the compiled
-code on disk is renewed when this file changes, not when one that it calls does.
+lists; rows n..m-1 score 0 everywhere and have none (see ``list_solver``). The heap is defined in this file because
+a change of this file invalidates numba's disk cache, a change of an imported file does not.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from fastproto.assignment.array_types import Bools, Floats, Ints, Ints32
 from fastproto.cpu.numba_cache import compiled
 from fastproto.support.cancellation import check_stop
 
-FREE_ROWS_AT_ONCE = 64  # at first; the next part is twice as large, or half of one that took long
+FREE_ROWS_AT_ONCE = 64  # size of the first part; it doubles, or halves after a part that took LONG_PART
 LONG_PART = 0.25  # seconds
 
 
 @compiled(inline="always")
 def _push(keys: Floats, items: Ints, size: int, key: float, item: int) -> int:
-    """Adds to a heap with four children per node; returns its size."""
+    """Pushes an item onto a 4-ary heap; returns the new size."""
     at = size
     while at > 0:
         parent = (at - 1) >> 2
@@ -35,7 +35,7 @@ def _push(keys: Floats, items: Ints, size: int, key: float, item: int) -> int:
 
 @compiled(inline="always")
 def _drop_first(keys: Floats, items: Ints, size: int) -> int:
-    """Removes the least key of the heap; returns its size."""
+    """Pops the smallest key of the heap; returns the new size."""
     size -= 1
     key, item = keys[size], items[size]
     at = 0
@@ -57,7 +57,7 @@ def _drop_first(keys: Floats, items: Ints, size: int) -> int:
 
 @compiled(inline="always")
 def _nearest(keys: Floats, items: Ints, size: int, done: Bools, distance: Floats) -> tuple[int, int]:
-    """The nearest column that is not done, or -1, and the size of the heap without it."""
+    """Pops the nearest column that is not done; returns (column or -1, new size of the heap)."""
     j = -1
     while size > 0 and j < 0:
         if not done[items[0]] and keys[0] <= distance[items[0]]:
@@ -68,7 +68,7 @@ def _nearest(keys: Floats, items: Ints, size: int, done: Bools, distance: Floats
 
 @compiled()
 def profits(indices: Ints32, scores: Floats, counts: Ints, prices: Floats, column_of: Ints) -> Floats:
-    """s_iA(i) - p_A(i) of each row, so that its column is tight to the last bit; its best value if it has no column."""
+    """s_iA(i) - p_A(i) of each matched row, computed so that it is exactly tight; the largest value of a free row."""
     profit = np.full(len(indices), -np.inf)
     for i in range(len(indices)):
         for a in range(counts[i]):
@@ -83,7 +83,7 @@ def profits(indices: Ints32, scores: Floats, counts: Ints, prices: Floats, colum
 
 @compiled(inline="always")
 def _pay(prices: Floats, profit: Floats, row_of: Ints, settled: Ints, distance: Floats, at: float) -> None:
-    """The dual update: prices of columns nearer than the end of the path rise by the difference, profits fall by it."""
+    """The dual update of settled columns: prices rise by the distance to the path's end, profits of rows fall."""
     for j in settled:
         prices[j] += at - distance[j]
         if row_of[j] < len(profit):
@@ -92,7 +92,7 @@ def _pay(prices: Floats, profit: Floats, row_of: Ints, settled: Ints, distance: 
 
 @compiled(inline="always")
 def _level(prices: Floats, row_of: Ints, listed: int, lowest: float, end: int) -> None:
-    """The columns of rows without lists cost ``lowest``, and the end of a path that passed these rows no less."""
+    """Sets the columns of rows without lists to the price ``lowest``, and raises the path's end to at least that."""
     for j in range(len(prices)):
         if row_of[j] >= listed:
             prices[j] = lowest
@@ -102,7 +102,7 @@ def _level(prices: Floats, row_of: Ints, listed: int, lowest: float, end: int) -
 
 @compiled(inline="always")
 def _flip(through: Ints, column_of: Ints, row_of: Ints, start: int, end: int) -> None:
-    """Along the path, which ends at a free column, each row takes the column after it."""
+    """Augments: each row on the path takes the next column; the last one was free."""
     j = end
     while True:
         i = through[j]
@@ -126,8 +126,8 @@ def _augment(
 ) -> tuple[float, int]:
     """A shortest augmenting path (Dijkstra on reduced scores) for each free row from ``first`` to ``last``.
 
-    ``lowest`` is the price of left-over columns, minus the profit of the rows without lists; these are visited once in
-    a search, together. Returns (``lowest``, the first row that cannot be matched or -1).
+    ``lowest`` is the price of the left-over columns: minus the profit of the rows without lists. A search visits these
+    rows once, all together. Returns (``lowest``, the first row that cannot be matched or -1).
     """
     listed, columns = len(indices), len(prices)
     distance = np.full(columns, np.inf)
@@ -149,7 +149,7 @@ def _augment(
                 for a in range(columns if rest else counts[i]):
                     j = a if rest else indices[i, a]
                     if done[j] or (rest and row_of[j] >= listed):
-                        continue  # columns of rows without lists lead only back to these
+                        continue  # columns of rows without lists lead only back to such rows
                     value = -prices[j] if rest else scores[i, a] - prices[j]
                     reached = at + max((-lowest if rest else profit[i]) - value, 0.0)
                     if reached < distance[j] and reached < shortest:
@@ -203,7 +203,7 @@ def augment_all(
     first: int,
     last: int,
 ) -> tuple[float, int]:
-    """:func:`_augment` for a part of the free rows at a time, so that a thread can be asked to stop in between."""
+    """Calls :func:`_augment` for one part of the free rows at a time; a thread can be stopped between two parts."""
     free = first + np.flatnonzero(column_of[first:last] < 0)
     begin, part = 0, FREE_ROWS_AT_ONCE
     while begin < len(free):
@@ -221,7 +221,7 @@ def augment_all(
 def give_away(
     indices: Ints32, scores: Floats, counts: Ints, prices: Floats, profit: Floats, column_of: Ints, row_of: Ints
 ) -> float:
-    """Rows without lists take the left-over columns that can be as cheap as the cheapest column in use."""
+    """Gives left-over columns to the rows without lists where the price can equal the lowest price in use."""
     listed, columns = len(indices), len(prices)
     bid = np.full(columns, -np.inf)
     lowest = np.inf
@@ -232,7 +232,7 @@ def give_away(
     row = listed
     for j in range(columns):
         if row_of[j] < 0:
-            prices[j] = max(lowest, bid[j])  # a left-over column costs no more than the rows that have lists would pay
+            prices[j] = max(lowest, bid[j])  # the lowest price at which no listed row prefers the column
             if prices[j] == lowest:
                 row_of[j], column_of[row] = row, j
                 row += 1

@@ -16,16 +16,25 @@ from fastproto.support.cancellation import STOP
 
 T = TypeVar("T")
 
-_running: dict[threading.Thread, threading.Event] = {}  # with the event that asks each to stop
+_running: dict[threading.Thread, threading.Event] = {}  # each thread with the event that asks it to stop
 
 
 def in_background(compute: Callable[[], T], device: torch.device) -> Future[T]:
-    """``compute()`` in a thread; ``.done()`` asks, ``.result()`` waits for the value or raises its error.
+    """Runs ``compute()`` in a thread and returns its future.
 
-    It runs on the backend that :func:`fastproto.backend.use_backend` names here. On a GPU the thread has a stream of
-    its own, which begins after what is queued now: copies made before are ready. A process that exits asks the thread
-    to stop and waits until it has ended: a search for an assignment ends within a block of scores or a step of its
-    solver, another ``compute`` when it calls :func:`fastproto.support.cancellation.check_stop` or is done.
+    The thread uses the backend that :func:`fastproto.backend.use_backend` names in the caller. On a CUDA device it has
+    its own stream, which waits for the work queued so far on the current stream: inputs copied before the call are
+    ready. At exit, the process asks the thread to stop and waits for it. An assignment stops within a block of scores
+    or a step of its solver; another ``compute`` stops when it calls
+    :func:`fastproto.support.cancellation.check_stop`, or else runs to its end.
+
+    Args:
+        compute: a function without arguments.
+        device: the device whose stream it uses.
+
+    Returns:
+        A future: ``.done()`` asks whether the value is there, ``.result()`` waits for it or raises the error of
+        ``compute``.
     """
     future: Future[T] = Future()
     stop, context = threading.Event(), copy_context()
@@ -40,12 +49,12 @@ def in_background(compute: Callable[[], T], device: torch.device) -> Future[T]:
             with torch.cuda.stream(stream):  # None: no stream
                 found = context.run(compute)
             if stream is not None:
-                stream.synchronize()  # the value is there for any other stream
+                stream.synchronize()  # so that any other stream can read the value
             future.set_result(found)
         except BaseException as error:
             future.set_exception(error)
 
-    # A daemon: the interpreter waits for other threads before it calls what is registered at exit.
+    # A daemon: the interpreter joins other threads before it calls the functions registered with atexit.
     thread = threading.Thread(target=run, name="fastproto-assignment", daemon=True)
     for ended in [other for other in list(_running) if other.ident is not None and not other.is_alive()]:
         _running.pop(ended, None)
@@ -55,7 +64,7 @@ def in_background(compute: Callable[[], T], device: torch.device) -> Future[T]:
 
 
 def _stop_all() -> None:
-    """Before the interpreter is taken down: a thread in compiled code would then abort the process."""
+    """Stops the threads before the interpreter shuts down: a thread in compiled code would then abort the process."""
     for stop in list(_running.values()):
         stop.set()
     for thread in list(_running):
@@ -63,7 +72,7 @@ def _stop_all() -> None:
             try:
                 thread.join()
             except KeyboardInterrupt:
-                continue  # it was asked to stop, and ends soon
+                continue  # the thread has been asked to stop and ends soon
 
 
 atexit.register(_stop_all)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from fastproto.support.checks import TINY_NORM
 
-TOLERANCE = 1e-6  # of a gap, relative to C · scale and to max(1, |objective|), unless the caller names another
-ROUNDING = 8 * torch.finfo(torch.float64).eps  # of a gap of zero, relative to the sum of the numbers that it is made of
-WRONG = 1e-6  # relative to max(1, |objective|): a larger rounding floor certifies nothing
-BLOCK_ELEMENTS = 1 << 22  # float64 scores at once: 32 MiB
+TOLERANCE = 1e-6  # default for the gap, relative to C · scale and to max(1, |objective|)
+ROUNDING = 8 * torch.finfo(torch.float64).eps  # error of a computed gap, relative to the summed absolute terms
+MAX_FLOOR = 1e-6  # relative to max(1, |objective|): a larger rounding floor certifies nothing
+BLOCK_ELEMENTS = 1 << 22  # float64 scores per block: 32 MiB
 
 Ending: TypeAlias = Literal["converged", "time limit", "interrupted"]  # how a search ended; interrupted is Ctrl-C
 ScoreRows: TypeAlias = Callable[[int, int], Tensor]  # (start, stop) -> s[start:stop] [rows, m] float64
@@ -26,27 +26,29 @@ class Assignment:
     """A permutation with its certificate.
 
     ``gap`` is Σ_i max_j(s_ij - p_j) + Σ_j p_j - Σ_i s_{i,A(i)} >= 0 in the units of the scores: no permutation is
-    better than ``objective + gap``. With fewer rows than columns p >= 0, and what the unused columns cost is part of
-    the gap; with more rows than columns the maximum includes 0, the value of a row that is left out.
+    better than ``objective + gap``. With fewer rows than columns p >= 0, and the prices of the unmatched columns are
+    part of the gap; with more rows than columns the maximum includes 0, the value of an unmatched row.
 
-    ``certified`` says that gap + rounding floor <= tolerance · min(C · scale, max(1, |objective|)), or that
+    ``certified`` means that gap + rounding floor <= tolerance · min(C · scale, max(1, |objective|)), or that
     gap <= rounding floor <= 1e-6 · max(1, |objective|). ``scale`` is a standard deviation of the scores that
     outliers cannot raise: see :func:`fastproto.assignment.assign` and :func:`fastproto.assignment.solve`.
     """
 
-    permutation: Tensor  # [n] int64: row i is matched with column permutation[i]; -1: left out (more rows than columns)
-    prices: Tensor  # [m] float64: the price of each prototype (column)
+    permutation: (
+        Tensor  # [n] int64: row i is matched with column permutation[i]; -1: unmatched (more rows than columns)
+    )
+    prices: Tensor  # [m] float64: the dual price of each prototype (column)
     objective: float  # Σ_i s_{i,A(i)}; for solve, Σ_i cost_{i,A(i)}
     gap: float
     relative_gap: float  # gap / (C · scale), C = min(n, m)
-    rounding_floor: float  # what rounding alone can make of a zero gap: 8 eps Σ_i(|s_{i,A(i)}| + |p_{A(i)}|)
+    rounding_floor: float  # bound on the rounding error of the gap: 8 eps Σ_i(|s_{i,A(i)}| + |p_{A(i)}|)
     certified: bool
     changed: int | None  # labels whose prototype differs from the previous assignment; None without a previous one
     method: str  # "previous", "column_generation", "lapx", "scipy", "dense" (nothing to choose)
     reason: str  # why this method ran
-    seconds: float
-    passes: float  # over all scores, a part of the rows in proportion; those inside of a dense solver are not counted
-    interrupted: bool = False  # Ctrl-C ended the search: this is the best so far
+    seconds: float  # wall-clock time of the call
+    passes: float  # over the scores; a pass over some rows counts in proportion, a dense solver's own passes do not
+    interrupted: bool = False  # Ctrl-C ended the search: the best permutation so far
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,17 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What a gap is compared with."""
+    """The scale and the tolerance that a gap is compared with."""
 
     pairs: int  # C, or the shorter side of a rectangle
     scale: float
     tolerance: float
 
     def judge(self, objective: float, gap: float, magnitude: float) -> Certificate:
-        """``magnitude`` is Σ_i(|s_{i,A(i)}| + |p_{A(i)}|), or bounds of these scores in place of |s_{i,A(i)}|."""
+        """``magnitude`` is Σ_i(|s_{i,A(i)}| + |p_{A(i)}|), or an upper bound of it."""
         floor, gap = ROUNDING * magnitude, max(gap, 0.0)
         span, least = self.pairs * self.scale, max(1.0, abs(objective))
-        small = gap + floor <= self.tolerance * min(span, least) or gap <= floor <= WRONG * least
+        small = gap + floor <= self.tolerance * min(span, least) or gap <= floor <= MAX_FLOOR * least
         return Certificate(
             objective=objective,
             gap=gap,
@@ -87,9 +89,9 @@ def certify(
 ) -> Certificate:
     """The certificate of a permutation and its prices, in one pass over the scores in float64, block by block.
 
-    The gap is a sum of one difference >= 0 per row: large prices and scores do not add their rounding to it. With
-    fewer rows than columns the lowest price must be 0. ``sizes`` [m] bounds |s_ij| of a column where a score is itself
-    a rounded sum.
+    The gap is summed from one difference >= 0 per row, so that large prices and scores do not cancel in it. With fewer
+    rows than columns the lowest price must be 0. ``sizes`` [m] bounds |s_ij| in each column, where the scores are
+    themselves rounded sums.
     """
     count, columns = len(permutation), len(prices)
     step = max(1, BLOCK_ELEMENTS // columns)
@@ -111,14 +113,14 @@ def certify(
 
 
 def directions(class_means: Tensor) -> Tensor:
-    """Normalised rows in float64; the zero row of a class that was never seen stays zero."""
+    """Normalised rows in float64; the row of an unseen class is zero."""
     q = class_means.detach().double()
     norm = torch.linalg.vector_norm(q, dim=1, keepdim=True)
     return torch.where(norm > TINY_NORM, q / norm.clamp_min(TINY_NORM), 0.0)
 
 
 def score_spread(q: Tensor, w: Tensor) -> float:
-    """std of (q_i - mean) · (w_j - mean), of no more than C·D or D² products at once, and without cancellation."""
+    """std of (q_i - mean) · (w_j - mean) in float64, without cancellation; takes O(C·min(C, D) + D²) memory."""
     q, w = q - q.mean(0), w - w.mean(0)
     size, dim = q.shape
     square = (q @ w.T).square().sum() if size < dim else ((q.T @ q) * (w.T @ w)).sum()

@@ -1,14 +1,14 @@
-"""Column generation: the optimal assignment without a C×C matrix, and the proof of it.
+"""Column generation: the optimal assignment without a C×C matrix, with its duality gap.
 
-Memory is O(C·(D + k)), and the scores of a small problem. Passes over all scores are what costs time, and the steps are
-chosen to need few of them:
+Memory is O(C·(D + k)) with lists of k columns; a small score matrix is stored as well. The passes over all scores
+dominate the time, so the steps need few of them:
 
-1. One pass looks whether a previous result, or the row maxima, are the answer already (``starting_points``).
+1. One pass tests whether a previous result or the row maxima are optimal already (``starting_points``).
 2. Otherwise Sinkhorn steps at falling temperatures find prices.
-3. One pass lists the best columns of each row at these prices. The exact solver runs on the lists
+3. One pass lists the top-k columns of each row at these prices. The exact solver runs on the lists
    (``restricted_problem``).
-4. One pass finds every pair that the new prices do not rule out (``pricing``). None: the assignment is optimal.
-   Otherwise these pairs join the lists, and step 3 is repeated.
+4. One pass finds every pair with a positive reduced score at the new prices (``pricing``). If there is none, the
+   assignment is optimal; otherwise these pairs join the lists, and step 3 is repeated.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from fastproto.assignment.array_types import Floats, Ints
 from fastproto.assignment.pricing import MOST_PLACES, PLACES, prove
 from fastproto.assignment.restricted_problem import MAX_ROUNDS, STEPS, Lists, solve_restricted
 from fastproto.assignment.scores import Scores
-from fastproto.assignment.search_state import LOOK_ROWS, Accept, Found, OutOfTime, ScoreReader, State
-from fastproto.assignment.starting_points import found_so_far, lists_from_sinkhorn, look_at_previous, look_at_row_maxima
+from fastproto.assignment.search_state import SAMPLE_ROWS, Accept, Found, OutOfTime, ScoreReader, State
+from fastproto.assignment.starting_points import found_so_far, lists_from_sinkhorn, try_previous, try_row_maxima
 
-TIE = 1e-11  # in units of std(s): a previous column is so much better than its equal
+TIE_BONUS = 1e-11  # in units of std(s): the bonus of a previous column, which breaks ties in its favour
 
 
 def search(
@@ -36,16 +36,16 @@ def search(
     accept: Accept = lambda objective, gap, prices: False,
     deadline: float | None = None,
     progress: bool = False,
-    look_rows: int = LOOK_ROWS,
+    sample_rows: int = SAMPLE_ROWS,
 ) -> Found:
-    """The optimal assignment, or the best so far at the deadline or at Ctrl-C, with its gap.
+    """The optimal assignment, or at the deadline or at Ctrl-C the best so far, with its gap.
 
     Args:
-        scores: with no more rows than columns.
-        previous, prices: [m], of a previous result. It is returned where ``accept`` agrees to its certificate, else the
-            search starts from it.
-        spread: the standard deviation of the scores, where it is not ``scores.spread``.
-        look_rows: with so many rows or more, a sample of them is looked at before a pass over all.
+        scores: [n, m], n <= m.
+        previous, prices: [m], of a previous result. It is returned if ``accept`` accepts its gap; otherwise the search
+            starts from it.
+        spread: replaces ``scores.spread``, the standard deviation of the scores.
+        sample_rows: the number of rows from which a sample of them is tested before a pass over all.
     """
     reader = ScoreReader(scores, scores.spread if spread is None else spread, deadline, progress)
     begin = np.arange(reader.columns) if previous is None else previous.astype(np.int64)
@@ -54,15 +54,15 @@ def search(
         columns=begin,
         prices=cold_prices(scores) if prices is None else prices.astype(np.float64),
         previous=begin,
-        tie_bonus=0.0 if previous is None else TIE * reader.spread,
+        tie_bonus=0.0 if previous is None else TIE_BONUS * reader.spread,
         accept=accept,
         warm=previous is not None and prices is not None,
-        look_rows=look_rows,
+        sample_rows=sample_rows,
     )
     try:
         return _search(state)
     except OutOfTime:
-        found = _best_so_far(state, "the time was over: the best so far")
+        found = _best_so_far(state, "time limit reached: the best so far")
         return replace(found, ending="time limit")
     except KeyboardInterrupt:
         found = _best_so_far(state, "interrupted: the best so far")
@@ -70,13 +70,13 @@ def search(
 
 
 def cold_prices(scores: Scores) -> Floats:
-    """Those of a search that knows nothing; with fewer rows than columns left-over columns must cost the same."""
+    """Prices of a cold start; zero for n < m, where all left-over columns must have the same price."""
     rows, columns = scores.shape
     return scores.column_shift.astype(np.float64) if rows == columns else np.zeros(columns)
 
 
 def _search(state: State) -> Found:
-    start = look_at_previous(state) if state.warm else look_at_row_maxima(state)
+    start = try_previous(state) if state.warm else try_row_maxima(state)
     if isinstance(start, Found):
         return start
     if start is None:
@@ -85,9 +85,9 @@ def _search(state: State) -> Found:
 
 
 def _rounds(state: State, lists: Lists, steps: tuple[float, ...]) -> Found:
-    """Solves the lists, looks for pairs that are better, adds them to the lists, and so on until there are none.
+    """Alternates between the solver on the lists and the pricing step, until no pair has a positive reduced score.
 
-    ``steps`` are those of the auction in the first round.
+    ``steps`` are the bid increments of the auction in the first round.
     """
     reader, size, places = state.reader, state.reader.columns, PLACES
     columns, row_of = state.columns.copy() if state.warm else np.full(size, -1), np.full(size, -1)
@@ -98,13 +98,13 @@ def _rounds(state: State, lists: Lists, steps: tuple[float, ...]) -> Found:
         if not len(proof.rows):
             break
         places = min(2 * places, MOST_PLACES) if proof.crowded else places
-        reader.say(f"round {round_}: {len(proof.rows)} pairs are better")
+        reader.say(f"round {round_}: {len(proof.rows)} pairs have a positive reduced score")
         if not lists.add(proof.rows, proof.columns, proof.scores + state.bonus(proof.rows, proof.columns)):
-            break  # the lists hold these pairs: what is left is rounding
+            break  # the lists hold these pairs already: the rest is rounding
     return found_so_far(state, proof, f"{round_} round{'s' if round_ > 1 else ''} of lists, prices and proof")
 
 
 def _best_so_far(state: State, reason: str) -> Found:
-    """After one more pass, for the gap."""
+    """The best assignment so far, after one more pass for its gap."""
     state.reader.deadline = None
     return found_so_far(state, prove(state.reader, state.columns, state.prices), reason)

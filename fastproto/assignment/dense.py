@@ -1,6 +1,6 @@
 """Exact dense solvers: lapx, or SciPy where lapx is not installed or slower.
 
-The package lapjv is not used: it can loop for ever on small instances with near ties, in float64 and on integer costs.
+The package lapjv is not used: it can loop forever on small instances with near ties, for float64 and integer costs.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import numpy as np
 
 from fastproto.assignment.array_types import Floats, Ints
 
-EXACT = 1e-14  # of what prices are sums of: a smaller rise is rounding
-WIDE = 2  # with more columns a row than this, SciPy is quicker: lapx makes the matrix square
+EXACT = 1e-14  # relative to the costs and prices: a smaller rise is rounding
+WIDE = 2  # columns per row above which SciPy is faster, because lapx pads the matrix to a square
 
 
 def match_dense(cost: Floats) -> tuple[Ints, str, str]:
     """(column of each row, solver, reason) of a finite matrix [n, m], n <= m, entries >= 0."""
     rows, columns = cost.shape
     if rows == columns == 1:
-        return np.zeros(1, dtype=np.int64), "dense", "one class has one assignment"
+        return np.zeros(1, dtype=np.int64), "dense", "a single pair has one assignment"
     if columns > WIDE * rows:
         return match_scipy(cost), "scipy", "far fewer rows than columns"
     try:
@@ -27,7 +27,7 @@ def match_dense(cost: Floats) -> tuple[Ints, str, str]:
     except ImportError:
         return match_scipy(cost), "scipy", "lapx is not installed"
     found = np.asarray(lapx(cost, extend_cost=rows < columns)[1], dtype=np.int64)
-    return found, "lapx", "the fastest dense solver that always ends"
+    return found, "lapx", "the fastest dense solver that always terminates"
 
 
 def match_scipy(cost: Floats) -> Ints:
@@ -44,14 +44,14 @@ def match_scipy(cost: Floats) -> Ints:
 def improve_prices(cost: Floats, columns: Ints, unit: float, deadline: float | None) -> tuple[Floats, float]:
     """Dual prices of an optimal matching (Bellman-Ford), and the number of passes over the matrix.
 
-    The solvers give no prices. Prices rise from zero until no row prefers another column: p_j >= p_{A(i)} + c_{i,A(i)}
-    - c_ij. A pass looks at the rows whose own price rose in the last one and counts in proportion. ``unit`` is of the
-    order of the costs that compete.
+    The dense solvers return no prices. Prices rise from zero until no row prefers another column:
+    p_j >= p_{A(i)} + c_{i,A(i)} - c_ij. A pass visits the rows whose own price rose in the last pass and counts in
+    proportion. ``unit`` is the scale of the reduced costs; ``deadline`` is in time of ``time.perf_counter``.
     """
     count = len(columns)
     matched = cost[np.arange(count), columns]
     prices = np.zeros(cost.shape[1])
-    if not matched.max() < np.inf:  # a forbidden pair: no prices prove this one
+    if not matched.max() < np.inf:  # a forbidden pair: no finite prices prove this matching
         return prices, 0.0
     least = max(unit, float(matched.max()))
     base, rows, passes = matched, np.arange(count), 0.0

@@ -1,4 +1,4 @@
-"""Validates what ``assign`` and ``solve`` are given; one device-to-host copy."""
+"""Validates the inputs of ``assign`` and ``solve``, with one device-to-host copy."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from fastproto.support.checks import (
     shape_of,
 )
 
-LARGEST_LENGTH = 1e15  # of a prototype: squares that float32 can add
-LARGEST = 1e300  # of a cost: differences and sums stay within float64
-LARGEST_IN_PASSES = 1e30  # of a cost: column generation adds them in float32
+LARGEST_LENGTH = 1e15  # of a prototype: sums of its squares fit float32
+LARGEST = 1e300  # of a cost: sums and differences fit float64
+LARGEST_IN_PASSES = 1e30  # of a cost in column generation, whose passes are float32
 NUMBERS = (numbers.Real, Decimal, np.bool_)
 
 Solver: TypeAlias = Literal["dense", "column_generation"]
 Method: TypeAlias = Literal["auto", "dense", "column_generation"]
 
 
-def choose(method: Method, size: int, column_generation_from: int) -> tuple[Solver, str]:
-    """The solver and why it was chosen."""
+def choose(method: Method, size: int, column_generation_from: int, *counted: str) -> tuple[Solver, str]:
+    """The solver and the reason for it; ``size`` is the smallest number of what is ``counted``, such as "classes"."""
     if method not in get_args(Method):
         raise ValueError(f"method is {method!r}; expected one of {', '.join(get_args(Method))}")
     if method != "auto":
         return method, "asked for"
     if size < column_generation_from:
-        return "dense", f"fewer than {column_generation_from} classes"
-    return "column_generation", f"{column_generation_from} classes or more"
+        return "dense", f"fewer than {column_generation_from} {' or '.join(counted)}"
+    return "column_generation", f"at least {column_generation_from} {' and '.join(counted)}"
 
 
 def choose_for_costs(cost: Floats, solver: Solver, why: str, *, asked: Method) -> tuple[Solver, str]:
-    """The dense solver where column generation was chosen, not asked for, and its passes cannot add the costs."""
+    """Falls back to the dense solver where costs overflow float32 passes, unless column generation was asked for."""
     if solver != "column_generation":
         return solver, why
     largest = float(np.abs(cost).max(where=cost < np.inf, initial=0.0))
@@ -55,8 +55,8 @@ def choose_for_costs(cost: Floats, solver: Solver, why: str, *, asked: Method) -
     if asked == "auto":
         return "dense", f"costs above {LARGEST_IN_PASSES:.0e}"
     raise ValueError(
-        f"cost holds {largest:.2g}; expected at most {LARGEST_IN_PASSES:.0e}, which float32 can add: "
-        "divide it by its largest, pass inf for a forbidden pair, or method='dense'"
+        f"cost holds {largest:.2g}; expected at most {LARGEST_IN_PASSES:.0e}, so that sums fit float32: "
+        "divide the matrix, pass inf for a forbidden pair, or pass method='dense'"
     )
 
 
@@ -73,7 +73,7 @@ def fits(rows: int, columns: int) -> bool:
 
 
 def _bytes(rows: int, columns: int) -> int:
-    return 3 * 8 * rows * columns  # the scores, the solver's costs, one temporary
+    return 3 * 8 * rows * columns  # the scores, the solver's costs and one temporary
 
 
 def _memory() -> int:
@@ -105,30 +105,30 @@ def check_factors(class_means: Tensor, prototypes: Tensor) -> None:
 
 
 def check_lengths(class_means: Tensor, prototypes: Tensor, lengths: Tensor, widths: Tensor) -> None:
-    """``lengths`` and ``widths`` [C] are those of the rows, on the CPU."""
-    longest, widest = float(lengths.numpy().max()), float(widths.numpy().max())  # NaN where one is
+    """``lengths`` and ``widths`` [C]: the norms of the class means and of the prototypes, on the CPU."""
+    longest, widest = float(lengths.numpy().max()), float(widths.numpy().max())  # NaN propagates
     if not math.isfinite(widest):
         check_finite("prototypes", prototypes)
     if not math.isfinite(longest):
         check_finite("class_means", class_means)
         raise ValueError(
-            f"class_means row {int(lengths.argmax())} has a length that float64 does not hold; expected squares that "
-            "can be added: scale the rows"
+            f"class_means row {int(lengths.argmax())} has a norm whose square overflows float64; "
+            "expected a smaller norm: scale the rows"
         )
     if not widest <= LARGEST_LENGTH:
         raise ValueError(
-            f"prototypes have rows of length {widest:.2g}; expected at most {LARGEST_LENGTH:.0e}, whose "
-            "squares float32 can add: pass torch.nn.functional.normalize(prototypes, dim=1)"
+            f"prototypes have a row of norm {widest:.2g}; expected at most {LARGEST_LENGTH:.0e}, so that sums "
+            "of squares fit float32: pass torch.nn.functional.normalize(prototypes, dim=1)"
         )
 
 
 def copy_to_host(
     norms: Tensor, widths: Tensor, previous: Assignment | None
 ) -> tuple[Tensor, Tensor, Assignment | None]:
-    """The same on the CPU, in one device-to-host copy."""
+    """The arguments on the CPU, in one device-to-host copy."""
     there = [norms, widths]
     old = () if previous is None else (previous.permutation, previous.prices)
-    if all(isinstance(x, Tensor) and not x.is_complex() for x in old):  # else the checks say what they are
+    if all(isinstance(x, Tensor) and not x.is_complex() for x in old):  # otherwise check_previous raises
         there += old
     flat = torch.cat([x.detach().to(norms.device, torch.float64).reshape(-1) for x in there]).cpu()
     lengths, found, *known = (
@@ -141,11 +141,11 @@ def copy_to_host(
 
 
 def check_previous(previous: Assignment | None, rows: int, columns: int) -> Assignment | None:
-    """A copy on the CPU, its prices float64."""
+    """``previous``, validated and copied to the CPU, with float64 prices."""
     if previous is None:
         return None
     permutation, prices = previous.permutation, previous.prices
-    if isinstance(permutation, Tensor):  # else the check says what it is
+    if isinstance(permutation, Tensor):  # otherwise the next check raises
         permutation = permutation.to("cpu", copy=True)
     if rows == columns > 0:
         check_permutation("previous.permutation", permutation, rows)
@@ -154,7 +154,7 @@ def check_previous(previous: Assignment | None, rows: int, columns: int) -> Assi
     if not isinstance(prices, Tensor) or not prices.is_floating_point() or prices.shape != (columns,):
         given = f"{prices.dtype} {shape_of(prices)}" if isinstance(prices, Tensor) else type(prices).__name__
         raise ValueError(
-            f"previous.prices are {given}; expected floating-point numbers [{columns}] as assign gives them"
+            f"previous.prices are {given}; expected floating-point numbers [{columns}]: pass an earlier result as it is"
         )
     prices = prices.detach().to("cpu", torch.float64, copy=True)
     check_finite("previous.prices", prices[:, None])
@@ -173,7 +173,7 @@ def _check_matching(permutation: Tensor, rows: int, columns: int) -> None:
 
 
 def read_cost(cost: object) -> tuple[Floats, torch.device]:
-    """A float64 copy of a matrix that SciPy would take, rows first in memory, and the device it came from."""
+    """A row-major float64 copy of the cost matrix, and the device of ``cost``."""
     if isinstance(cost, Tensor):
         array, device = _of_tensor(cost), cost.device
     else:
@@ -186,7 +186,7 @@ def read_cost(cost: object) -> tuple[Floats, torch.device]:
 def _check_shape(shape: tuple[int, ...]) -> None:
     if len(shape) != 2:
         raise ValueError(
-            f"cost has shape {list(shape)}; expected a matrix [n, m], square or not, of one number for each pair"
+            f"cost has shape {list(shape)}; expected a matrix [n, m], square or not, with one cost per pair"
         )
 
 
@@ -223,13 +223,13 @@ def _of_objects(array: NDArray[np.object_]) -> Floats:
         return array.astype(np.float64)
     except OverflowError:
         raise ValueError(
-            f"cost holds a number that float64 does not hold; expected at most {LARGEST:.0e}: "
+            f"cost holds a number that overflows float64; expected at most {LARGEST:.0e}: "
             "divide the matrix, or pass inf for a forbidden pair"
         ) from None
 
 
 def _check_range(cost: Floats) -> None:
-    low, high = float(cost.min()), float(cost.max())  # NaN reaches both
+    low, high = float(cost.min()), float(cost.max())  # NaN propagates to both
     if math.isnan(low):
         row = int(np.isnan(cost).any(1).argmax())
         raise ValueError(f"cost holds NaN (first in row {row}); expected numbers: find what produced it")

@@ -1,12 +1,11 @@
 """The exact assignment on short lists of arcs: an auction from good prices, then shortest augmenting paths.
 
-``indices[i, :counts[i]]`` are the listed columns of row i, with ``scores``; everything is maximised. Rows 0..n-1 have
-lists. With fewer rows than columns, the rows n..m-1 stand for whatever takes the left-over columns: they score 0
-everywhere and need no lists, and at an optimum all left-over columns have the same, lowest price. Prices only rise,
-except those of left-over columns.
+``indices[i, :counts[i]]`` are the listed columns of row i, with ``scores``; the sum of scores is maximised. Rows 0..n-1
+have lists. With n < m, dummy rows n..m-1 take the left-over columns: they score 0 everywhere and need no lists, and at
+an optimum all left-over columns have the same, lowest price. Prices only rise, except those of left-over columns.
 
-The loops are compiled by numba at the first call, not at import; the machine code is kept on disk. They release the
-interpreter's lock, so that they can run in a thread.
+numba compiles the loops at the first call, not at import, and caches the machine code on disk. They release the GIL, so
+that they can run in a thread.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from fastproto.assignment.augmenting_paths import augment_all, give_away, profit
 from fastproto.cpu.numba_cache import compiled
 from fastproto.support.cancellation import check_stop
 
-BIDS_PER_ROW = 100  # of an auction: far more than it needs, unless bids rise in very small steps
-BIDS_PER_FREE_ROW = 5  # of the row reduction, before augmenting paths take over
-HIGHEST_BID = 5  # of any auction, in units of the largest step
+BIDS_PER_ROW = 100  # limit of an auction: reached only where bids rise in very small steps
+BIDS_PER_FREE_ROW = 5  # limit of the row reduction; augmenting paths do the rest
+HIGHEST_BID = 5  # limit of a row's margin in a bid, in units of the largest step
 
 
 @compiled()
 def start_lists(found: Ints32, old: Ints) -> tuple[Ints32, Ints]:
-    """(indices, counts): the column ``old_i`` first, then those of ``found`` [n, k] that are others and not -1."""
+    """(indices, counts) of lists that hold ``old[i]`` first, then the other columns of ``found[i]`` (-1: none)."""
     rows, k = found.shape
     indices, counts = np.zeros((rows, k + 1), np.int32), np.ones(rows, np.int64)
     for i in range(rows):
@@ -40,7 +39,7 @@ def start_lists(found: Ints32, old: Ints) -> tuple[Ints32, Ints]:
 
 @compiled()
 def add_arcs(indices: Ints32, scores: Floats, counts: Ints, rows: Ints, columns: Ints32, values: Floats) -> None:
-    """Appends arcs to the lists, which must be wide enough, unless they are there already."""
+    """Appends the arcs that the lists do not hold yet; the arrays must be wide enough."""
     for a in range(len(rows)):
         i, known = rows[a], False
         for b in range(counts[i]):
@@ -60,12 +59,11 @@ def solve_lists(
     steps: tuple[float, ...],
     slack: float,
 ) -> int:
-    """The optimum on the lists, in place: ``column_of`` [m] and ``row_of`` [m] (-1 is free) and ``prices`` [m] float64.
+    """The optimum on the lists; changes ``column_of`` [m], ``row_of`` [m] (-1: free) and ``prices`` [m] in place.
 
-    Rows that begin with a column keep it where it is tight, up to ``slack``, which is for rounding. ``steps`` are those
-    of the auction, falling; none where few rows are free, for bids on an easy instance raise prices by whole margins,
-    which makes columns that are not on the lists attractive. Returns the first row for which the lists hold no place,
-    or -1.
+    A row keeps its initial column if it is tight up to ``slack``, an allowance for rounding. ``steps`` are the bid
+    increments of the auction, descending; empty where few rows are free, because bids on an easy instance raise prices
+    by whole margins and make unlisted columns attractive. Returns the first row that the lists cannot match, or -1.
     """
     arcs = (indices, scores, counts)
     listed = len(indices)

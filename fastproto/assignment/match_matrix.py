@@ -1,4 +1,4 @@
-"""Matches the rows and columns of a cost matrix: tries one method after the other until a certificate agrees."""
+"""Matches the rows and columns of a cost matrix: one method after the other, until a result is certified."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastproto.assignment.matching import STILL_OPTIMAL, Matching, Previous
 from fastproto.assignment.reduced_costs import NO_PLACE, Reduced, reduce
 from fastproto.assignment.scores_cpu import MatrixScores
 
-TIE = 2e-10  # in units of the scale: how much better a previous column is than its equal
+TIE_BONUS = 2e-10  # in units of the scale: the bonus of a previous column, which breaks ties in its favour
 
 
 Prove: TypeAlias = Callable[[Ints, Floats, float], Certificate]  # (permutation, prices, scale)
@@ -26,14 +26,14 @@ Prove: TypeAlias = Callable[[Ints, Floats, float], Certificate]  # (permutation,
 
 @dataclass(frozen=True)
 class MatrixProblem:
-    """``cost`` [n, m] float64, n and m >= 1; inf forbids a pair. ``prove`` certifies what is found."""
+    """``cost`` [n, m] float64, n and m >= 1; inf forbids a pair. ``prove`` certifies a result."""
 
     cost: Floats
     prove: Prove
     method: Solver
     why: str
     previous: Previous | None = None
-    recheck: bool = True  # whether ``previous`` may still be optimal
+    recheck: bool = True  # whether to test first if ``previous`` is still optimal
     deadline: float | None = None
     progress: bool = False
 
@@ -42,8 +42,8 @@ class MatrixProblem:
 
 
 @dataclass(frozen=True)
-class _Try:
-    """Of a matrix with no more rows than columns: the column of each row, and prices for its reduced costs."""
+class _Attempt:
+    """A result for n <= m: the column of each row, and prices for the reduced costs."""
 
     columns: Ints
     prices: Floats
@@ -54,14 +54,14 @@ class _Try:
 
 
 def match_matrix(problem: MatrixProblem) -> Matching:
-    """By the method asked for, then by SciPy on the whole matrix where that is not proved optimal.
+    """Solves by ``problem.method``, then by SciPy on the whole matrix if that result is not certified.
 
     Raises:
         ValueError: no permutation avoids the forbidden pairs.
     """
-    flipped = problem.cost.shape[0] > problem.cost.shape[1]
-    cost = np.ascontiguousarray(problem.cost.T) if flipped else problem.cost
-    kept = _still_optimal(problem, 0.0)  # as far as rounding can tell: most unchanged results need no scale
+    transposed = problem.cost.shape[0] > problem.cost.shape[1]
+    cost = np.ascontiguousarray(problem.cost.T) if transposed else problem.cost
+    kept = _still_optimal(problem, 0.0)  # with scale 0 only the rounding floor counts, which suffices for most
     if kept is not None:
         return kept
     reduced = reduce(cost)
@@ -69,26 +69,26 @@ def match_matrix(problem: MatrixProblem) -> Matching:
     if kept is not None:
         return kept
     previous = problem.previous
-    if previous is not None and flipped:
-        previous = _flip_previous(previous, cost)
-    first = _proved(problem, _first(problem, reduced, previous), reduced, cost)
+    if previous is not None and transposed:
+        previous = _transpose_previous(previous, cost)
+    first = _proved(problem, _first_attempt(problem, reduced, previous), reduced, cost)
     forbidden = not np.isfinite(first.known.objective)
     if first.known.certified or (first.ending != "converged" and not forbidden):
         return first
-    second = _proved(problem, _exactly(reduced, cost, problem.deadline), reduced, cost)
+    second = _proved(problem, _solve_with_scipy(reduced, cost, problem.deadline), reduced, cost)
     if not forbidden and not second.known.certified and first.known.gap < second.known.gap:
         return first
-    why = f"{first.reason}; {first.method} did not prove its result optimal"
+    why = f"{first.reason}; the result of {first.method} was not certified"
     return replace(second, reason=why, passes=first.passes + second.passes)
 
 
-def _proved(problem: MatrixProblem, found: _Try, reduced: Reduced, cost: Floats) -> Matching:
-    """For the matrix given, with its certificate; ``cost`` is that matrix, transposed where it has more rows."""
+def _proved(problem: MatrixProblem, found: _Attempt, reduced: Reduced, cost: Floats) -> Matching:
+    """``found`` in terms of the given matrix, with its certificate; ``cost`` is that matrix, transposed if n > m."""
     permutation, prices = found.columns, reduced.prices_given(found.prices)
     if len(cost) < cost.shape[1]:
         prices -= prices.min()
     if cost.shape != problem.cost.shape:
-        permutation, prices = _flip_back(permutation, prices, cost)
+        permutation, prices = _transpose_back(permutation, prices, cost)
     known = problem.prove(permutation, prices, reduced.scale)
     ending: Ending = "time limit" if found.ending == "converged" and problem.late() else found.ending
     return Matching(permutation, prices, known, found.method, found.reason, found.passes + 1, ending)
@@ -106,60 +106,60 @@ def _still_optimal(problem: MatrixProblem, scale: float) -> Matching | None:
     return Matching(previous.permutation, prices, known, "previous", STILL_OPTIMAL, 1)
 
 
-def _first(problem: MatrixProblem, reduced: Reduced, previous: Previous | None) -> _Try:
+def _first_attempt(problem: MatrixProblem, reduced: Reduced, previous: Previous | None) -> _Attempt:
     if reduced.scale == 0 and not reduced.cost.any():
         columns = np.arange(len(reduced.cost)) if previous is None else previous.permutation
         reason = f"{problem.why}; all permutations are equally good"
-        return _Try(columns, np.zeros(reduced.cost.shape[1]), problem.method, reason, 0)
+        return _Attempt(columns, np.zeros(reduced.cost.shape[1]), problem.method, reason, 0)
     if problem.method == "dense":
-        return _densely(problem, reduced, previous)
-    return _by_columns(problem, reduced, previous)
+        return _solve_dense(problem, reduced, previous)
+    return _solve_by_column_generation(problem, reduced, previous)
 
 
-def _densely(problem: MatrixProblem, reduced: Reduced, previous: Previous | None) -> _Try:
+def _solve_dense(problem: MatrixProblem, reduced: Reduced, previous: Previous | None) -> _Attempt:
     cost = reduced.cost
-    if previous is not None:  # of equals the previous one is taken; the costs are put back, since a copy may be large
+    if previous is not None:  # ties go to the previous pairs; costs change in place, since a copy may be large
         pairs = np.arange(len(cost)), previous.permutation
         before = cost[pairs]
-        cost[pairs] = before - TIE * reduced.spread
+        cost[pairs] = before - TIE_BONUS * reduced.spread
     columns, solver, reason = match_dense(cost)
-    prices, sweeps = improve_prices(cost, columns, reduced.spread, problem.deadline)
+    prices, passes = improve_prices(cost, columns, reduced.spread, problem.deadline)
     if previous is not None:
         cost[pairs] = before
-    return _Try(columns, prices, solver, f"{problem.why}; {reason}", sweeps)
+    return _Attempt(columns, prices, solver, f"{problem.why}; {reason}", passes)
 
 
-def _by_columns(problem: MatrixProblem, reduced: Reduced, previous: Previous | None) -> _Try:
+def _solve_by_column_generation(problem: MatrixProblem, reduced: Reduced, previous: Previous | None) -> _Attempt:
     scores = MatrixScores(reduced.cost, reduced.spread, reduced.span)
     rows, columns = scores.shape
     begin = prices = None
     if previous is not None:
-        begin = np.concatenate((previous.permutation, _others(previous.permutation, columns)))
+        begin = np.concatenate((previous.permutation, _left_over(previous.permutation, columns)))
         prices = reduced.prices_here(previous.prices)
     found = search(scores, begin, prices, deadline=problem.deadline, progress=problem.progress)
     reason = f"{problem.why}; {found.reason}"
-    return _Try(found.columns[:rows], found.prices, "column_generation", reason, found.passes, found.ending)
+    return _Attempt(found.columns[:rows], found.prices, "column_generation", reason, found.passes, found.ending)
 
 
-def _exactly(reduced: Reduced, given: Floats, deadline: float | None) -> _Try:
-    """By SciPy, on costs that are not cut."""
+def _solve_with_scipy(reduced: Reduced, given: Floats, deadline: float | None) -> _Attempt:
+    """Solves by SciPy on the reduced costs without the clipping."""
     cost = reduced.whole(given)
     try:
         columns = match_scipy(cost)
     except ValueError:
         raise ValueError(NO_PLACE) from None
-    prices, sweeps = improve_prices(cost, columns, reduced.scale, deadline)
-    return _Try(columns, np.ldexp(prices, reduced.exponent), "scipy", "", sweeps)
+    prices, passes = improve_prices(cost, columns, reduced.scale, deadline)
+    return _Attempt(columns, np.ldexp(prices, reduced.exponent), "scipy", "", passes)
 
 
-def _others(columns: Ints, size: int) -> Ints:
+def _left_over(columns: Ints, size: int) -> Ints:
     free = np.ones(size, dtype=bool)
     free[columns] = False
     return np.flatnonzero(free)
 
 
-def _flip_previous(previous: Previous, cost: Floats) -> Previous:
-    """Of the transposed matrix ``cost`` [m, n]: what a row was worth is its price there."""
+def _transpose_previous(previous: Previous, cost: Floats) -> Previous:
+    """The previous result for the transposed matrix ``cost``: the profits of its rows become prices."""
     rows = np.flatnonzero(previous.permutation >= 0)
     columns = np.empty(len(cost), dtype=np.int64)
     columns[previous.permutation[rows]] = rows
@@ -167,8 +167,8 @@ def _flip_previous(previous: Previous, cost: Floats) -> Previous:
         return Previous(columns, np.maximum(-(cost + previous.prices[:, None]).min(0), 0.0))
 
 
-def _flip_back(columns: Ints, prices: Floats, cost: Floats) -> tuple[Ints, Floats]:
-    """Of the matrix whose transpose is ``cost``."""
+def _transpose_back(columns: Ints, prices: Floats, cost: Floats) -> tuple[Ints, Floats]:
+    """The result for the given matrix, the transpose of ``cost``."""
     permutation = np.full(cost.shape[1], -1, dtype=np.int64)
     permutation[columns] = np.arange(len(columns))
     return permutation, -(cost + prices).min(1)

@@ -1,4 +1,4 @@
-"""Matches class means with prototypes: through the matrix of scores, or by column generation without it."""
+"""Matches class means with prototypes: on the score matrix, or by column generation without it."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from fastproto.assignment.search_state import ScoreReader
 from fastproto.backend import resolve
 from fastproto.support.checks import check_permutation
 
-USABLE = 64  # times the largest score: previous prices beyond it belong to other scores
-DENSE_MOST = 1 << 14  # classes: up to here a matrix is formed where column generation does not lead to a proof
+USABLE = 64  # times the largest score: larger previous prices belong to other scores and are dropped
+DENSE_MOST = 1 << 14  # classes: the limit for a dense solve after column generation has found no certificate
 
 
 def match_means(problem: MeansProblem, method: Solver, why: str) -> Matching:
-    """By the method asked for, then by a dense solver where that is not proved optimal and a matrix can be formed."""
+    """Solves by ``method``, then by a dense solver if that result is not certified and the matrix fits."""
     possible = problem.size <= DENSE_MOST and fits(problem.size, problem.size)
     if method == "dense" or (possible and problem.lengths.outliers):
         return match_by_matrix(problem, method, why)
     found = match_by_columns(problem, why)
     if found.known.certified or found.ending != "converged" or problem.late() or not possible:
         return found
-    why = f"{found.reason}; column generation did not prove its result optimal"
+    why = f"{found.reason}; the result of column generation was not certified"
     again = match_by_matrix(problem, "dense", why)
     return again if again.known.certified or again.known.gap <= found.known.gap else found
 
 
 def match_by_matrix(problem: MeansProblem, method: Solver, why: str) -> Matching:
-    """With all scores in float64, centred: the optimum is the same, and collapsed means keep their digits."""
+    """Solves on the centred float64 scores: centring keeps the optimum, and the digits of collapsed class means."""
     q, w = directions(problem.class_means), problem.prototypes.detach().double()
     sizes, yardstick = problem.lengths.each.to(problem.device), problem.yardstick(score_spread(q, w))
     previous = problem.previous
@@ -59,7 +59,7 @@ def match_by_matrix(problem: MeansProblem, method: Solver, why: str) -> Matching
         order = np.arange(problem.size) if previous is None else previous.permutation
         prices = np.zeros(problem.size)
         return Matching(order, prices, proved(order, prices), "dense", f"{why}; no class was seen", 1)
-    middle = q.mean(0) if problem.complete else torch.zeros_like(q[0])  # unseen rows take a column as it is
+    middle = q.mean(0) if problem.complete else torch.zeros_like(q[0])  # not centred where unseen rows score 0
     offset = (w @ middle).cpu().numpy()
     rows = q[torch.from_numpy(seen).to(problem.device)] - middle
     others = w[sizes <= OUTLIER * problem.lengths.typical] if problem.lengths.outliers else w
@@ -87,12 +87,12 @@ def match_by_matrix(problem: MeansProblem, method: Solver, why: str) -> Matching
 
 
 def match_by_columns(problem: MeansProblem, why: str) -> Matching:
-    """By column generation, without a matrix."""
+    """Solves by column generation, without a matrix."""
     seen = slice(None) if problem.complete else torch.from_numpy(~problem.unseen).to(problem.device)
     scores, where = factor_scores(problem.class_means[seen], problem.norms[seen], problem.prototypes)
     why = f"{why}; {where}"
     search_spread, spread = scores.spread, _spread_of_all(scores, problem.size)
-    if search_spread == 0:  # as far as the moments tell: a pass over all scores says whether they differ
+    if search_spread == 0:  # as the moments say; a pass over all scores tells whether they are equal
         equal, gap = _all_equal(problem, scores, why)
         if equal is not None:
             return equal
@@ -103,7 +103,7 @@ def match_by_columns(problem: MeansProblem, why: str) -> Matching:
         begin = np.concatenate((old[~problem.unseen], old[problem.unseen]))
         prices = _usable(problem.previous.prices, scores.magnitude)
 
-    accepted: Certificate | None = None  # of the previous result
+    accepted: Certificate | None = None  # the certificate of the previous result
 
     def accept(objective: float, gap: float, prices: Floats) -> bool:
         nonlocal accepted
@@ -134,30 +134,30 @@ def match_by_columns(problem: MeansProblem, why: str) -> Matching:
 
 
 def factor_scores(class_means: Tensor, norms: Tensor, prototypes: Tensor) -> tuple[FactorScores, str]:
-    """The scores of rows that are not zero [m, D], of lengths [m] float64, and prototypes [C, D]; and the backend.
+    """(scores, backend) of nonzero class means [m, D] with ``norms`` [m] float64 and prototypes [C, D].
 
     Raises:
         ValueError, ImportError: as :func:`fastproto.backend.resolve`.
     """
     dtype = torch.float64 if torch.float64 in (class_means.dtype, prototypes.dtype) else torch.float32
     q, w = (x.detach().to(dtype) for x in (class_means, prototypes))
-    # the kernels see centred float32 rows, whatever the dtype is here
+    # the kernels get centred float32 rows, whatever the dtype of the inputs
     choice = resolve("assign", *(x.new_empty(0, dtype=torch.float32) for x in (q, w)))
     if choice.backend == "triton":
-        return GpuFactorScores(q, norms, w), f"sweeps on {choice}"
+        return GpuFactorScores(q, norms, w), f"passes on {choice}"
     q, w = (x.cpu().contiguous() for x in (q, w))
-    return CpuFactorScores(q, norms.cpu().numpy(), w), f"sweeps on {choice}"
+    return CpuFactorScores(q, norms.cpu().numpy(), w), f"passes on {choice}"
 
 
 def _spread_of_all(scores: FactorScores, size: int) -> float:
-    """The standard deviation with the scores of unseen classes, which are 0."""
+    """The standard deviation of all scores, those of unseen classes (0) included."""
     share = scores.shape[0] / size
     square = share * (scores.spread**2 + scores.mean**2)
     return float(max(square - (share * scores.mean) ** 2, 0.0) ** 0.5)
 
 
 def _usable(prices: Floats, largest: float) -> Floats | None:
-    """Previous prices, less what they have in common where they are large, or None if they belong to other scores."""
+    """Previous prices, less their median if they are large; None if they are too large for these scores."""
     most = USABLE * largest
     if float(np.abs(prices).max()) <= most:
         return prices
@@ -167,7 +167,7 @@ def _usable(prices: Floats, largest: float) -> Floats | None:
 
 
 def _all_equal(problem: MeansProblem, scores: Scores, why: str) -> tuple[Matching | None, float]:
-    """The previous or the first permutation if scores differ by constants of rows and columns only; and its gap."""
+    """(matching, gap) of the previous or the identity permutation; no matching if another permutation may be better."""
     permutation = np.arange(problem.size) if problem.previous is None else problem.previous.permutation
     columns = np.concatenate((permutation[~problem.unseen], permutation[problem.unseen]))
     reader, prices = ScoreReader(scores, spread=0.0), cold_prices(scores)

@@ -1,4 +1,4 @@
-"""What is passed between the solvers: a previous result, and a matching with its certificate."""
+"""The records that the solvers exchange: a previous result, and a matching with its certificate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STILL_OPTIMAL = "its prices still prove it optimal"
 
 @dataclass(frozen=True)
 class Previous:
-    """``permutation`` [n] holds the column of each row, -1 where a row is left out, and ``prices`` is [m]."""
+    """``permutation`` [n] int64 holds the column of each row, -1 for an unmatched row; ``prices`` is [m] float64."""
 
     permutation: Ints
     prices: Floats
@@ -20,7 +20,7 @@ class Previous:
 
 @dataclass(frozen=True)
 class Matching:
-    """The same, with its certificate, where it comes from and how its search ended."""
+    """A permutation and prices as in :class:`Previous`, their certificate, and how they were found."""
 
     permutation: Ints
     prices: Floats

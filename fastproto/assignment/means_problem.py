@@ -1,4 +1,4 @@
-"""The problem that ``assign`` solves: class means, prototypes, the classes that were never seen, a previous result."""
+"""The problem that ``assign`` solves: class means, prototypes, unseen classes, a previous result."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from fastproto.assignment.array_types import Bools, Floats, Ints
 from fastproto.assignment.certificate import Certificate, Yardstick
 from fastproto.assignment.matching import Previous
 
-OUTLIER = 100  # times the typical length: beside prototypes so long, passes have no digits left for the others
+OUTLIER = 100  # times the typical length: a longer prototype leaves rounded passes no digits for the others
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """The lengths of the prototypes, and what a few long ones must not decide."""
+    """The lengths of the prototypes, with statistics that a few long ones do not dominate."""
 
     each: Tensor  # [C] float64, on the CPU
-    typical: float  # the median of those that are not zero
-    outliers: bool  # whether some are far longer
-    share: float  # of the standard deviation of the scores that is not due to a few long ones
+    typical: float  # the median of the nonzero lengths
+    outliers: bool  # whether some are more than OUTLIER times longer
+    share: float  # typical / root mean square, at most 1: scales the std of the scores
 
     @classmethod
     def of(cls, each: Tensor) -> Lengths:
@@ -45,7 +45,7 @@ class MeansProblem:
     norms: Tensor  # [C] float64, of the class means
     prototypes: Tensor
     lengths: Lengths
-    unseen: Bools  # [C]: classes that were never seen take no part
+    unseen: Bools  # [C]: classes that were never seen; the objective leaves them out
     previous: Previous | None
     tolerance: float
     deadline: float | None
@@ -81,13 +81,13 @@ class MeansProblem:
         return self.yardstick(spread).judge(objective, gap, magnitude)
 
     def final_prices(self, prices: Floats) -> Floats:
-        """With the left-over prototypes, which must cost the least, at 0."""
+        """Prices shifted so that the left-over prototypes, which have the lowest price, are at 0."""
         return prices if self.complete else prices - prices.min()
 
     def with_unseen(self, columns: Ints) -> Ints:
-        """The permutation in which the classes that were seen have ``columns``.
+        """The full permutation; ``columns`` are the prototypes of the seen classes.
 
-        The others share the left-over prototypes: each keeps its previous one if that is free, the rest in order.
+        An unseen class keeps its previous prototype if that is free; the others take the rest in order.
         """
         if self.complete:
             return columns

@@ -1,4 +1,4 @@
-"""Centring of dual prices on lists of arcs, compiled."""
+"""Centring of the dual prices within their optimal intervals, on lists of arcs; compiled."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ def centre_prices(
     prices: Floats,
     column_of: Ints,
     row_of: Ints,
-    sweeps: int,
+    repeats: int,
     most: float,
 ) -> None:
-    """Moves optimal prices away from their limits, so that they prove the assignment for a while when scores change.
+    """Moves optimal prices away from the bounds of dual feasibility: they stay optimal when scores change a little.
 
-    Each sweep moves every price at once by a quarter of the way to either limit, at most ``most``: no arc of the lists
-    can come to be preferred.
+    Each repeat moves all prices at once: by a quarter of the slack above minus a quarter of the slack below, each slack
+    at most ``most``. Listed arcs stay dual feasible.
     """
     listed = len(indices)
     lowest = np.inf
     for j in range(len(prices)):
         if row_of[j] >= listed:
             lowest = min(lowest, prices[j])
-    for _ in range(sweeps):
+    for _ in range(repeats):
         up, down = np.full(len(prices), most), np.full(len(prices), most)
         for i in range(listed):
             own = column_of[i]

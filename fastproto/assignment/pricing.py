@@ -9,16 +9,16 @@ import numpy as np
 from fastproto.assignment.array_types import Bools, Floats, Ints, Ints32
 from fastproto.assignment.search_state import ScoreReader
 
-PLACES = 16  # columns that a pass names per row; doubled while rows have more
+PLACES = 16  # k of a pass's top-k; doubled while rows have more candidates
 MOST_PLACES = 256
-PAIR_TOLERANCE = 1e-9  # in units of std(s): a pair that is better by less is ruled out
-SUM_ROUNDING = 4e-15  # of the sums in the list solver, relative to the largest score
-EXACT_ELEMENTS = 1 << 22  # float64 scores at once, of rows with more candidates than places
+PAIR_TOLERANCE = 1e-9  # in units of std(s): a smaller reduced score counts as zero
+SUM_ROUNDING = 4e-15  # rounding of the list solver's sums, relative to the largest score
+EXACT_ELEMENTS = 1 << 22  # float64 scores per block, for rows with more candidates than places
 
 
 @dataclass(frozen=True)
 class Proof:
-    """The gap Σ_i max_j(s_ij - p_j) + Σ_j p_j - Σ_i s_iA(i), and the pairs that are better than the assigned ones."""
+    """The gap Σ_i max_j(s_ij - p_j) + Σ_j p_j - Σ_i s_iA(i), and the pairs whose reduced score is positive."""
 
     gap: float
     rows: Ints
@@ -34,9 +34,9 @@ def prove(
     places: int = PLACES,
     seen: tuple[Floats, Ints32] | None = None,
 ) -> Proof:
-    """One pass over the scores, then float64 for the pairs that rounding leaves undecided.
+    """One pass over the scores, then float64 scores of the pairs that rounding leaves undecided.
 
-    ``seen`` is what a pass at these prices has found already; there is no other pass then.
+    ``seen``: the top-k of a pass at these prices, which replaces the pass.
     """
     margin = reader.scores.margin(prices)
     own = reader.profits(columns, prices)
@@ -65,7 +65,7 @@ def prove(
 def _best_of_rows(
     reader: ScoreReader, rows: Ints, prices: Floats, least: Floats, best: Floats
 ) -> tuple[Ints, Ints32, Floats]:
-    """The best column of each row in float64; raises ``best`` in place, returns the pairs above ``least``."""
+    """The best column of each row in float64: raises ``best`` in place and returns the pairs above ``least``."""
     scores = reader.scores.exact_rows(rows)
     profit = scores - prices
     first, every = profit.argmax(1), np.arange(len(rows))
@@ -75,5 +75,5 @@ def _best_of_rows(
 
 
 def left_over_cost(reader: ScoreReader, columns: Ints, prices: Floats) -> float:
-    """What the columns without a row add to the gap."""
+    """The contribution of the left-over columns to the gap."""
     return float((prices[columns[reader.rows :]] - prices.min()).sum())

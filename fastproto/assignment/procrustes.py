@@ -1,6 +1,6 @@
-"""``align``: turns the prototypes so that the assignment fits better (Wasserstein-Procrustes).
+"""``align``: rotates the prototypes to improve the assignment (Wasserstein-Procrustes).
 
-The pairwise geometry of the prototypes stays the same.
+A rotation keeps the cosines between the prototypes.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from fastproto.assignment.certificate import TOLERANCE, Assignment, Ending, dire
 from fastproto.support.checks import check_seed, real, whole
 
 MAX_ROUNDS = 50
-# Between two turns an assignment near the best one is enough: the next turn moves the target anyway.
+# Tolerance of the assignments between two rotations: a near-optimal one is enough, since the next rotation changes it.
 INNER_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """``rotation`` R [D, D] orthogonal (or a reflection); the assignment is to rows of ``prototypes @ rotation``."""
+    """An orthogonal matrix R and the assignment of the classes to the rows of ``prototypes @ rotation``."""
 
-    rotation: Tensor
+    rotation: Tensor  # R [D, D], a rotation or a reflection, in the dtype of the prototypes
     assignment: Assignment
-    objectives: tuple[float, ...] = ()  # what each start has reached: their spread tells if more starts would pay
-    rounds: int = 0  # turns, over all starts
-    stopped: Ending = "converged"  # or "time limit", "interrupted": the best found until then
-    seconds: float = 0.0
+    objectives: tuple[float, ...] = ()  # the objective that each start reached; a wide spread suggests more starts
+    rounds: int = 0  # rotations computed, over all starts
+    stopped: Ending = "converged"  # "time limit" or "interrupted": the result is the best so far
+    seconds: float = 0.0  # wall-clock time of the call
 
 
 class Assigner(Protocol):
@@ -55,20 +55,26 @@ def align(
 
     ``u, _, vh = svd(w[permutation].T @ q); rotation = u @ vh; permutation = assign(q, w @ rotation).permutation``
 
-    No half-step lowers the objective by more than the tolerance of its assignment, and the best of ``starts``
-    rotations (the first is the identity, the others random) is kept: never worse than :func:`assign`. A local optimum,
-    not a certified one; the assignment given R is certified. The objective is that of :func:`assign`, not centred:
-    prototypes that sum to zero, as evenly spread ones do, give the same A and R for centred means.
+    No half-step lowers the objective by more than the tolerance of its assignment. The best of ``starts`` initial
+    rotations (the identity, then random ones) is kept, so that the result is never worse than :func:`assign`. It is a
+    local optimum over R; given R, the assignment is certified. The objective is that of :func:`assign`, not centred:
+    for prototypes that sum to zero, as evenly spread ones do, centring the class means changes neither A nor R.
 
     Args:
-        class_means: Q [C, D], any norms; zero rows (unseen classes) have no say in R.
-        prototypes: W [C, D], on the same device.
-        starts: how many rotations to begin with, at least 1.
-        seed: of the random rotations.
-        time_limit: seconds; what was found until then is returned, as on Ctrl-C (see ``stopped``).
+        class_means: Q [C, D] of any floating-point dtype, rows of any norm; zero rows (unseen classes) do not affect R.
+        prototypes: W [C, D] of any floating-point dtype, on the same device.
+        starts: number of initial rotations, at least 1.
+        seed: seed of the random rotations.
+        time_limit: seconds. At the time limit or at Ctrl-C the best result so far is returned (see ``stopped``).
+
+    Returns:
+        The rotation [D, D] on the device and in the dtype of ``prototypes``, and the assignment given it.
 
     Raises:
-        TypeError, ValueError: as for :func:`fastproto.assignment.assign`; ``starts`` below 1.
+        TypeError, ValueError: as for :func:`fastproto.assignment.assign`; ``starts`` below 1; ``time_limit`` negative
+            or not a number.
+
+    Source: Grave, Joulin and Berthet, "Unsupervised Alignment of Embeddings with Wasserstein Procrustes", AISTATS 2019.
     """
     starts, seed = whole("starts", starts), check_seed(seed)
     if starts < 1:
@@ -89,13 +95,13 @@ def search_rotations(
     time_limit: float | None = None,
     assigner: Assigner = assign,
 ) -> Alignment:
-    """:func:`align`, with any function for the assignments."""
+    """:func:`align` without its checks, with any function for the assignments."""
     began = time.perf_counter()
 
     def left() -> float | None:
         return None if time_limit is None else max(0.0, time_limit - (time.perf_counter() - began))
 
-    best = assigner(class_means, prototypes, time_limit=time_limit)  # checks the input as well
+    best = assigner(class_means, prototypes, time_limit=time_limit)  # validates the inputs as well
     q, w = directions(class_means), prototypes.detach().double()
     search = _Search(q, w, assigner, left, torch.eye(w.shape[1], dtype=torch.float64, device=w.device), best)
     stopped: Ending = "converged"
@@ -127,12 +133,12 @@ class _Search:
     rounds: int = 0
 
     def run(self, starts: int, generator: torch.Generator) -> None:
-        """Raises TimeoutError or KeyboardInterrupt where the search ends early."""
+        """Runs all starts; raises TimeoutError or KeyboardInterrupt to end the search early."""
         found = self.best
         for start in range(starts):
             if start > 0:
-                turned = self.w @ _random_rotation(self.w, generator)
-                found = self.assigner(self.q, turned, tolerance=INNER_TOLERANCE, time_limit=self.left())
+                rotated = self.w @ _random_rotation(self.w, generator)
+                found = self.assigner(self.q, rotated, tolerance=INNER_TOLERANCE, time_limit=self.left())
             if found.interrupted:
                 raise KeyboardInterrupt
             self.objectives.append(found.objective)
@@ -143,13 +149,13 @@ class _Search:
                     self.rotation, self.best = rotation, better
                 if self.left() == 0:
                     raise TimeoutError
-        # certified to the usual tolerance
+        # the last assignment, to the default tolerance
         self.best = self.assigner(self.q, self.w @ self.rotation, previous=self.best, time_limit=self.left())
 
     def alternate(self, found: Assignment) -> Iterator[tuple[Tensor, Assignment]]:
-        """Rotations with their assignments, one after the other, until no label moves."""
+        """Yields rotations with their assignments until no label changes its prototype."""
         for _ in range(MAX_ROUNDS):
-            # On the CPU: [D, D] is small, and the turn is then the same whichever device the tensors are on.
+            # SVD on the CPU: [D, D] is small, and the rotation is then the same on every device.
             u, _, vh = torch.linalg.svd((self.w[found.permutation].T @ self.q).cpu())
             rotation = (u @ vh).to(self.w.device)
             found = self.assigner(
@@ -166,6 +172,6 @@ def _random_rotation(like: Tensor, generator: torch.Generator) -> Tensor:
     dim = like.shape[1]
     normal = torch.randn(dim, dim, dtype=torch.float64, device="cpu", generator=generator)
     q, r = torch.linalg.qr(normal)
-    # Householder reflections alone always give the same handedness; with the signs, turns and mirrors are as likely.
+    # QR alone gives a biased distribution; the signs make it uniform over the orthogonal group (Mezzadri, 2007).
     rotation: Tensor = q * r.diagonal().sign()
     return rotation.to(like.device)

@@ -1,8 +1,9 @@
-"""A cost matrix with its offsets, outliers and scale taken out, so that every solver sees entries of order 1.
+"""Reduces and scales a cost matrix, so that every solver gets entries of order 1.
 
-Rows and columns are reduced by their smallest entry: the permutations are ranked as before, and an entry that is much
-larger than the others of a reduced matrix is in no good permutation. Such entries are cut to a limit. A permutation
-without cut entries that is optimal for the cut matrix is optimal for the matrix given, since cutting lowers costs only.
+The minimum of each row and column is subtracted, which keeps the ranking of the permutations. An entry of the reduced
+matrix that is much larger than the others is in no good permutation; such entries are clipped at a limit. Clipping only
+lowers costs, so a permutation without clipped entries that is optimal for the clipped matrix is optimal for the given
+one.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import numpy as np
 from fastproto.assignment.array_types import Floats
 
 EPS = float(np.finfo(np.float64).eps)
-SAMPLE = 64  # rows that tell the scale
-SPAN = 16  # times the columns, times the distance to the nearest competitor: uniform entries are well below
-LIMIT = 1 << 10  # in units of the span: what is cut is far from any competition
-WIDEST = 1e290  # of the span: its multiples stay within float64
-CANCELS = 1 << 20  # a shift that is so much larger than what is left costs digits
+SAMPLE = 64  # rows that the scale is estimated from
+SPAN = 16  # times the columns, times the distance to the nearest competitor: above all entries of a uniform matrix
+LIMIT = 1 << 10  # in units of the span: larger entries are clipped
+WIDEST = 1e290  # largest span: its multiples fit float64
+CANCELS = 1 << 20  # a column minimum larger than this times the scale cancels too many digits: reduced twice
 EXPONENTS = 30  # entries between 2^-30 and 2^30 need no scaling
 NO_PLACE = (
     "every permutation of cost uses a pair at inf; expected one that avoids the forbidden pairs: "
@@ -30,29 +31,29 @@ NO_PLACE = (
 class Reduced:
     """``cost`` [n, m], n <= m, is min((given - rows - columns) · 2^exponent, limit), its entries >= 0.
 
-    ``columns`` is zero where n < m: a column that stays free has no cost to take out.
+    ``columns`` is zero where n < m: some columns stay unmatched, so that their minima would change the ranking.
     """
 
     cost: Floats
     rows: Floats
     columns: Floats
     exponent: int
-    scale: float  # std of the reduced entries that can compete, in the units given; 0 where none differ
-    spread: float  # the same in the units of ``cost``, or 1
-    span: float  # in the units of ``cost``: entries above it compete with none
-    limit: float
+    scale: float  # std of the reduced entries clipped at the span, in the units of ``given``; 0 if all are equal
+    spread: float  # the scale in the units of ``cost``, or 1
+    span: float  # in the units of ``cost``: larger entries are in no good permutation
+    limit: float  # in the units of ``cost``: where entries are clipped
 
     def whole(self, given: Floats) -> Floats:
-        """The reduced costs in the units given, nothing cut; inf forbids a pair."""
+        """The reduced costs in the units of ``given``, without clipping; inf forbids a pair."""
         return _difference(given, self.rows, self.columns)
 
     def prices_given(self, prices: Floats) -> Floats:
-        """Prices for the scores -given, of prices for -cost."""
+        """Converts prices of the scores -cost to prices of the scores -given."""
         found: Floats = np.ldexp(prices, -self.exponent) - self.columns
         return found
 
     def prices_here(self, given: Floats) -> Floats | None:
-        """The other way, or None where they are of no use: far apart beside what the entries are."""
+        """Converts prices of the scores -given to prices of -cost; None if they spread too far to help."""
         with np.errstate(over="ignore", invalid="ignore"):
             prices = np.ldexp(given + self.columns, self.exponent)
             prices = prices - np.median(prices)
@@ -60,7 +61,7 @@ class Reduced:
 
 
 def reduce(given: Floats) -> Reduced:
-    """Of a matrix [n, m], 1 <= n <= m, in which inf forbids a pair.
+    """Reduces a matrix [n, m], 1 <= n <= m, in which inf forbids a pair.
 
     Raises:
         ValueError: a row, or a column of a square, has forbidden pairs only.
@@ -88,7 +89,7 @@ def reduce(given: Floats) -> Reduced:
 
 
 def _reduce_columns(cost: Floats) -> Floats:
-    """Of a square, in place; what was subtracted."""
+    """Subtracts the column minima of a square matrix in place; returns them."""
     if len(cost) < cost.shape[1]:
         return np.zeros(cost.shape[1])
     columns = _finite(cost.min(0))
@@ -103,7 +104,7 @@ def _finite(least: Floats) -> Floats:
 
 
 def _difference(given: Floats, rows: Floats, columns: Floats) -> Floats:
-    """given - rows - columns, with what the first difference rounds off added to the second."""
+    """given - rows - columns, with compensation for the rounding of the first difference (TwoSum)."""
     first = given - rows[:, None]
     with np.errstate(invalid="ignore"):
         back = first - given
@@ -113,10 +114,10 @@ def _difference(given: Floats, rows: Floats, columns: Floats) -> Floats:
 
 
 def _competition(cost: Floats, rows: Floats, columns: Floats) -> tuple[float, float]:
-    """(std of the entries up to a span, the span), from some rows.
+    """(std of the entries clipped at the span, the span), from a sample of rows.
 
-    The span is a multiple of how far the nearest competitor of a row's best entry is, in the lower quartile of rows.
-    What rounding makes of equal entries is no competitor.
+    The span is a multiple of the lower quartile of each row's distance from its best entry to the nearest competitor.
+    Entries that differ from the best by rounding are no competitors.
     """
     every = -(-len(cost) // SAMPLE)
     some = cost[::every]
@@ -130,7 +131,7 @@ def _competition(cost: Floats, rows: Floats, columns: Floats) -> tuple[float, fl
 
 
 def _exponent(scale: float, largest: float) -> int:
-    """The power of two that brings the scale to about 1, or 0 where it is near enough."""
+    """The exponent of the power of two that brings the scale to about 1; 0 where no scaling is needed."""
     if scale == 0:
         return 0
     here = int(np.frexp(scale)[1])

@@ -1,4 +1,4 @@
-"""What column generation asks of the scores, whether they are computed on the CPU or on a GPU."""
+"""The interface of column generation to the scores, on the CPU and on a GPU."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 
 from fastproto.assignment.array_types import Floats, Ints, Ints32
 
-PerRow: TypeAlias = Floats | None  # one number for each row, or no limit
-Rows: TypeAlias = Ints | Ints32 | slice  # which rows
+PerRow: TypeAlias = Floats | None  # one bound per row; None: no bound
+Rows: TypeAlias = Ints | Ints32 | slice  # row indices
 EVERY = slice(None)
 EPS = float(np.finfo(np.float32).eps)
-# The spread comes from bfloat16 products where the sum of the squared scores is at least this share of its upper bound,
-# and from float64 products otherwise: bfloat16 changes the sum by at most 2^-8 of the bound.
+# bfloat16 products change the sum of the squared scores by at most 2^-8 of its upper bound. The spread comes from them
+# where the sum is at least this share of the bound, otherwise from float64 products.
 LEAST_OVERLAP = 0.05
 
 
 class Scores(Protocol):
-    """Scores s_ij of rows and columns. Prices, values and results are in the units of s."""
+    """Scores s_ij [rows, columns]. Prices and results are in the units of s."""
 
     @property
     def shape(self) -> tuple[int, int]: ...
@@ -33,35 +33,35 @@ class Scores(Protocol):
 
     @property
     def column_shift(self) -> Floats:
-        """Prices [columns] that remove what all rows have in common: a cold start begins there."""
+        """Prices [columns] that remove the part common to all rows: the prices of a cold start."""
 
     def margin(self, prices: Floats) -> Floats:
-        """A bound of the error of the values of ``top`` [rows]."""
+        """A bound on the rounding error of the values of ``top`` [rows]."""
 
     def column_mass(self, prices: Floats, temperature: float, every: int) -> Floats:
-        """Σ_i softmax_j((s_ij - p_j) / temperature) [columns], over each ``every``-th row."""
+        """Σ_i softmax_j((s_ij - p_j) / temperature) [columns], summed over every ``every``-th row."""
 
     def top(
         self, prices: Floats, k: int, floor: PerRow = None, rows: Rows = EVERY, within: PerRow = None
     ) -> tuple[Floats, Ints32]:
-        """Top-k of s_ij - p_j and their columns per row, descending, rounded; -inf and -1 below ``floor``.
+        """Top-k of the rounded s_ij - p_j of ``rows``, descending, and their columns; -inf and -1 below ``floor``.
 
-        ``floor`` and ``within`` have an entry for every row of the problem, whatever ``rows`` says. Values more than
-        ``within`` below the largest of their row may be left out.
+        ``floor`` and ``within`` have one entry per row of the whole problem. Values more than ``within`` below the
+        largest of their row may be left out.
         """
 
     def recheck(self, columns: Ints, prices: Floats, places: int) -> tuple[float, float] | None:
         """The gap Σ_i max_j(s_ij - p_j) - (s_iA(i) - p_A(i)) and Σ_i s_iA(i) of A = ``columns``, in one pass.
 
-        None if the pass is expensive enough to look at a sample of the rows first, or if many rows have more than
-        ``places`` columns that rounding leaves undecided.
+        None if a sample of the rows should be tested before such a pass, or if too many rows have more than ``places``
+        columns that rounding leaves undecided.
         """
 
     def exact(self, rows: Ints32, columns: Ints32) -> Floats:
-        """s_ij in float64 of these pairs."""
+        """s_ij of these pairs, float64."""
 
     def exact_rows(self, rows: Ints) -> Floats:
-        """s_ij in float64 of all columns of a few rows."""
+        """s_ij of a few rows and all columns, float64."""
 
 
 class FactorScores(Scores, Protocol):

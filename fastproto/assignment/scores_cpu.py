@@ -1,7 +1,7 @@
-"""The scores of column generation on the CPU: passes over blocks of rows; only a small product is stored.
+"""The scores of column generation on the CPU: passes over blocks of rows; the score matrix is stored only if small.
 
-A pass works on rounded scores, in bfloat16 where the CPU is quick at it, with a bound of their error. What is decided
-or reported is computed again in float64 for the few pairs that the error leaves undecided.
+A pass uses rounded scores (bfloat16 where the CPU has fast instructions for it) with a bound on their error. The few
+pairs that this error leaves undecided, and all reported values, are computed in float64.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from fastproto.cpu.hardware import quick_bfloat16
 from fastproto.support.cancellation import check_stop
 
 BLOCK_BYTES = 1 << 22  # a block stays in the last-level cache between the product and the scan
-KEPT_BYTES = 1 << 25  # of a product that is made once and kept (4,096 classes in bfloat16)
-ROUNDED_MIN_DIM = 32  # below it the scan costs more than the product, and the error leaves too many pairs undecided
+KEPT_BYTES = 1 << 25  # largest score matrix that is stored (4,096 classes in bfloat16, 2,896 in float32)
+ROUNDED_MIN_DIM = 32  # below this D the scan costs more than the product, and bfloat16 leaves too many pairs undecided
 LOG2E = 1.4426950408889634
 
 BlockArray: TypeAlias = Floats32 | NDArray[np.uint16]  # uint16: the bits of bfloat16, which NumPy lacks
@@ -30,13 +30,13 @@ BlockArray: TypeAlias = Floats32 | NDArray[np.uint16]  # uint16: the bits of bfl
 
 @dataclass(frozen=True)
 class Blocks:
-    """Rounded scores by blocks of rows: ``left @ right.T``, or the rows of ``left`` where there is no ``right``."""
+    """Rounded scores in blocks of rows: ``left @ right.T``, or ``left`` itself if ``right`` is None."""
 
     left: Tensor
     right: Tensor | None
 
     def kept(self, most: int) -> Blocks:
-        """With the product in place of its factors where that has at most so many bytes."""
+        """The stored product if it takes at most ``most`` bytes, otherwise the factors."""
         rows, columns = self.shape
         if self.right is None or rows * columns * self.left.element_size() > most:
             return self
@@ -47,10 +47,10 @@ class Blocks:
         return len(self.left), (self.left.shape[1] if self.right is None else len(self.right))
 
     def scan(self, visit: Callable[[BlockArray, int], None]) -> None:
-        """``visit(block, first row)``; a block is overwritten by the next.
+        """Calls ``visit(block, first row)`` for each block; the next block overwrites it.
 
-        Products run in torch's threads, the scans, which are short, in this one: a second pool of threads would compete
-        with torch's, which spin for a while after each product.
+        Products run in torch's threads, the short scans in the calling thread: a second thread pool would compete with
+        torch's threads, which spin for a while after each product.
         """
         rows, columns = self.shape
         step = max(32, min(512, BLOCK_BYTES // (columns * self.left.element_size()) // 32 * 32))
@@ -64,7 +64,7 @@ class Blocks:
 
 
 def as_array(tensor: Tensor) -> BlockArray:
-    """A NumPy view that shares the memory; of bfloat16 its bits."""
+    """A NumPy view that shares the memory; bfloat16 becomes its bits, uint16."""
     array: BlockArray = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return array
 
@@ -85,7 +85,7 @@ def column_mass(blocks: Blocks, prices: Floats32, sharpness: float) -> Floats:
 def top_scores(blocks: Blocks, prices: Floats32, k: int, floor: Floats32, within: Floats32) -> tuple[Floats32, Ints32]:
     """Top-k of s_ij - p_j per row, descending, and their columns; -inf and -1 where there are fewer.
 
-    Only values of at least floor_i, and at most within_i below the largest of the row.
+    Only values of at least floor_i and no more than within_i below the largest of the row are kept.
     """
     from fastproto.cpu.score_blocks import top_of_rows
 
@@ -103,15 +103,15 @@ def top_scores(blocks: Blocks, prices: Floats32, k: int, floor: Floats32, within
 class ShiftedScores:
     """Passes over rounded and shifted scores r: s_ij - p_j = r_ij - (p_j - price_shift_j) + row_shift_i.
 
-    Shifts of rows and columns do not change the optimal assignment. They leave the rounded scores with digits for the
-    differences that matter.
+    Shifts of rows and columns do not change the optimal assignment. They save the digits of the rounded scores for
+    the differences between them.
     """
 
     shape: tuple[int, int]
     blocks: Blocks
     row_shift: Floats  # [rows]
     price_shift: Floats  # [columns]
-    error: Floats  # [rows]: of a rounded score
+    error: Floats  # [rows]: bound on the rounding error of a score
 
     def margin(self, prices: Floats) -> Floats:
         return self.error + 2 * EPS * float(np.abs(prices - self.price_shift).max())
@@ -140,14 +140,14 @@ class ShiftedScores:
 
 
 class CpuFactorScores(ShiftedScores):
-    """s_ij = q̂_i·w_j. The passes see q̂ and w centred.
+    """s_ij = q̂_i·w_j. The passes use centred q̂ and w.
 
-    Without centring bfloat16, or float32 where the means have collapsed, would spend its digits on what all rows have
-    in common.
+    Without centring, bfloat16 (and float32, for collapsed class means) would spend its digits on the part common to all
+    rows.
     """
 
     def __init__(self, class_means: Tensor, norms: Floats, prototypes: Tensor, kept_bytes: int = KEPT_BYTES) -> None:
-        """``kept_bytes``: a product of at most this size is stored."""
+        """``kept_bytes``: the largest score matrix that is stored."""
         from fastproto.cpu.score_blocks import centre_rows, mean_direction
 
         self.left, self.right, self.norms = class_means.numpy(), prototypes.numpy(), norms
@@ -176,14 +176,14 @@ class CpuFactorScores(ShiftedScores):
         self.row_shift, self.price_shift = along[0] - self.mean, along[1]
         self.column_shift = self.price_shift
         self.magnitude = float(size[1].max() + np.linalg.norm(means[1]))
-        # Cauchy-Schwarz on what rounding took from the factors; the float32 sums and the rounding of the result.
+        # Cauchy-Schwarz on the rounding errors of the factors, plus the float32 sums and the rounding of the result
         unit = torch.finfo(factors[0].dtype).eps / 2 + 2 * (dim + 1) * EPS
         self.error = (
             loss[0] * (size[1].max() + loss[1].max()) + size[0] * loss[1].max() + 1.01 * unit * size[0] * size[1].max()
         )
 
     def mean_square(self, factors: list[Tensor], size: tuple[Floats, ...]) -> float | None:
-        """Of the centred scores, from their product where it is stored; None where rounding leaves too little of it."""
+        """The mean square of the centred scores, from the rounded ones; None if rounding may dominate it."""
         from fastproto.cpu.score_blocks import sum_of_squares
 
         if not len(self.left):
@@ -211,9 +211,9 @@ class CpuFactorScores(ShiftedScores):
 
 
 class MatrixScores(ShiftedScores):
-    """s = -cost, a float64 matrix. The passes see it in float32, less the mean of each row.
+    """s = -cost, a float64 matrix. The passes use it in float32, less the mean of each row.
 
-    They see costs cut to ``span``: larger ones seem cheaper, so that no pair is overlooked.
+    The passes clip costs at ``span``. Clipping only raises scores, so that no pair is missed.
     """
 
     def __init__(self, cost: Floats, spread: float, span: float) -> None:

@@ -1,8 +1,8 @@
 """The scores of column generation on a GPU: each pass is one Triton kernel that fuses the product and the top-k.
 
-Only the lists [C, k], the prices and the permutations are copied between device and host, with two or three waits per
-pass. The list solver runs on the CPU. Products are sums of three float16 products, which are as exact as float32; pairs
-that this leaves undecided are computed again in float64, on the device.
+Only lists [C, k], prices and permutations are copied between device and host, with two or three synchronisations per
+pass. The list solver runs on the CPU. A score is the sum of three float16 products, as exact as a float32 product;
+pairs that this leaves undecided are computed in float64, on the device.
 """
 
 from __future__ import annotations
@@ -17,32 +17,33 @@ from fastproto.backend import kernel
 
 MAX_PLACES = 32  # the largest k of the top_scores kernel
 PRECISION = "higher"
-# Enough for Sinkhorn's exponents: the rounding errors of the D entries average out.
+# Enough for the exponents of a Sinkhorn step, where the rounding errors of the D entries average out.
 MASS_PRECISION = "medium"
-BLOCK_ELEMENTS = 1 << 24  # float64 numbers of a block: 128 MiB
+BLOCK_ELEMENTS = 1 << 24  # float64 numbers per block: 128 MiB
 
 
 class GpuFactorScores:
-    """s_ij = q̂_i·w_j. The kernels see r_ij in units of their own: s_ij - p_j = unit (r_ij - shifted p_j) + row_shift_i.
+    """s_ij = q̂_i·w_j. The kernels use centred and scaled r_ij: s_ij - p_j = unit (r_ij - shifted p_j) + row_shift_i.
 
-    Centring does not change the optimal assignment. It leaves the float16 factors with digits for the differences.
+    Centring does not change the optimal assignment. It saves the digits of the float16 factors for the differences
+    between the scores.
     """
 
     def __init__(
         self, class_means: Tensor, norms: Tensor, prototypes: Tensor, block_elements: int = BLOCK_ELEMENTS
     ) -> None:
-        """``block_elements``: how many float64 scores are computed at once."""
+        """``block_elements``: the number of float64 scores per block."""
         self.block_elements = block_elements
         self.left, self.right, self.norms = class_means.contiguous(), prototypes.contiguous(), norms.contiguous()
         self.shape = (len(class_means), len(prototypes))
         centred = kernel("centre_factors")(self.left, self.norms, self.right)
         self.points, self.others = centred.points, centred.others
-        self._there = centred.facts
-        here = centred.facts_on_host()
-        self.unit, self.mean, self.magnitude = float(here.unit), float(here.offset), float(here.magnitude)
-        self.error, self.row_shift, self.column_shift = map(_to_host, (here.error, here.row_shift, here.column_shift))
-        squares, most = float(here.square_sum), here.gram_norms.tolist()
-        if squares < LEAST_OVERLAP * most[0] * most[1]:  # bfloat16 leaves too little of them
+        self._device_facts = centred.facts
+        host = centred.facts_on_host()
+        self.unit, self.mean, self.magnitude = float(host.unit), float(host.offset), float(host.magnitude)
+        self.error, self.row_shift, self.column_shift = map(_to_host, (host.error, host.row_shift, host.column_shift))
+        squares, most = float(host.square_sum), host.gram_norms.tolist()
+        if squares < LEAST_OVERLAP * most[0] * most[1]:  # the rounding to bfloat16 may dominate them
             x, y = self.points.double(), self.others.double()
             squares = float(((x.T @ x) * (y.T @ y)).sum())
         self.spread = self.unit * (max(squares, 0.0) / max(self.shape[0] * self.shape[1], 1)) ** 0.5
@@ -83,13 +84,13 @@ class GpuFactorScores:
         values[:, :MAX_PLACES], indices[:, :MAX_PLACES] = found
         full = np.nonzero(found[1][:, -1] >= 0)[0]
         which = np.arange(self.shape[0])[rows][full]
-        values[full], indices[full] = self._many(which, prices, k, None if floor is None else floor[which])
+        values[full], indices[full] = self._long_lists(which, prices, k, None if floor is None else floor[which])
         return values, indices
 
     def recheck(self, columns: Ints, prices: Floats, places: int) -> tuple[float, float] | None:
-        """All on the device; one wait where no row is crowded."""
+        """As :meth:`Scores.recheck`, on the device: one synchronisation if no row is crowded."""
         j, p, shifted = self._to_device(columns), self._to_device(prices), self._to_device(self._in_units(prices))
-        error, row_shift = self._there.error, self._there.row_shift
+        error, row_shift = self._device_facts.error, self._device_facts.row_shift
         own = self._best(j[:, None], p)
         _, indices = kernel("top_scores")(
             self.points,
@@ -121,7 +122,7 @@ class GpuFactorScores:
         return _to_host(found / self.norms[i])
 
     def _best(self, indices: Tensor, prices: Tensor) -> Tensor:
-        """max_k (s_ij - p_j) of listed columns j = indices_ik of each row, float64."""
+        """max_k (s_ij - p_j) over the listed columns j = indices_ik of each row, float64."""
         best: Tensor = kernel("best_listed")(self.left, self.right, self.norms, prices, indices)
         return best
 
@@ -131,8 +132,8 @@ class GpuFactorScores:
     def _rows(self, rows: Tensor) -> Tensor:
         return self.left[rows].double() @ self.right.double().T / self.norms[rows, None]
 
-    def _many(self, rows: Ints, prices: Floats, k: int, floor: PerRow) -> tuple[Floats, Ints32]:
-        """A top-k beyond what the kernel keeps, for the few rows that need it: float64, a block of rows at a time."""
+    def _long_lists(self, rows: Ints, prices: Floats, k: int, floor: PerRow) -> tuple[Floats, Ints32]:
+        """Top-k in float64 for the few rows that need more than MAX_PLACES columns, one block of rows at a time."""
         values = np.empty((len(rows), k))
         indices = np.empty((len(rows), k), np.int32)
         step = max(1, self.block_elements // self.shape[1])
@@ -154,7 +155,7 @@ class GpuFactorScores:
 
 
 def _to_host(tensor: Tensor) -> Floats:
-    """Of a float64 tensor."""
+    """Device-to-host copy of a float64 tensor."""
     array: Floats = tensor.cpu().numpy()
     return array
 

@@ -1,4 +1,4 @@
-"""The state of one search by column generation: how it reads the scores, what it knows, what it returns."""
+"""The state of one column generation search: the reader of the scores, the best result so far, the final result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastproto.assignment.certificate import Ending
 from fastproto.assignment.scores import EVERY, PerRow, Rows, Scores
 from fastproto.support.cancellation import check_stop
 
-LOOK_ROWS = 4096  # from so many rows on, a sample of the rows tells first whether a pass over all of them can pay
+SAMPLE_ROWS = 4096  # rows from which a sample of them is tested before a pass over all
 
 Accept: TypeAlias = Callable[
     [float, float, Floats], bool
@@ -23,12 +23,12 @@ Accept: TypeAlias = Callable[
 
 
 class OutOfTime(Exception):
-    """Ends a search; the best result so far is returned."""
+    """Ends a search, which then returns the best result so far."""
 
 
 @dataclass
 class ScoreReader:
-    """Reads the scores: counts the passes over them, watches the deadline and prints the progress."""
+    """Reads the scores: counts passes, checks the deadline and prints progress."""
 
     scores: Scores
     spread: float  # the standard deviation of the scores: the unit of temperatures, steps and tolerances
@@ -36,7 +36,7 @@ class ScoreReader:
     progress: bool = False
     passes: float = 0.0
     started: float = field(default_factory=time.perf_counter)
-    _columns: Ints = field(default_factory=lambda: np.empty(0, np.int64))  # those of the last call of matched
+    _columns: Ints = field(default_factory=lambda: np.empty(0, np.int64))  # the argument of the last call of matched
     _matched: Floats = field(default_factory=lambda: np.empty(0))
 
     @property
@@ -57,7 +57,7 @@ class ScoreReader:
         return values, indices
 
     def matched(self, columns: Ints) -> Floats:
-        """s_iA(i) in float64 of A = ``columns``; the last answer is kept."""
+        """s_iA(i) in float64 for A = ``columns``; the last result is cached."""
         columns = columns[: self.rows]
         if not np.array_equal(self._columns, columns):
             rows = np.arange(self.rows, dtype=np.int32)
@@ -65,7 +65,7 @@ class ScoreReader:
         return self._matched
 
     def profits(self, columns: Ints, prices: Floats) -> Floats:
-        """s_iA(i) - p_A(i) of A = ``columns``."""
+        """s_iA(i) - p_A(i) for A = ``columns``."""
         found: Floats = self.matched(columns) - prices[columns[: self.rows]]
         return found
 
@@ -77,21 +77,21 @@ class ScoreReader:
     def say(self, text: str) -> None:
         if self.progress:
             seconds = time.perf_counter() - self.started
-            print(f"assignment {seconds:7.1f} s, {self.passes:.2f} sweeps: {text}", file=sys.stderr, flush=True)
+            print(f"assignment {seconds:7.1f} s, {self.passes:.2f} passes: {text}", file=sys.stderr, flush=True)
 
 
 @dataclass
 class State:
-    """``columns`` [m] holds the column of each row, then the left-over columns; with ``prices``, the best so far."""
+    """The best result so far: ``columns`` [m] holds the column of each row, then the left-over columns."""
 
     reader: ScoreReader
     columns: Ints
     prices: Floats
-    previous: Ints  # [m]: of equally good columns a row takes this one
+    previous: Ints  # [m]: the column of each row that wins ties
     tie_bonus: float  # added to the score of the previous column of a row
-    accept: Accept  # whether a previous result is kept
+    accept: Accept  # whether the previous result is good enough
     warm: bool  # whether columns and prices come from a previous result
-    look_rows: int = LOOK_ROWS
+    sample_rows: int = SAMPLE_ROWS
 
     def bonus(self, rows: Ints, columns: Ints32) -> Floats:
         extra: Floats = self.tie_bonus * (columns == self.previous[rows])
@@ -100,7 +100,7 @@ class State:
 
 @dataclass(frozen=True)
 class Found:
-    """``columns`` [m]: those of the rows, then the left-over ones."""
+    """The result of a search: ``columns`` [m] holds the column of each row, then the left-over columns."""
 
     columns: Ints
     prices: Floats
@@ -108,5 +108,5 @@ class Found:
     gap: float
     passes: float
     reason: str
-    unchanged: bool = False  # the previous result
+    unchanged: bool = False  # whether it is the previous result
     ending: Ending = "converged"

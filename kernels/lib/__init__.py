@@ -1,1 +1,1 @@
-"""Device code and plans that several kernels share."""
+"""Device code, launch plans and tile sizes that several kernels share."""

@@ -1,4 +1,4 @@
-"""Adds the parts of a sweep in a fixed order: potentials and pulls of each part into one of each."""
+"""Adds the potentials and pulls of the parts of a pass, in a fixed order."""
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 

@@ -1,12 +1,12 @@
 """Walks over a batch sorted by label: the class-mean recurrence, shared by update_class_means and head_step.
 
-A walk is a few consecutive sorted positions. At the first sample of a class it loads q, at every sample it makes one
-step of the recurrence, and at the last sample of the class it stores q. A class that crosses the border of two walks
-leaves a part in each, and a second launch joins them:
+A walk is a run of consecutive sorted positions. It loads q at the first sample of a class, makes one step of the
+recurrence at every sample, and stores q at the last sample of the class. A class that crosses the border of two walks
+leaves a partial result in each, and a second launch joins them:
 
-    q = Σ_b α^{n_b} part_b,  n_b = samples of the class behind walk b; the first part began with q
+    q = Σ_b α^{n_b} part_b,  n_b = samples of the class after walk b; the first part starts from q
 
-so a class that fills half the batch is walked by many programs.
+Many programs thus share a class that fills half the batch.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
@@ -31,16 +31,17 @@ class Walks(NamedTuple):
     """How a batch is cut into walks, and where they leave the parts of classes that cross a border."""
 
     number: int
-    steps: int  # sorted positions of a walk
-    parts: Tensor  # [2 · number, D] float32: of each walk, the class it began in and the class it ends in
+    steps: int  # sorted positions per walk
+    parts: Tensor  # [2 · number, D] float32: for each walk, partial results of its first and of its last class
     counts: Tensor  # [2 · number] int32: samples of each part
 
 
 def walk_steps(batch: int) -> int:
-    """Sorted positions of a walk.
+    """Sorted positions per walk.
 
-    A step is a chain of three dependent loads (order and label, prototype number, row) that only other walks can hide.
-    About 1000 walks fill an H100 at D = 512; shorter walks leave more parts, and walks longer than 8 wait too long.
+    A step is a chain of three dependent loads (order and label, prototype index, row); only other walks hide its
+    latency. About 1000 walks fill an H100 at D = 512. Shorter walks leave more parts; walks of more than 8 steps have
+    too much latency.
     """
     return 2 if batch <= 2048 else 4 if batch <= 4096 else 8
 
@@ -55,7 +56,7 @@ def cut_into_walks(features: Tensor, steps: int | None) -> Walks:
 
 @triton.jit
 def begin_walk(BLOCK: tl.constexpr):
-    """The means, whether their class began in this walk, and the samples counted: those of a walk before its first."""
+    """The initial (mean, whether the class began in this walk, sample count) of each walk."""
     BLOCK_ROWS: tl.constexpr = BLOCK.rows
     BLOCK_WIDTH: tl.constexpr = BLOCK.width
     mean = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
@@ -64,8 +65,8 @@ def begin_walk(BLOCK: tl.constexpr):
 
 @triton.jit
 def sorted_sample(order_ptr, sorted_ptr, position, B, C):
-    """The sample at each sorted position and its label (C if unknown); live: a position of the batch; known; and head
-    and tail: the first and the last position of its class."""
+    """The sample at each sorted position and its label (C if unknown); live: within the batch; known: a valid label;
+    head and tail: the first and the last position of its class."""
     live = position < B
     label = tl.load(sorted_ptr + position, mask=live, other=C).to(tl.int64)
     known = label < C
@@ -82,14 +83,14 @@ def step_means(
     walk, position, steps, label, known, head, tail,
     column, D, momentum, share, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One step of the recurrence; stores q at the end of a class and a part at the border of the walk."""
+    """One step of the recurrence; stores q at the end of a class, and a part at the end of the walk."""
     BLOCK_WIDTH: tl.constexpr = BLOCK.width
     began = began | head
     mean = tl.where(head[:, None], load_rows(means_ptr, label, D, 1, column, D, known & head, BLOCK_WIDTH), mean)
     mean = tl.where(good[:, None], momentum * mean + share * z, mean)
     count = tl.where(head, 0, count) + good.to(tl.int32)
     store_rows(means_ptr, label, column, D, mean, known & tail & began, BLOCK_WIDTH)
-    # the end of a class that began in an earlier walk, or a class that goes on in the next walk
+    # the class began in an earlier walk and ends here, or continues in the next walk
     left = tl.where(tail, began == 0, position + 1 == (walk + 1) * steps) & known
     slot = 2 * walk + tl.where(tail, 0, 1)
     store_rows(parts_ptr, slot, column, D, mean, left, BLOCK_WIDTH)
@@ -123,13 +124,13 @@ def _join_parts_kernel(
         at = (2 * o_w + 1)[:, None] * D + o_d[None, :]
         mean += tl.sum(weight[:, None] * tl.load(parts_ptr + at, mask=mine[:, None] & m_d[None, :], other=0.0), 0)
         behind += tl.sum(count, 0)
-        # float32 ends at 2^-149: samples farther back have no weight
+        # the smallest float32 is 2^-149: earlier samples have weight 0
         more = (tl.min(mine.to(tl.int32), 0) == 1) & (behind.to(tl.float32) * log2_momentum > -150)
     tl.store(means_ptr + label.to(tl.int64) * D + o_d, mean, mask=m_d)
 
 
 def join_parts(means: Tensor, walks: Walks, ordered: Tensor, momentum: float) -> None:
-    """means [C, D] get the joined parts of the classes that cross a border; ordered [B] are the sorted labels."""
+    """Writes the joined parts of classes that cross a border into means [C, D]; ordered [B]: the sorted labels."""
     if walks.number == 1:
         return
     dim = means.shape[1]
@@ -144,7 +145,7 @@ def join_parts(means: Tensor, walks: Walks, ordered: Tensor, momentum: float) ->
         D=dim,
         steps=walks.steps,
         log2_momentum=math.log2(momentum) if momentum else -1e30,
-        BLOCK_W=32,  # 256 samples at once where walks are long, 32 numbers a thread
+        BLOCK_W=32,  # 256 samples at once where walks are long, 32 numbers per thread
         BLOCK_D=block_d,
         num_warps=4,
     )
@@ -159,5 +160,5 @@ def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
             function=_join_parts_kernel,
             types={"sorted_ptr": "i32", "counts_ptr": "i32", "log2_momentum": "fp32"},
             constants={"BLOCK_W": 32, "BLOCK_D": min(128, dim)},
-            bytes=4 * ROWS * dim / walk_steps(ROWS),  # all walks are of one class
+            bytes=4 * ROWS * dim / walk_steps(ROWS),  # all walks belong to one class
         )

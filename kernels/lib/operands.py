@@ -1,7 +1,7 @@
 """Operands of the tensor-core kernels: padded rows, each float32 number split into a high and a low half.
 
 With hi = half(x) and lo = half(x - hi), hi + lo differs from x by at most 2^-22 (float16) or 2^-16 (bfloat16) of x. A
-product of nearly float32 precision is then the sum of two or three half-precision products.
+product of almost float32 precision is then the sum of two or three half-precision products.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
@@ -18,7 +18,7 @@ from torch import Tensor
 from .common import next_power_of_2, padded_rows
 from .variants import ROWS, Variant
 
-BLOCK_M, BLOCK_D = 16, 128  # 8 numbers a thread, whole 128-byte lines; both divide the padded sizes
+BLOCK_M, BLOCK_D = 16, 128  # 8 numbers per thread, whole 128-byte lines; both divide the padded sizes
 
 
 @triton.jit
@@ -31,7 +31,7 @@ def _prepare_operand_kernel(
     o_m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     o_d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     mask = (o_m < M)[:, None] & (o_d < D)[None, :]
-    # 64 bits for both: in a transposed view the columns are far apart
+    # int64 for both strides: in a transposed view the columns are far apart
     o_rows = o_m[:, None] * stride_row + o_d[None, :].to(tl.int64) * stride_column
     b_rows = tl.load(rows_ptr + o_rows, mask=mask, other=0.0).to(tl.float32)
     b_high = b_rows.to(high_ptr.dtype.element_ty)
@@ -42,9 +42,10 @@ def _prepare_operand_kernel(
 
 
 def prepare_operand(rows: Tensor, width: int, dtype: torch.dtype, pieces: int) -> Tensor:
-    """rows [M, D] -> [pieces, M padded, width] of ``dtype``: high and, with ``pieces`` = 2, low halves; zeros pad.
+    """rows [M, D] -> [pieces, M padded, width] of ``dtype``: high and, with ``pieces`` = 2, low halves, padded with
+    zeros.
 
-    One piece that already has this layout is returned without a copy.
+    A single piece that already has this layout is returned without a copy.
     """
     m, d = rows.shape
     fits = rows.dtype == dtype and rows.is_contiguous() and d == width and m == padded_rows(m)

@@ -1,12 +1,13 @@
 """First-order correction of the pull for the rounding of the points.
 
-With points p - δ the pull Σ_j ω_j g_ij w_j loses 2t Σ_j ω_j g_ij w_j (w_j·δ_i). For random rows this error grows as C
-and the tangent gradient as √C, so the relative error grows as √C/D. For rows in all directions the lost sum is
+With points p - δ in place of p, the pull Σ_j ω_j g_ij w_j lacks 2t Σ_j ω_j g_ij w_j (w_j·δ_i). For random rows this
+error grows as C and the tangent gradient as √C, so that the relative error grows as √C/D. For rows in all directions
+the missing sum is
 
     2t ρ ḡ_i (WᵀΩW) δ_i,   ḡ_i the mean of g_ij,   ρ = 0F1(D/2 + 1; t²) / 0F1(D/2; t²)
 
-in the tangent directions: ρ < 1 because the w_j that lie there are farther from the point than the mean. The
-correction costs O(C·D²), a share D/C of the pass. The error that remains does not grow with C.
+in the tangent directions; ρ < 1 because w_j in these directions are farther from the point than average. The correction
+costs O(C·D²), a fraction D/C of the pass. The remaining error does not grow with C.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import math
 import torch
 from torch import Tensor
 
-LARGEST_T = 100.0  # above, one or two pairs make up a point's potential and a mean says nothing
-# Largest relative rounding of a number by its pieces, and the error that may stay: less than a third of the promise
+LARGEST_T = 100.0  # above, one or two pairs dominate the potential of a point, and a mean does not describe them
+# Largest relative rounding of a number in one and in two pieces; error left uncorrected: under a third of the promise
 _UNIT = {(torch.float16, 1): 2.0**-12, (torch.bfloat16, 1): 2.0**-9}
 _UNIT_OF_TWO = {torch.float16: 2.0**-23, torch.bfloat16: 2.0**-17}
 _SHOWS = {"medium": 3e-3, "high": 2e-4, "higher": 2e-4}
@@ -40,12 +41,12 @@ def share_across(t: float, dim: int) -> float:
 
 
 def error_of_points(t: float, unit: float, count: int, dim: int) -> float:
-    """Relative error of the tangent gradient of random rows from δ; ``unit`` is the largest relative rounding."""
+    """Relative error that δ causes in the tangent gradient of random rows; ``unit``: the largest relative rounding."""
     return 2 * t * unit * math.sqrt(count) / dim
 
 
 def rounding_shows(precision: str, t: float, dtype: torch.dtype, pieces: int, count: int, dim: int) -> bool:
-    """Whether rounding the points, with this many others, causes more than its share of the promised error."""
+    """Whether the rounding of the points, with ``count`` others, exceeds its share of the promised error."""
     if dtype == torch.float32 or t > LARGEST_T:
         return False
     unit = _UNIT[dtype, pieces] if pieces == 1 else _UNIT_OF_TWO[dtype]
@@ -63,11 +64,11 @@ def correct_pull_(
     weights: Tensor | None = None,
     centre: Tensor | None = None,
 ) -> None:
-    """Adds 2t ρ ḡ_i (WᵀΩW) δ_i to pull [M, D], in place and without a wait for the device.
+    """Adds 2t ρ ḡ_i (WᵀΩW) δ_i to pull [M, D], in place and without a synchronisation.
 
-    potential [M] and pull are those of the pass; lost [M, D] is δ; others [C, D] in any floating-point dtype; weights
-    [C] of any sign: if one is negative, ḡ_i is the mean of g over the sphere. The products are bfloat16, which is
-    enough for a correction. ``centre`` [1] as in :func:`fastproto_kernels.gaussian_potential`.
+    potential [M] and pull are the results of the pass; lost [M, D] is δ; others [C, D] have any floating-point dtype;
+    weights [C] have any sign: if one is negative, ḡ_i is the mean of g over the sphere. The products are bfloat16,
+    which is enough for a correction. ``centre`` [1] as in :func:`fastproto_kernels.gaussian_potential`.
     """
     dim = pull.shape[1]
     with torch.autocast(pull.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""What is known of the scores of centred factors (centre_factors): their unit, their size, and the rounding error."""
+"""Facts about the scores of centred factors (centre_factors): unit, bounds, moments and rounding error."""
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 
@@ -15,21 +15,21 @@ from torch import Tensor
 from .common import next_power_of_2
 from .variants import ROWS, Variant
 
-BLOCK_M, BLOCK_D = 256, 128  # rows of a program, which reads no columns of theirs; columns of the means at a time
-# Bound on the error of tensor cores, which truncate, in three sums of D products each: times D + 1 and the norms of
-# the rows. 1 % is for the rounding of the bound itself.
+BLOCK_M, BLOCK_D = 256, 128  # rows per program; columns of the means per step
+# Bound on the error of three sums of D products each on tensor cores, which truncate; times D + 1 and the norms of the
+# rows. The 1 % covers the rounding of the bound itself.
 SUM_ERROR = 4 * 1.01 * 2.0**-23
-NUMBERS = 6  # of ``Facts`` before its vectors
+NUMBERS = 6  # numbers in ``Facts`` before its vectors
 
 
 class Facts(NamedTuple):
-    """What is known of the scores, float64: views of one tensor, in this order, so that one copy moves all of them."""
+    """Facts about the scores, float64: views of one tensor in this order, so that one copy moves them all."""
 
-    unit: Tensor  # []
+    unit: Tensor  # [] the factor of p_i·w_j in s_ij
     offset: Tensor  # [] x̄·ȳ
     magnitude: Tensor  # [] a bound on |s_ij|
     square_sum: Tensor  # [] Σ_ij (p_i·w_j)², from rows rounded to bfloat16
-    gram_norms: Tensor  # [2] ‖PᵀP‖ and ‖WᵀW‖, whose product bounds it
+    gram_norms: Tensor  # [2] ‖PᵀP‖ and ‖WᵀW‖, whose product bounds square_sum
     error: Tensor  # [M] a bound on the rounding error of unit p_i·w_j as a sum of three float16 products
     row_shift: Tensor  # [M]
     column_shift: Tensor  # [C]
@@ -43,7 +43,7 @@ def facts_in(packed: Tensor, m: int, c: int) -> Facts:
 
 @triton.jit
 def unit_of(longest_ptr, side):
-    """What the rows of a set are divided by: their largest norm, 1 if all are zero."""
+    """The divisor of the rows of a set: their largest norm, or 1 if all are zero."""
     longest = tl.load(longest_ptr + side)
     return tl.where(longest > 0, longest, 1.0)
 
@@ -55,8 +55,8 @@ def _facts_kernel(
     M, D, sum_error,
     BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """The numbers of ``Facts`` that these determine; row_shift holds x_i·ȳ before. error_i bounds the difference of
-    unit p_i·w_j from the sum of three float16 products: Cauchy-Schwarz on what the halves leave out."""
+    """All of ``Facts`` but the moments; row_shift holds x_i·ȳ on entry. error_i bounds the difference between unit
+    p_i·w_j and the sum of three float16 products, by Cauchy-Schwarz on the rounding errors of the halves."""
     products, squares = tl.zeros([BLOCK_D], tl.float64), tl.zeros([BLOCK_D], tl.float64)
     for column in tl.range(0, D, BLOCK_D):
         o_d = column + tl.arange(0, BLOCK_D)
@@ -66,7 +66,7 @@ def _facts_kernel(
         squares += y * y
     offset = tl.sum(products, 0)
     unit, unit_right = unit_of(largest_ptr, 0), unit_of(largest_ptr, 1)
-    # of the second set: the largest norm, loss and lower half
+    # the largest norm, loss and low half of the right set
     longest, lost, lowest = tl.load(largest_ptr + 1) / unit_right, tl.load(largest_ptr + 3), tl.load(largest_ptr + 5)
     o_m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     m_m = o_m < M
@@ -74,7 +74,7 @@ def _facts_kernel(
     low = tl.load(low_ptr + o_m, mask=m_m, other=0.0)
     error = loss * (longest + lost) + (norm / unit) * (lost + sum_error * longest) + low * lowest
     tl.store(error_ptr + o_m, error * unit * unit_right, mask=m_m)
-    # in place: each of the BLOCK_M numbers is in one thread
+    # safe in place: one thread loads and stores each number
     tl.store(row_shift_ptr + o_m, tl.load(row_shift_ptr + o_m, mask=m_m, other=0.0) - offset, mask=m_m)
     if tl.program_id(0) == 0:
         tl.store(unit_ptr, unit * unit_right)
@@ -83,10 +83,10 @@ def _facts_kernel(
 
 
 def write_facts(facts: Facts, means: Tensor, norm: Tensor, loss: Tensor, low: Tensor, raised: Tensor) -> None:
-    """All but the sums of squares.
+    """Writes all facts but the sums of squares.
 
-    means [2, D]; norm, loss and low [M + C] of the rows of both sets; raised int64 [3, 2]: the bits of the largest of
-    these in each set.
+    means [2, D]; norm, loss and low [M + C] of the rows of both sets; raised int64 [3, 2]: the float64 bits of the
+    largest norm, loss and low of each set.
     """
     m, dim = len(facts.error), means.shape[1]
     _facts_kernel[(max(1, -(-m // BLOCK_M)),)](
@@ -100,7 +100,7 @@ def write_facts(facts: Facts, means: Tensor, norm: Tensor, loss: Tensor, low: Te
 
 
 def write_sums_of_squares(facts: Facts, points: Tensor, others: Tensor) -> None:
-    """Σ_ij (p_i·w_j)² = Σ (PᵀP ⊙ WᵀW), and the norms of these two matrices."""
+    """Writes Σ_ij (p_i·w_j)² = Σ (PᵀP ⊙ WᵀW) and the norms of PᵀP and WᵀW."""
     grams = torch.stack([x.T @ x for x in (points, others)]).float()
     torch.sum(grams[0] * grams[1], (0, 1), dtype=torch.float64, out=facts.square_sum)
     torch.linalg.vector_norm(grams, dim=(1, 2), dtype=torch.float64, out=facts.gram_norms)

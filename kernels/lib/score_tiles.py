@@ -1,8 +1,8 @@
-"""Tiles of S = P Wᵀ for the kernels that sweep over all pairs and keep a few numbers of each row.
+"""Tiles of S = P Wᵀ for the kernels that pass over all pairs and keep a few numbers per row.
 
-A program owns BLOCK_M points and sweeps over tiles of BLOCK_N others. Narrow points stay in the program (BLOCK_K is all
-of D, padded); the products of wide points loop over pieces of BLOCK_K columns. Precisions as in gaussian_potential; the
-halves are float16, for rows of length up to 1.
+A program owns BLOCK_M points and loops over tiles of BLOCK_N others. Narrow points stay in the program (BLOCK_K is the
+padded D); the products of wide points loop over pieces of BLOCK_K columns. Precisions are those of gaussian_potential;
+the halves are float16, for rows of norm up to 1.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
@@ -27,7 +27,7 @@ from .tile_sizes import (
     chip_family,
     dot_precision,
     operands_for,
-    parts_of_sweep,
+    parts_of_pass,
     score_tile_for,
     width_of,
 )
@@ -40,7 +40,7 @@ _PAD = tl.constexpr(ROW_PAD)
 def load_points(
     points_ptr, row, column, M, PIECES: tl.constexpr, WIDTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr
 ):
-    """BLOCK_K columns of the program's points: the high halves, and the low halves of a precision that has them."""
+    """BLOCK_K columns of the program's points: the high halves, and the low halves if PIECES > 1."""
     p = load_tile(points_ptr, row, column, WIDTH, BLOCK_M, BLOCK_K)
     p_low = p
     if PIECES > 1:
@@ -53,7 +53,7 @@ def add_product(
     s, p, p_low, others_ptr, start, column, C,
     PIECES: tl.constexpr, WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """s plus the products over BLOCK_K columns of the program's points and the others start.."""
+    """s plus the products over BLOCK_K columns of the program's points and the others from ``start`` on."""
     w = tl.trans(load_tile(others_ptr, start, column, WIDTH, BLOCK_N, BLOCK_K))
     s = tl.dot(p, w, s, input_precision=PRECISION)
     if PIECES > 1:
@@ -70,7 +70,7 @@ def score_tile(
     PIECES: tl.constexpr, WIDTH: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """s_ij of the program's points and the others start.. [BLOCK_M, BLOCK_N]; p and p_low are for BLOCK_K = WIDTH."""
+    """s_ij [BLOCK_M, BLOCK_N] of the program's points and the others from ``start`` on; p, p_low: if resident."""
     s = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     if BLOCK_K == WIDTH:
         s = add_product(s, p, p_low, others_ptr, start, 0, C, PIECES, WIDTH, BLOCK_N, BLOCK_K, PRECISION)
@@ -81,31 +81,31 @@ def score_tile(
     return s
 
 
-class Sweep(NamedTuple):
-    """Operands, sizes and launch options of one sweep of points over others."""
+class PassPlan(NamedTuple):
+    """Grid and arguments of one pass of points over others."""
 
     grid: tuple[int, int]
     arguments: dict[str, Tensor | Constant]
 
 
-def sweep(
+def plan_pass(
     points: Tensor,
     others: Tensor,
     precision: Precision,
     tile: Tile | None = None,
     parts: int | None = None,
     keys: bool = False,
-) -> Sweep:
+) -> PassPlan:
     """Operands, sizes and launch options for points [M, D] and others [C, D].
 
-    ``tile`` and ``parts`` replace the sizes that ship; ``keys``: the program holds keys beside its tile of scores.
+    ``tile`` and ``parts`` replace the default sizes; ``keys``: the program holds keys beside its tile of scores.
     """
     (m, dim), c = points.shape, others.shape[0]
     dtype, pieces = operands_for(precision, 0.0, scaled=False)
     width = width_of(dim)
     tile = tile or score_tile_for(width, precision, pieces, chip_family(points.device), keys)
-    parts = parts or parts_of_sweep(m, c, 1, tile)
-    return Sweep(
+    parts = parts or parts_of_pass(m, c, 1, tile)
+    return PassPlan(
         grid=(-(-m // tile.block_m), parts),
         arguments={
             "points_ptr": prepare_operand(points, width, dtype, min(pieces, 2)),
@@ -134,7 +134,7 @@ def as_float32(values: Tensor | None) -> Tensor | None:
     return None if values is None else values.to(torch.float32).contiguous()
 
 
-def sweep_variants(
+def pass_variants(
     kernel: str,
     function: JITFunction,
     family: int,
@@ -145,7 +145,7 @@ def sweep_variants(
     keys: bool = False,
     exps: int = 0,
 ) -> Iterator[Variant]:
-    """The variants of a kernel of this family; ``types`` and ``constants`` are its own, ``exps`` those of each pair."""
+    """The variants of a kernel that makes passes; ``types`` and ``constants`` are its own, ``exps`` is per pair."""
     for dim in dims:
         for precision in PRECISIONS:
             dtype, pieces = operands_for(precision, 0.0, scaled=False)

@@ -1,4 +1,4 @@
-"""The record that every kernel file exports: what is compiled of its kernels, and the work that each form does.
+"""The record that every kernel file exports: the compiled forms of its kernels and the work that each form does.
 
 ``scripts/inspect_kernels`` compiles them ahead of time, without a GPU.
 """
@@ -14,8 +14,8 @@ from triton.runtime.jit import JITFunction
 from .tile_sizes import RowBlock, Tile
 
 DIMS = (64, 128, 256, 512)
-WIDE_DIMS = (1024, 2048, 4096)  # of the kernels that hold whole rows
-ROWS = 32768  # points and others, or samples, of the work that is counted
+WIDE_DIMS = (1024, 2048, 4096)  # further dimensions of the row kernels
+ROWS = 32768  # points and others, or samples, for which the work is counted
 TYPE_NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64"}
 
 Constant = int | str | RowBlock | Tile | None
@@ -25,8 +25,8 @@ Constant = int | str | RowBlock | Tile | None
 class Variant:
     """One compiled form of a kernel.
 
-    ``types`` names the element of every pointer that is not float32 and the type of every number that is not int32.
-    ``constants`` holds the constexpr parameters, pointers that are None, and strides that are 1.
+    ``types`` holds the element type of each pointer, unless it is float32, and the type of each number, unless it is
+    int32. ``constants`` holds the constexpr parameters, the pointers that are None, and the strides that are 1.
     """
 
     kernel: str
@@ -75,5 +75,5 @@ class Variant:
 
 
 def row_kernel_dims(dims: tuple[int, ...]) -> tuple[int, ...]:
-    """``dims``, and the wide ones beside the dimensions that are compiled by default."""
+    """``dims``, and the wide dimensions as well if ``dims`` are the default ones."""
     return dims + WIDE_DIMS if dims == DIMS else dims

@@ -1,9 +1,9 @@
-"""The demo: what renewing the assignment is worth, on printed characters, in about a minute.
+"""The demo: the gain from renewing the assignment, on printed characters, in about a minute.
 
 usage: scripts/demo [ARGUMENTS]
 
-Trains pairs of runs that differ in one setting, --head.renewals_per_epoch: one run renews its assignment, the other
-keeps the first one. Each seed is one pair. ARGUMENTS are those of fastproto-train; they replace the demo's settings:
+Trains pairs of runs that differ in --head.renewals_per_epoch only: one run renews its assignment, the other keeps the
+initial one. Each seed gives one pair. ARGUMENTS are those of fastproto-train; they override the demo's settings:
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fastproto.training.settings import TrainConfig
 DATA = ["--data", "glyphs", "--data.num_classes", "64"]
 TRAINING = ["--head.dim", "4", "--optim.epochs", "30", "--progress", "false"]
 SEEDS = 3
-SECONDS = 60.0  # no pair begins that would end later
+SECONDS = 60.0  # a pair begins only if it would end within this time
 PICTURES = {
     "curves.png": "loss and accuracy by epoch",
     "changed.png": "labels that moved at each renewal",
@@ -53,21 +53,21 @@ class Renewals:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs of one seed: test accuracies in [0, 1], and what the first did with its assignment."""
+    """Two runs of one seed: test accuracies in [0, 1], and the renewals of the first run."""
 
     folder: Path  # of the run that renews
-    renewed: float
-    kept: float
+    renewed: float  # accuracy with renewals
+    kept: float  # accuracy with the initial assignment
     renewals: Renewals
 
 
 def main(args: Sequence[str] | None = None, *, seeds: int = SEEDS, seconds: float = SECONDS) -> int:
-    """Run the demo and return an exit code. ``args`` None: those of this process."""
+    """Runs the demo and returns an exit code; ``args`` None: the arguments of this process."""
     return run_command(lambda words: demo(words, seeds, seconds), args)
 
 
 def demo(args: Sequence[str], seeds: int = SEEDS, seconds: float = SECONDS) -> None:
-    """Train one pair for each seed, as many as fit into ``seconds`` (at least one), and print what they show.
+    """Trains one pair per seed, as many as fit into ``seconds`` but at least one, and prints the results.
 
     Raises:
         ValueError: arguments that leave nothing to compare.
@@ -92,13 +92,13 @@ def demo(args: Sequence[str], seeds: int = SEEDS, seconds: float = SECONDS) -> N
 
 
 def settings(args: Sequence[str]) -> TrainConfig:
-    """The demo's settings, replaced by those in ``args``.
+    """The demo's settings, overridden by ``args``.
 
     Raises:
-        ValueError: as ``parse_train``, and for arguments that leave nothing to compare.
+        ValueError: as ``parse_train``; arguments that leave nothing to compare.
     """
     config = parse_train([*DATA, *TRAINING, *args])
-    if config.data.name != "glyphs":  # the number of classes was meant for glyphs
+    if config.data.name != "glyphs":  # the default number of classes is for glyphs only
         config = parse_train([*TRAINING, *args])
     if config.resume is not None:
         raise ValueError("the demo compares new runs; expected no --resume: use fastproto-train --resume RUN")
@@ -128,7 +128,7 @@ def introduction(config: TrainConfig) -> str:
 
 
 def train_pair(config: TrainConfig, folder: Path) -> Pair:
-    """Train a run that renews its assignment and one that differs from it in nothing else."""
+    """Trains a run that renews its assignment and one that does not, otherwise equal."""
     from fastproto.training import fit
 
     never = replace(config.head, renewals_per_epoch=0.0, early_epochs=0.0)
@@ -139,7 +139,7 @@ def train_pair(config: TrainConfig, folder: Path) -> Pair:
 
 
 def summary(pairs: Sequence[Pair]) -> str:
-    """The figures of all pairs, the pictures of the first, and two next commands."""
+    """The results of all pairs, the pictures of the first, and two further commands."""
     run, gain = pairs[0].folder, spread(pairs, lambda pair: pair.renewed - pair.kept, "+")
     pictures = [f"  {run / name}   {what}" for name, what in PICTURES.items() if (run / name).is_file()]
     return "\n".join(
@@ -159,7 +159,7 @@ def summary(pairs: Sequence[Pair]) -> str:
 
 
 def verdict(pairs: Sequence[Pair]) -> str:
-    """What may be said of the difference; nothing where it is beyond two standard deviations."""
+    """A caveat on the difference; empty if it exceeds two standard deviations."""
     gains = [pair.renewed - pair.kept for pair in pairs]
     if len(gains) == 1:
         return "   (one seed: its noise is not known)"
@@ -167,7 +167,7 @@ def verdict(pairs: Sequence[Pair]) -> str:
 
 
 def renewal_lines(runs: Sequence[Renewals]) -> list[str]:
-    """How many labels moved, and what proves the assignments."""
+    """The share of labels that moved, and the certificates of the assignments."""
     if not all(run.moved for run in runs):
         return ["no renewal was due: train for more epochs"]
     quarter = [share for run in runs for share in run.moved[-max(1, len(run.moved) // 4) :]]

@@ -1,4 +1,4 @@
-"""When does the first assignment matter? Small training runs that differ in the head's start and schedule alone."""
+"""The effect of the initial assignment: small training runs that differ only in the head's start and schedule."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ HEADS: dict[str, Record] = {
     "prototype, early": EARLY,
     "prototype, early, turned": EARLY | {"early_alignment": True},
 }
-COMPARED = tuple(HEADS)[:5]  # the grid; the other heads were measured in two studies only and are kept there
-# Tried at seed 0 of each study; that of the highest validation accuracy is kept, the one found with `prototype` for all
-# heads with prototypes.
+COMPARED = tuple(HEADS)[:5]  # the heads of every study; the others were measured in two studies only
+# Learning rates tried at seed 0 of each study. The one of the highest validation accuracy is used; heads with
+# prototypes use the one found with `prototype`.
 RATES = (0.01, 0.005, 0.02)
 SEARCHED = ("linear", "prototype")
 # name: (data settings, D, epochs, seeds)
@@ -41,7 +41,7 @@ Run = tuple[str, str, int, float]  # study, head, seed, learning rate
 
 
 def initial_assignment(out: Path = RESULTS / "initial_assignment.json") -> list[Record]:
-    """Train what ``out`` does not hold yet and print the table; ``out`` is written after every run."""
+    """Trains the runs that ``out`` lacks, writes ``out`` after each, and prints the table."""
     rows: list[Record] = json.loads(out.read_text()) if out.is_file() else []
     while missing := missing_runs(rows):
         rows.append(train(*missing[0]))
@@ -51,7 +51,7 @@ def initial_assignment(out: Path = RESULTS / "initial_assignment.json") -> list[
 
 
 def missing_runs(rows: list[Record]) -> list[Run]:
-    """What can be trained now, in order: the search of a study, and once that is there the study's seeds."""
+    """The runs that can be trained now, in order: the search of a study, and once it is complete the study's seeds."""
     done = {(row["study"], row["head"], row["seed"], row["lr"]) for row in rows}
     missing: list[Run] = []
     for study, (_, _, _, seeds) in STUDIES.items():
@@ -64,7 +64,7 @@ def missing_runs(rows: list[Record]) -> list[Run]:
 
 
 def chosen_rate(rows: list[Record], study: str, head: str) -> float | None:
-    """Of the rates tried so far, that of the highest validation accuracy at seed 0, the first of equals; None: none."""
+    """The tried rate of the highest validation accuracy at seed 0, the first among ties; None if none was tried."""
     searched = "linear" if head == "linear" else "prototype"
     found = {r["lr"]: r["validation"] for r in rows if (r["study"], r["head"], r["seed"]) == (study, searched, 0)}
     tried = [lr for lr in RATES if lr in found]
@@ -72,7 +72,7 @@ def chosen_rate(rows: list[Record], study: str, head: str) -> float | None:
 
 
 def train(study: str, head: str, seed: int, lr: float) -> Record:
-    from fastproto.training import TrainConfig, fit  # here, so that a table is made without Lightning
+    from fastproto.training import TrainConfig, fit  # late, so that tables need no Lightning
 
     data, dim, epochs, _ = STUDIES[study]
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +104,7 @@ def train(study: str, head: str, seed: int, lr: float) -> Record:
 
 
 def table(rows: list[Record]) -> str:
-    """Accuracy of each head in each study, then what a start changes at equal seeds, then the other schedules."""
+    """Accuracy of each head in each study, differences at equal seeds, and the other schedules."""
     parts = [accuracy_table(rows), gains_table(rows), schedules_table(rows)]
     return "\n\n".join(part for part in parts if part)
 
@@ -120,7 +120,7 @@ def accuracy_table(rows: list[Record]) -> str:
 
 
 def gains_table(rows: list[Record]) -> str:
-    """Differences to ``prototype`` at equal seeds, and the share of labels that a renewal moves."""
+    """Differences to ``prototype`` at equal seeds, and the share of labels that a renewal changes."""
     others, lines = [head for head in COMPARED if head != "prototype"], []
     for study in STUDIES:
         base = measured(rows, study, "prototype")
@@ -132,7 +132,7 @@ def gains_table(rows: list[Record]) -> str:
 
 
 def schedules_table(rows: list[Record]) -> str:
-    """What was measured besides the grid; empty where that is nothing."""
+    """The heads outside COMPARED; empty if none was measured."""
     lines = []
     for study in STUDIES:
         base = measured(rows, study, "prototype")
@@ -152,7 +152,7 @@ def shown_rate(rows: list[Record], study: str, head: str) -> str:
 
 
 def measured(rows: list[Record], study: str, head: str) -> list[Record]:
-    """The runs of a head at the study's learning rate, which may be fewer than its seeds."""
+    """The runs of a head at the study's learning rate; some seeds may be missing."""
     lr = chosen_rate(rows, study, head)
     return [row for row in rows if (row["study"], row["head"], row["lr"]) == (study, head, lr)]
 
@@ -165,7 +165,7 @@ def accuracies(rows: list[Record], seeds: int) -> str:
 
 
 def difference(rows: list[Record], base: list[Record]) -> str:
-    """Mean ± standard deviation of the differences in validation accuracy at the seeds that both have."""
+    """Mean ± standard deviation of the differences in validation accuracy at common seeds."""
     of_base = {row["seed"]: row["validation"] for row in base}
     gains = [100 * (row["validation"] - of_base[row["seed"]]) for row in rows if row["seed"] in of_base]
     return spread(gains, "+") if gains else NOT_MEASURED

@@ -1,11 +1,11 @@
-"""Compiles the Triton kernels ahead of time, without a GPU, and prints what the machine code holds.
+"""Compiles the Triton kernels ahead of time, without a GPU, and prints the resources of their machine code.
 
 usage: scripts/inspect_kernels [--arch 90] [--kernel NAME] [--dim 512] [--variant medium] [--json] [--check]
 
-registers and spill instructions (local-memory loads and stores) of one thread, shared memory of one program, matrix
-instructions and 16-byte loads in the code, and the least time that the work can take on an H100 SXM: bytes and
-operations over the assumed peaks below. --check exits with 1 when a variant spills, outgrows the chip or lacks
-tensor-core instructions it should have. What is compiled is named by ``variants`` of each kernel file.
+Prints registers and spill instructions (local-memory loads and stores) per thread, shared memory per program, matrix
+instructions and 16-byte loads in the code, and a lower bound of the time on an H100 SXM: bytes and operations over the
+assumed peaks below. --check exits with 1 if a variant spills, exceeds the chip or lacks its tensor-core instructions.
+``variants`` of each kernel file lists what is compiled.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from lib.repository import use_repository
 if TYPE_CHECKING:
     from kernels.lib.variants import Variant  # fastproto_kernels, by the name of its folder
 
-# KiB of shared memory that one program may have (CUDA programming guide): A100; the other Ampere and Ada chips; Hopper;
+# KiB of shared memory per program (CUDA programming guide): A100; the other Ampere and Ada chips; Hopper;
 # data-centre and other Blackwell. All but 90 and 100 take the tiles of family 80.
 SHARED_KIB = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 ARCHITECTURES = tuple(SHARED_KIB)
-SHIPPED = (80, 90, 100)  # one of each family: what is compiled unless more are named
+DEFAULT_ARCHITECTURES = (80, 90, 100)  # one per family
 TENSOR_MEMORY_COLUMNS = 512  # of sm_100
 # Assumed peaks of an H100 SXM (NVIDIA's datasheet, dense; exp: 16 a clock and multiprocessor at 1.755 GHz)
 PEAK = {"fp16": 989e12, "bf16": 989e12, "tf32": 494e12, "fp32": 67e12, "bytes": 3.35e12, "exp": 3.7e12}
@@ -50,7 +50,7 @@ COLUMNS += ["wgmma", "mma", "tcgen05", "loads16", "floor_ms", "floor_by", "probl
 
 
 class Row(TypedDict, total=False):
-    """One line of the table; of a variant that does not compile only the first six and ``problems``."""
+    """One line of the table; a variant that does not compile has only the fields up to ``stages`` and ``problems``."""
 
     kernel: str
     variant: str
@@ -74,20 +74,20 @@ class Row(TypedDict, total=False):
 
 
 class Compiled(NamedTuple):
-    usage: str  # of resources, as cuobjdump prints it
-    code: str  # as nvdisasm prints it
+    usage: str  # resource usage, output of cuobjdump
+    code: str  # output of nvdisasm
     shared: int  # bytes
     tensor_memory: int  # columns
 
 
 def load_kernels() -> None:
-    """Makes ``import fastproto_kernels`` import this repository's kernels/, installed or not, to be compiled."""
-    os.environ.pop("TRITON_INTERPRET", None)  # read when the kernels are imported; the interpreter compiles nothing
+    """Makes ``import fastproto_kernels`` import the kernels/ of this repository, for compilation."""
+    os.environ.pop("TRITON_INTERPRET", None)  # read at the import of the kernels; the interpreter would not compile
     use_repository()
 
 
 def variants_of(family: int, dims: tuple[int, ...]) -> list[Variant]:
-    """Of every kernel file; :func:`load_kernels` comes first."""
+    """The variants of every kernel file; call :func:`load_kernels` first."""
     found: list[Variant] = []
     package = importlib.import_module("fastproto_kernels")
     for info in pkgutil.walk_packages(package.__path__, "fastproto_kernels."):
@@ -127,7 +127,7 @@ def choose(
 
 
 def tool(name: str) -> str:
-    """cuobjdump or nvdisasm: from Triton's package, else from PATH."""
+    """The path of cuobjdump or nvdisasm, in Triton's package or on PATH."""
     inside = Path(importlib.import_module("triton").__file__ or "").parent / "backends" / "nvidia" / "bin" / name
     found = str(inside) if inside.exists() else shutil.which(name)
     if found is None:
@@ -146,7 +146,7 @@ def compile_variant(arch: int, variant: Variant) -> Compiled:
     from triton.compiler import ASTSource
 
     signature = variant.signature()
-    # as at run time: tensors begin on 16 bytes, and so do their rows
+    # as at run time: tensors and their rows are 16-byte aligned
     aligned = [i for i, (name, kind) in enumerate(signature.items()) if kind.startswith("*") or name in ALIGNED_SIZES]
     attributes = {(i,): [["tt.divisibility", 16]] for i in aligned}
     source = ASTSource(variant.function, signature, dict(variant.constants), attributes)
@@ -194,7 +194,7 @@ def problems_of(row: Row, tensor_cores: bool) -> list[str]:
 
 
 def floor(variant: Variant) -> tuple[float, str]:
-    """The least milliseconds on an H100 for the variant's work, and what binds."""
+    """(lower bound of the time on an H100 in ms, the limiting resource) of the variant's work."""
     times = {
         "bytes": variant.bytes / PEAK["bytes"],
         variant.unit: variant.flops / PEAK[variant.unit],
@@ -213,7 +213,7 @@ def _measure_number(number: int) -> Row:
 
 def measure_all(chosen: list[Chosen], jobs: int) -> list[Row]:
     global _chosen
-    _chosen = chosen  # the children are forked and find them here: jit functions cannot be pickled
+    _chosen = chosen  # inherited by the forked children: jit functions cannot be pickled
     with ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as pool:
         return list(pool.map(_measure_number, range(len(chosen))))
 
@@ -232,7 +232,7 @@ def main() -> int:
     load_kernels()
     kernels = kernel_names()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", type=int, nargs="+", choices=ARCHITECTURES, default=SHIPPED)
+    parser.add_argument("--arch", type=int, nargs="+", choices=ARCHITECTURES, default=DEFAULT_ARCHITECTURES)
     parser.add_argument("--kernel", nargs="+", choices=kernels, default=kernels)
     parser.add_argument("--dim", type=int, nargs="+", default=default_dims())
     parser.add_argument("--variant", nargs="+", default=[""], help="only variants whose name begins with one of these")

@@ -1,4 +1,4 @@
-"""Environments with the oldest and the newest dependencies, the suite in them, and the wheel in one of its own."""
+"""Runs the tests in environments with the oldest and the newest dependencies, and the wheel in an empty one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def main(arguments: list[str], description: str) -> int:
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     parts, further = arguments[:cut] or [*PYTHONS, "wheel"], arguments[cut + 1 :]
     if unknown := set(parts) - {*PYTHONS, "wheel"}:
-        sys.exit(f"there is no part {sorted(unknown)[0]!r}; expected oldest, newest or wheel, and pytest's after --")
+        sys.exit(
+            f"there is no part {sorted(unknown)[0]!r}; expected oldest, newest or wheel: pytest's arguments go after --"
+        )
     os.chdir(ROOT)
     uv = find_uv()
     try:
@@ -40,7 +42,7 @@ def main(arguments: list[str], description: str) -> int:
 
 
 def find_uv() -> str:
-    """uv resolves to the lowest versions, which pip cannot."""
+    """The path of uv, installed if needed: unlike pip, it can resolve to the lowest versions."""
     if found := shutil.which("uv"):
         return found
     tool = ROOT / ".venv-tools/bin/uv"
@@ -51,7 +53,7 @@ def find_uv() -> str:
 
 
 def find_python(part: str) -> str:
-    """The interpreter of a part; one that a version manager put on the PATH may not run."""
+    """The interpreter of a part that runs; a version manager may put one on PATH that does not."""
     version = PYTHONS[part][0]
     if named := os.environ.get(f"PYTHON_{part.upper()}"):
         return named
@@ -59,11 +61,11 @@ def find_python(part: str) -> str:
     for python in [shutil.which(f"python{version}"), *sorted(glob.glob(f"{pyenv}/versions/{version}*/bin/python"))]:
         if python and subprocess.run([python, "-c", ""], capture_output=True).returncode == 0:
             return python
-    return version  # uv knows more places
+    return version  # uv searches further places
 
 
 def environment(uv: str, part: str, what: list[str], *, resolution: str, again: bool = False) -> Path:
-    """The Python of .venv-PART with exactly ``what`` installed; quick when that is already so."""
+    """The Python of .venv-PART, with exactly ``what`` and its dependencies installed."""
     folder = ROOT / f".venv-{part}"
     if again or not (folder / "bin/python").exists():
         python = find_python(part if part in PYTHONS else "newest")
@@ -75,7 +77,7 @@ def environment(uv: str, part: str, what: list[str], *, resolution: str, again: 
 
 
 def check_suite(uv: str, part: str, further: list[str]) -> tuple[bool, str]:
-    """Whether the default suite failed, and a line of figures."""
+    """(whether the default test suite failed, a summary line)."""
     python = environment(uv, part, ["--editable", ".[test]"], resolution=PYTHONS[part][1])
     show = "import sys, importlib.metadata as m; print(sys.version.split()[0], *map(m.version, sys.argv[1:]))"
     done = subprocess.run([python, "-c", show, *SHOWN], capture_output=True, text=True, check=True)
@@ -96,12 +98,12 @@ def check_suite(uv: str, part: str, further: list[str]) -> tuple[bool, str]:
 
 
 def check_wheel(uv: str) -> tuple[bool, str]:
-    """The same for sdist and wheel: whether a promise about the installed package is broken."""
+    """(whether a check of the installed wheel failed, a summary line)."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         built, empty = Path(folder, "dist"), Path(folder, "empty")
         empty.mkdir()
-        # the wheel is built from the sdist, so that a file which the sdist lacks is missing here too
+        # uv builds the wheel from the sdist, so that a file missing from the sdist is missing from the wheel
         subprocess.run([uv, "build", "--quiet", "--out-dir", built, ROOT], check=True)
         (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
         modules = count_modules(wheel)

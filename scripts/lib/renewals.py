@@ -1,6 +1,6 @@
 """docs/renewals.png: class means, prototypes and the assignment between them, before and after renewals of a real run.
 
-Printed characters in three dimensions. The run saves what each renewal finds; three moments are drawn.
+The run trains on printed characters with D = 3 and saves every renewal; the picture shows three moments of it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from lib.repository import ROOT
 Array = NDArray[Any]
 SETTINGS = ["--data", "glyphs", "--data.num_classes", "36", "--head.dim", "3", "--optim.epochs", "60"]
 SAVING = ["--head.save_class_means", "true", "--progress", "false"]
-BLUE, VERMILLION = "#0072B2", "#D55E00"  # Okabe and Ito's: colour-blind readers can tell them apart
+BLUE, VERMILLION = "#0072B2", "#D55E00"  # palette of Okabe and Ito, safe for colour-blind readers
 AHEAD, RIGHT = np.array([0.7595, 0.5318, 0.3746]), np.array([-0.5736, 0.8192, 0.0])  # 35 degrees east, 22 north
-VIEW = np.stack([RIGHT, np.cross(AHEAD, RIGHT), AHEAD])  # rows: what points right, up, at the reader
+VIEW = np.stack([RIGHT, np.cross(AHEAD, RIGHT), AHEAD])  # rows: the directions right, up, towards the reader
 
 
 @dataclass(frozen=True)
 class Moment:
-    """One panel: class means [C, 3] (unit rows), the prototype [C, 3] of each label, labels [C] that just moved."""
+    """One panel: unit class means [C, 3], the prototype [C, 3] of each label, whether each label [C] just moved."""
 
     title: str
     means: Array
@@ -39,7 +39,7 @@ class Moment:
 
 
 def renewals(out: Path = ROOT / "docs" / "renewals.png", extra: Sequence[str] = ()) -> list[Moment]:
-    """Train the run, with ``extra`` arguments of fastproto-train, and draw it."""
+    """Trains the run, with ``extra`` arguments of fastproto-train, and draws it."""
     from fastproto.cli.train_command import parse_train
     from fastproto.training import fit
     from fastproto.training.classifier import load_classifier
@@ -57,11 +57,11 @@ def renewals(out: Path = ROOT / "docs" / "renewals.png", extra: Sequence[str] = 
 
 
 def choose_moments(saved: Mapping[str, Array]) -> list[Moment]:
-    """Before and after the first renewal, and before the last one; ``saved``: what ``read_class_means`` returns."""
+    """Before and after the first renewal, and at the last one; ``saved`` is the result of ``read_class_means``."""
     means, prototypes, assignment = saved["class_means"], saved["prototypes"], saved["assignment"]
     count = len(assignment)
     if count < 2:
-        raise ValueError(f"the run has renewed {count} time: expected at least 2 renewals")
+        raise ValueError(f"the run has {count} renewals; expected at least 2 renewals: train for more epochs")
     unit = means / np.maximum(np.linalg.norm(means, axis=2, keepdims=True), 1e-12)
     still = np.zeros(assignment.shape[1], bool)
     moved = assignment[1] != assignment[0]
@@ -76,7 +76,7 @@ def choose_moments(saved: Mapping[str, Array]) -> list[Moment]:
 
 
 def draw(moments: Sequence[Moment], characters: Sequence[str], out: Path) -> None:
-    """Draw the moments side by side: the near half of the sphere, class means as discs, lines to their prototypes."""
+    """Draws the moments side by side: the near half of the sphere, class means as discs, lines to their prototypes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.5 * len(moments), 4.6), dpi=140, layout="constrained")
@@ -116,7 +116,7 @@ def _draw_moment(panel: Any, moment: Moment, characters: Sequence[str]) -> None:
 
 
 def arc(start: Array, end: Array, points: int = 60) -> tuple[Array, Array]:
-    """Where the great circle between two unit vectors is seen: x and y [points], NaN where it is behind."""
+    """The great circle between two unit vectors as seen by the reader: x and y [points], NaN behind the sphere."""
     share = np.linspace(0, 1, points)[:, None]
     angle = np.arccos(np.clip(start @ end, -1, 1))
     sine = max(float(np.sin(angle)), 1e-6)

@@ -1,4 +1,4 @@
-"""Where the repository is, and how a script imports the package from it without an installation."""
+"""The paths of the repository, and imports of the package from it without an installation."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 NOT_MEASURED = "not measured"
-if sys.version_info >= (3, 9):  # noqa: UP036 - an older Python comes as far as ``require``, which says what is needed
+if sys.version_info >= (3, 9):  # noqa: UP036 - an older Python must get as far as ``require``, whose message names the version
     Record = dict[str, Any]
-    """A JSON object: what it holds is known to those who write and read it."""
+    """A JSON object, whose keys its writer and its readers agree on."""
 OLDEST = (3, 10)
-# What fastproto[train] installs, by the names of the modules; without lapx, for which SciPy stands in
+# The modules that fastproto[train] installs, except lapx, which SciPy can replace
 CORE = ("torch", "numpy", "scipy", "safetensors", "numba")
 TRAIN = (*CORE, "lightning", "torchvision", "yaml", "sklearn", "matplotlib", "PIL")
 
 
 def use_repository() -> None:
-    """Make ``fastproto`` and ``fastproto_kernels`` importable from the repository, here and in child processes.
+    """Makes ``fastproto`` and ``fastproto_kernels`` importable from the repository, here and in child processes.
 
-    The repository comes before whatever is installed.
+    The repository takes precedence over installed packages.
     """
     folders = [str(ROOT), str(ROOT / "scripts" / "lib" / "uninstalled")]
     sys.path[:0] = [folder for folder in folders if folder not in sys.path]
@@ -33,7 +33,7 @@ def use_repository() -> None:
 
 
 def lacking(modules: tuple[str, ...]) -> str:
-    """What this Python is too old for or has not, in words; empty where nothing is missing."""
+    """A phrase that says what this Python lacks, its version included; empty if nothing is missing."""
     if sys.version_info < OLDEST:
         return f"is Python {sys.version_info[0]}.{sys.version_info[1]}, older than {OLDEST[0]}.{OLDEST[1]}"
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
@@ -41,7 +41,7 @@ def lacking(modules: tuple[str, ...]) -> str:
 
 
 def need(*modules: str) -> None:
-    """End with one sentence where this Python lacks a module: for scripts that install nothing."""
+    """Exits with one sentence if this Python lacks a module: for scripts that install nothing."""
     lacks = lacking(modules)
     if lacks:
         expected = " with ".join(["Python 3.10 or newer", *([" and ".join(modules)] if modules else [])])
@@ -49,7 +49,7 @@ def need(*modules: str) -> None:
 
 
 def require(*modules: str) -> None:
-    """Go on with this Python where it has the modules; otherwise start again with that of ``.venv``, made if needed."""
+    """Returns if this Python has the modules; otherwise runs the script with ``.venv``, which is made if needed."""
     lacks = lacking(modules)
     if not lacks:
         return

@@ -1,6 +1,6 @@
-"""Tables and figures of the paper (Saadabadi et al., CVPR 2024) made again, with the paper's numbers where known.
+"""Tables and figures of the paper (Saadabadi et al., CVPR 2024) reproduced, beside the paper's numbers where known.
 
-Numbers of ours are measured when the command runs; a number of the paper that is not known here is "not available".
+Our numbers are measured when the command runs; unknown numbers of the paper are printed as "not available".
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TABLE_7: dict[tuple[int, int], tuple[str, str]] = {
 
 
 def table7(published: Path | None, sizes: dict[tuple[int, int], tuple[str, str]] = TABLE_7) -> list[Record]:
-    """For each (C, D): the paper, the paper's descent run here, the authors' file, and fastproto."""
+    """For each (C, D): the paper's numbers, its gradient descent run here, the authors' file, and fastproto."""
     rows: list[Record] = []
     print(f"{'C':>6}{'D':>5}  {'what':<36}{'max cosine':>14}{'min cosine':>15}{'L_uni, t = 2':>14}  passes")
     for size, (high, low) in sizes.items():
@@ -55,7 +55,7 @@ def table7(published: Path | None, sizes: dict[tuple[int, int], tuple[str, str]]
         for objective in OBJECTIVES:
             add(rows, size, f"fastproto, {objective}", estimate_prototypes(*size, objective=objective))
     print(
-        "What differs: (100, 50) and (100, 100) have exact solutions, which fastproto writes down: 0 and -1, -1/99.\n"
+        "Differences: (100, 50) and (100, 100) have closed forms, which fastproto uses: 0 and -1, -1/99.\n"
         "The paper's descent with its published settings does not reach the paper's own figures."
     )
     return rows
@@ -77,7 +77,7 @@ def add(rows: list[Record], size: tuple[int, int], what: str, found: Prototypes 
 
 
 def from_file(published: Path | None, classes: int, dim: int) -> tuple[Prototypes | None, str]:
-    """The authors' prototypes of this size; without a file, why there are none."""
+    """(the authors' prototypes of this size or None, the reason for None)."""
     if published is None:
         return None, NO_PUBLISHED
     file = published / f"{classes}centers_{dim}dim.pth"
@@ -88,7 +88,7 @@ def from_file(published: Path | None, classes: int, dim: int) -> tuple[Prototype
 
 
 def figure2(published: Path | None, passes: tuple[int, ...] = (1, 3, 10, 30, 100, 300, 1000)) -> list[Record]:
-    """Average angle and least cosine distance of 100 points in 3 dimensions; then both over the optimisation."""
+    """Average angle and least cosine distance of sets of 100 points in 3 dimensions, then over the optimisation."""
     rows: list[Record] = []
     print("100 points in 3 dimensions: the average angle (APAD) cannot tell good from degenerate")
     print(f"{'set':<38}{'APAD, degrees':>14}{'least cosine distance':>23}{'L_uni, t = 2':>14}")
@@ -135,7 +135,7 @@ def averages(members: list[Tensor]) -> dict[str, float]:
 
 
 def after(passes: int, form: SgdForm | None) -> Prototypes:
-    """Prototypes after so many passes of fastproto, or steps of the paper's descent in this form."""
+    """Prototypes after so many passes of fastproto (``form`` None), or steps of the paper's gradient descent."""
     if form is None:
         return estimate_prototypes(100, 10, cache=False, max_passes=passes)
     return estimate_prototypes(100, 10, cache=False, method="sgd", form=form, iterations=passes)

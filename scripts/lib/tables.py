@@ -1,4 +1,4 @@
-"""How tables and their figures are written."""
+"""Formats tables and their numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 def listed(facts: list[str]) -> str:
-    """A list, one fact a line."""
+    """A Markdown list of the facts."""
     return "\n".join(f"- {fact}" for fact in facts)
 
 

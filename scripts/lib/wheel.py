@@ -1,4 +1,4 @@
-"""What is promised of the wheel, and how that is checked where it is installed."""
+"""Checks of a built wheel, before and after its installation."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from lib.repository import ROOT
 
 HOMES = {"fastproto": "fastproto", "kernels": "fastproto_kernels"}
-"""Folders of the repository, and the packages that they are installed as."""
+"""Folders of the repository and the packages that they become."""
 
-# Both programs run from an empty folder, in an environment that has the wheel and its dependencies.
+# The programs run from an empty folder, in an environment with the wheel and its dependencies.
 CORE = """
 import importlib.metadata, importlib.resources, sys
 import torch, fastproto, fastproto_kernels
@@ -44,25 +44,29 @@ assert importlib.util.find_spec("kernels") is None, "the wheel installs a top-le
 
 
 def count_modules(wheel: Path) -> int:
-    """How many modules the wheel holds; a ValueError if its files are not those of the repository."""
+    """The number of modules in the wheel.
+
+    Raises:
+        ValueError: the files of the wheel differ from those of the repository.
+    """
     expected = {f"{HOMES[at]}/{f.relative_to(ROOT / at).as_posix()}" for at in HOMES for f in (ROOT / at).rglob("*.py")}
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.split("/")[0].endswith(".dist-info")}
     if odd := names ^ (expected | {"fastproto/py.typed"}):
-        raise ValueError(f"the wheel has other files than the repository: {sorted(odd)}")
+        raise ValueError(f"wheel and repository differ in {sorted(odd)}; expected the same files")
     return len(expected)
 
 
 def commands_of(wheel: Path) -> list[str]:
-    """Names of the commands that the wheel installs."""
+    """The names of the console scripts of the wheel."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt"))
         points = ConfigParser()
-        points.optionxform = str  # type: ignore[assignment,method-assign]  # names as they are; a documented way
+        points.optionxform = str  # type: ignore[assignment,method-assign]  # keeps the case of names, as documented
         points.read_string(archive.read(name).decode())
     return list(points["console_scripts"])
 
 
 def run_isolated(python: Path, code: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run a program that sees its environment alone: no PYTHONPATH, no current folder."""
+    """Runs a program in its environment alone: without PYTHONPATH and the current folder."""
     return subprocess.run([python, "-I", *options, "-c", code], cwd=folder, capture_output=True, text=True)

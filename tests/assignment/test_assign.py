@@ -163,9 +163,9 @@ def test_previous_prices_that_are_none(prices: Any, method: Method) -> None:
         assign(means, prototypes, previous=old, method=method)
 
 
-def test_numbers_too_large_for_the_sweeps() -> None:
+def test_numbers_too_large_for_the_passes() -> None:
     means, prototypes = torch.randn(5, 3), unit_rows(5, 3)
-    with pytest.raises(ValueError, match=r"prototypes have rows of length \S+e\+16; expected at most 1e\+15"):
+    with pytest.raises(ValueError, match=r"prototypes have a row of norm \S+e\+16; expected at most 1e\+15"):
         assign(means, 1e16 * prototypes, method="column_generation")
     with pytest.raises(ValueError, match=r"cost holds 1e\+31; expected at most 1e\+30"):
         solve(torch.full((3, 3), 1e31), method="column_generation")
@@ -178,7 +178,7 @@ def test_a_previous_that_is_no_tensor_and_means_that_overflow() -> None:
         assign(means, prototypes, previous=old)
     with pytest.raises(ValueError, match="class_means holds NaN or inf"):
         assign(means / 0, prototypes)
-    with pytest.raises(ValueError, match=r"class_means row \d has a length that float64 does not hold"):
+    with pytest.raises(ValueError, match=r"class_means row \d has a norm whose square overflows float64"):
         assign(1e200 * means.double(), prototypes)
 
 

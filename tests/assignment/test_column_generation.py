@@ -83,7 +83,7 @@ class LargeScores(CpuFactorScores):
         """The search with samples of the rows, as for so many classes; its result is optimal."""
         certified = 1e-6 * len(self.left) * self.spread
         found = search(
-            self, previous, prices, accept=lambda objective, gap, prices: gap <= certified, look_rows=len(self.left)
+            self, previous, prices, accept=lambda objective, gap, prices: gap <= certified, sample_rows=len(self.left)
         )
         truth = reference.scores(torch.from_numpy(self.left).double(), torch.from_numpy(self.right).double()).numpy()
         best = truth[linear_sum_assignment(truth, maximize=True)].sum()

@@ -112,7 +112,7 @@ def test_a_tolerance_is_what_may_be_left() -> None:
     assert_cheapest(exact, moved)
 
 
-def test_costs_beyond_the_sweeps_go_to_the_dense_solver() -> None:
+def test_costs_beyond_the_passes_go_to_the_dense_solver() -> None:
     cost = np.random.default_rng(10).uniform(0, 1e31, (5, 5))
     assert_cheapest(solve(cost), cost)
     with pytest.raises(ValueError, match=r"expected at most 1e\+30, .*method='dense'"):

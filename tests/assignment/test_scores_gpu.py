@@ -1,4 +1,4 @@
-"""The assignment with its sweeps on the kernels, against SciPy and the CPU's: on a GPU, or under the interpreter."""
+"""The assignment with its passes on the kernels, against SciPy and the CPU's: on a GPU, or under the interpreter."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from fastproto_kernels.top_scores import MAX_K
 
 
 def matched(means: Tensor, prototypes: Tensor, **options: Any) -> Assignment:
-    """By column generation with its sweeps on the kernels; tensors on the CPU, where they are checked."""
+    """By column generation with its passes on the kernels; tensors on the CPU, where they are checked."""
     with use_backend("triton"):
         found = assign(means.to(DEVICE), prototypes.to(DEVICE), method="column_generation", **options)
-    assert "sweeps on triton: asked for" in found.reason or found.method == "previous"
+    assert "passes on triton: asked for" in found.reason or found.method == "previous"
     assert found.permutation.device == found.prices.device == means.to(DEVICE).device
     return replace(found, permutation=found.permutation.cpu(), prices=found.prices.cpu())
 
@@ -42,10 +42,10 @@ def both(means: Tensor, prototypes: Tensor) -> tuple[GpuFactorScores, CpuFactorS
     norms = torch.linalg.vector_norm(means, dim=1, dtype=torch.float64)
     with use_backend("triton"):
         ours, where = factor_scores(means.to(DEVICE), norms.to(DEVICE), prototypes.to(DEVICE))
-    assert isinstance(ours, GpuFactorScores) and where == "sweeps on triton: asked for"
+    assert isinstance(ours, GpuFactorScores) and where == "passes on triton: asked for"
     with use_backend("torch"):
         theirs, where = factor_scores(means, norms, prototypes)
-    assert isinstance(theirs, CpuFactorScores) and where == "sweeps on torch: asked for"
+    assert isinstance(theirs, CpuFactorScores) and where == "passes on torch: asked for"
     return ours, theirs
 
 
@@ -109,7 +109,7 @@ def test_other_dtypes_are_the_numbers_they_are(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("kind", ["random", "collapsed", "scaled"])
-def test_what_the_sweeps_say_is_within_their_margin(kind: str) -> None:
+def test_what_the_passes_say_is_within_their_margin(kind: str) -> None:
     means, prototypes = instance(70, 20, 2, kind)
     scores, plain = both(means, prototypes)
     truth = reference.scores(means.double(), prototypes.double()).numpy()
@@ -242,4 +242,4 @@ def test_align_on_the_kernels(unseen: bool) -> None:
     torch.testing.assert_close(ours.rotation.cpu(), plain.rotation, rtol=0, atol=1e-6)
     assert ours.assignment.permutation.tolist() == plain.assignment.permutation.tolist()
     assert ours.assignment.certified and ours.assignment.objective == pytest.approx(plain.assignment.objective)
-    assert "sweeps on triton" in ours.assignment.reason or ours.assignment.method == "previous"
+    assert "passes on triton" in ours.assignment.reason or ours.assignment.method == "previous"

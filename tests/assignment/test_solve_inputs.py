@@ -13,7 +13,7 @@ import torch
 from scipy.sparse import csr_array
 
 from fastproto import assign, solve
-from fastproto.assignment.inputs import Method
+from fastproto.assignment.inputs import Method, choose
 
 from ..helpers import unit_rows
 from .instances import assert_cheapest
@@ -78,6 +78,13 @@ def test_every_form_of_a_matrix_without_loss(given: Any, method: Method) -> None
     assert np.array_equal(now, before)
 
 
+def test_a_reason_counts_classes_or_rows_and_columns() -> None:
+    assert assign(unit_rows(5, 3), unit_rows(5, 3)).reason.startswith("fewer than 128 classes; ")
+    assert solve(torch.rand(5, 9)).reason.startswith("fewer than 3000 rows or columns; ")
+    assert choose("auto", 128, 128, "classes") == ("column_generation", "at least 128 classes")
+    assert choose("auto", 3000, 3000, "rows", "columns") == ("column_generation", "at least 3000 rows and columns")
+
+
 def test_an_array_that_cannot_be_written_and_one_that_torch_shares() -> None:
     fixed = BASE.copy()
     fixed.flags.writeable = False
@@ -140,7 +147,7 @@ def test_nothing_to_match(shape: tuple[int, int], method: Method) -> None:
         ),
         ([[1, 2], [1e305, 3]], ValueError, r"cost holds 1e\+305; expected at most 1e\+300"),
         ([[1, 2], [-1e305, math.inf]], ValueError, r"cost holds -1e\+305; expected at most 1e\+300"),
-        ([[1, 2], [10**400, 3]], ValueError, r"float64 does not hold; expected at most 1e\+300"),
+        ([[1, 2], [10**400, 3]], ValueError, r"overflows float64; expected at most 1e\+300"),
     ],
 )
 def test_what_is_refused(cost: Any, error: type[Exception], message: str) -> None:

@@ -214,12 +214,12 @@ def test_runs_have_the_same_bits(precision: str) -> None:
 
 def test_parts_fill_the_chip_in_bounded_memory() -> None:
     tile = tiles.Tile(64, 64)
-    assert tiles.parts_of_sweep(1, 1, 1, tile) == 1
-    assert tiles.parts_of_sweep(1_000_000, 1_000_000, 1, tile) == 1
-    assert tiles.parts_of_sweep(64, 1_000_000, 1, tile) >= 100
-    assert tiles.parts_of_sweep(10_000, 10_000, 1, tile) > 1  # 157 programs would leave the second wave nearly empty
+    assert tiles.parts_of_pass(1, 1, 1, tile) == 1
+    assert tiles.parts_of_pass(1_000_000, 1_000_000, 1, tile) == 1
+    assert tiles.parts_of_pass(64, 1_000_000, 1, tile) >= 100
+    assert tiles.parts_of_pass(10_000, 10_000, 1, tile) > 1  # 157 programs would leave the second wave nearly empty
     for m, c in [(1, 50), (100, 100), (5000, 300), (20_000, 10**6)]:
-        parts = tiles.parts_of_sweep(m, c, 1, tile)
+        parts = tiles.parts_of_pass(m, c, 1, tile)
         assert parts == 1 or parts * -(-m // 64) <= 8 * 132
         assert parts <= -(-c // 64)
 

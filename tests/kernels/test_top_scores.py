@@ -188,4 +188,4 @@ def test_the_second_launch_holds_all_keys_of_a_row() -> None:
     for tile in (tiles.Tile(64, 32), tiles.Tile(64, 64)):
         for m in (1, 64, 65, 1000, 8448, 8449, 100_000):
             for c in (1, 100, 8448, 8449, 50_000, 1_000_003):
-                assert tiles.parts_of_sweep(m, c, 1, tile) <= MAX_PARTS
+                assert tiles.parts_of_pass(m, c, 1, tile) <= MAX_PARTS

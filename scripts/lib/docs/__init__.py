@@ -1,1 +1,1 @@
-"""The site: what ``scripts/docs`` runs."""
+"""Extensions of the documentation site, which ``scripts/docs`` builds."""

@@ -1,4 +1,4 @@
-"""Roles of docstrings, such as ``:meth:`reassign` ``, as links to the API reference; loaded by the site's generator."""
+"""Turns roles in docstrings, such as ``:meth:`reassign` ``, into links to the API reference; a griffe extension."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):`~?([\w.]+)`")
 
 
 BRACKETS = re.compile(r"(\w)\[(\w+)\](?= ?\[)")
-"""``W[A] [C, D]``: Markdown would read the second pair as the target of a link."""
+"""``W[A] [C, D]``, whose second brackets Markdown would take for the target of a link."""
 
 
 class Roles(griffe.Extension):
@@ -22,7 +22,7 @@ class Roles(griffe.Extension):
 
 
 def replace_roles(owner: griffe.Module | griffe.Class | griffe.Function | griffe.Attribute) -> None:
-    """The docstrings of an object and of its members; those behind an alias are replaced where they are written."""
+    """Replaces the roles in the docstrings of an object and its members, not in those of aliases."""
     if owner.docstring is not None:
         text = BRACKETS.sub(r"\1\[\2\]", owner.docstring.value)
         owner.docstring.value = ROLE.sub(lambda role: link(owner, role[1]), text)
@@ -32,7 +32,7 @@ def replace_roles(owner: griffe.Module | griffe.Class | griffe.Function | griffe
 
 
 def link(owner: griffe.Object, name: str) -> str:
-    """A link to the page that has the name; where no page has it, the name alone is shown."""
+    """A link to the page of the name; the name alone if no page has it."""
     first, _, rest = name.partition(".")
     try:
         path = name if first == "fastproto" else ".".join(filter(None, [owner.resolve(first), rest]))

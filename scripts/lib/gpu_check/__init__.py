@@ -1,1 +1,1 @@
-"""Checks and timings on a CUDA machine; ``command`` runs the steps, the other files hold them by topic."""
+"""Checks and timings on a CUDA machine: ``command`` runs the steps, the other files define them by topic."""

@@ -1,4 +1,4 @@
-"""Errors against float64, and whether equal calls give equal bits."""
+"""Errors against float64, and whether repeated calls give the same bits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def accuracy(dry: bool) -> Entries:
 def determinism(dry: bool) -> Entries:
     for dim, precision in itertools.product((16,) if dry else (64, 512), PRECISIONS):
         yield f"{precision} D={dim}", bits(passes(40 if dry else 8000, dim, precision, parts=3))
-    count = 40 if dry else 6000  # on a GPU so many take cuBLAS
+    count = 40 if dry else 6000  # enough points for the cuBLAS path on a GPU
     w, own = unit_rows(count, 96), torch.arange(count, device=device())
     for name, weights in (("all pairs", None), ("all pairs, weighted", torch.rand(count, device=device()))):
         pull = gaussian_potential(w, weights=weights)[1]

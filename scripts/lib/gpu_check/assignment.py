@@ -1,4 +1,4 @@
-"""The assignment on the device: as good as SciPy, and its times beside SciPy's."""
+"""The assignment on the device: its objective against SciPy's, and its times beside SciPy's."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ print(time.perf_counter() - begin)
 
 
 def clustered(count: int, dim: int) -> tuple[Tensor, Tensor]:
-    """Class means as of an untrained network, a large common part and groups of about twenty, and prototypes."""
+    """Class means like those of an untrained network (a large common part, groups of about twenty), and prototypes."""
     groups = torch.randint(0, count // 20 + 2, (count,), generator=torch.Generator().manual_seed(3)).to(device())
     means = unit_rows(1, dim, 4) + unit_rows(count // 20 + 2, dim, 5)[groups] + 0.7 * unit_rows(count, dim, 6)
     return means, unit_rows(count, dim, 7)
 
 
 def assignment(dry: bool) -> Entries:
-    """CUDA tensors: as good as SciPy, on degenerate means too; then times, cold and unchanged."""
+    """CUDA tensors: the objective against SciPy's, also for degenerate class means; times of cold and warm starts."""
     missing = [name for name in ("numba", "scipy") if importlib.util.find_spec(name) is None]
     if missing:
-        yield "seconds", f"not measured: the exact solver on the lists needs {' and '.join(missing)}, not installed"
+        yield "seconds", f"not measured: column generation needs {' and '.join(missing)}, not installed"
         return
     means, prototypes = clustered(*((30, 4) if dry else (1500, 32)))
     yield "choice", str(resolve("assign", means))
@@ -79,7 +79,7 @@ def beside_scipy(means: Tensor, prototypes: Tensor) -> dict[str, object]:
 
 
 def assignment_times(means: Tensor, prototypes: Tensor, dry: bool) -> dict[str, object]:
-    """Seconds without and with a previous assignment, and the extra memory."""
+    """Seconds without and with a previous assignment, and extra memory in MiB."""
     seconds: dict[str, list[float]] = {"cold": [], "unchanged": []}
     if not dry:
         torch.cuda.reset_peak_memory_stats()
@@ -90,7 +90,7 @@ def assignment_times(means: Tensor, prototypes: Tensor, dry: bool) -> dict[str, 
             for _ in range(1 if dry else calls):
                 begin = time.perf_counter()
                 found = assign(means, prototypes, previous=previous, method="column_generation")
-                seconds[name].append(time.perf_counter() - begin)  # the result is on the host: no wait is left out
+                seconds[name].append(time.perf_counter() - begin)  # the call synchronises: its result is on the host
     memory = "not measured" if dry else (torch.cuda.max_memory_allocated() - before) / 2**20
     times = {f"{name}_s": statistics.median(taken) for name, taken in seconds.items()}
     facts = {"certified": first.certified, "relative_gap": first.relative_gap, "changed": found.changed}
@@ -98,7 +98,7 @@ def assignment_times(means: Tensor, prototypes: Tensor, dry: bool) -> dict[str, 
 
 
 def profiled(means: Tensor, prototypes: Tensor) -> dict[str, object]:
-    """An assignment that changes nothing: its waits for the device, its kernel launches, and the longest of these."""
+    """An assignment that changes nothing: its synchronisations, its kernel launches, and the longest launches."""
 
     def unchanged() -> None:
         assign(means, prototypes, previous=first, method="column_generation")
@@ -119,7 +119,7 @@ def profiled(means: Tensor, prototypes: Tensor) -> dict[str, object]:
 
 
 def scipy(dry: bool) -> Entries:
-    """SciPy's dense solver on the means of the step ``assignment``, one process for each shape, at the same time."""
+    """SciPy's dense solver on the class means of the step ``assignment``, one process per shape, in parallel."""
     if importlib.util.find_spec("scipy") is None:
         yield "seconds", "not measured: SciPy is not installed"
         return
@@ -131,7 +131,7 @@ def scipy(dry: bool) -> Entries:
 
 
 def scipy_seconds(means: Tensor, prototypes: Tensor) -> float | str:
-    """Seconds of the solver alone, the matrix given; in a process of its own, which can be stopped."""
+    """Seconds of the solver alone, without forming the matrix; in a separate process, which can be stopped."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "scores.npy"
         numpy.save(file, (means @ prototypes.T).cpu().numpy())

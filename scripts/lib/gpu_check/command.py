@@ -1,4 +1,4 @@
-"""Runs the steps, each in a process of its own with a time limit, and writes what they find."""
+"""Runs the steps, each in its own process with a time limit, and writes their results."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from threading import Lock
 from lib.gpu_check.steps import HIDDEN, STEPS, load
 from lib.repository import ROOT, Record, need
 
-BUDGET = 520.0  # seconds for everything
-LEAST = 5.0  # seconds that are left: with less no step begins
+BUDGET = 520.0  # seconds for all steps
+LEAST = 5.0  # seconds: with less time left, a step does not begin
 
 
 @dataclass
@@ -31,18 +31,18 @@ class Outcome:
 
 
 def run_step(name: str, out: Path, dry: bool) -> None:
-    """In the child process: what was found so far is on disk after each pair."""
+    """Runs a step in the child process; writes its results to disk after each of them."""
     found: Record = {}
     for key, value in load(name)(dry):
         found[key] = value
         print(f"{name}: {key}: {json.dumps(value)}", flush=True)
         fresh = out / f"{name}.json.new"
         fresh.write_text(json.dumps(found, indent=1))
-        fresh.replace(out / f"{name}.json")  # whole, even if the process is stopped here
+        fresh.replace(out / f"{name}.json")  # atomic: the file is complete even if the process is stopped here
 
 
 def run_child(name: str, out: Path, dry: bool, limit: float) -> Outcome:
-    """One step in a process of its own, which is stopped at the limit, with all its children."""
+    """Runs one step in its own process, which is killed at the time limit with all its children."""
     begin = time.monotonic()
     kept = out / f"{name}.json"
     kept.unlink(missing_ok=True)
@@ -68,13 +68,13 @@ def run_child(name: str, out: Path, dry: bool, limit: float) -> Outcome:
 
 
 def environment(dry: bool) -> dict[str, str]:
-    """Triton compiles for the GPU; in a dry run its interpreter takes the place of the GPU."""
+    """Environment variables: Triton compiles for the GPU; in a dry run its interpreter replaces the GPU."""
     kept = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     return kept | ({"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""} if dry else {})
 
 
 def run_all(names: list[str], out: Path, dry: bool) -> dict[str, Outcome]:
-    """Run the steps without times side by side, then the others alone; results.json is whole after each."""
+    """Runs the steps without timings in parallel, then the others one at a time; updates results.json after each."""
     deadline, writing = time.monotonic() + BUDGET, Lock()
     outcomes: dict[str, Outcome] = {}
 
@@ -115,7 +115,8 @@ def main(arguments: list[str], description: str) -> int:
 
     if not chosen.dry_run and not torch.cuda.is_available():
         print(
-            "gpu_check needs a CUDA GPU and this machine has none: run it on one, or pass --dry-run.", file=sys.stderr
+            "gpu_check needs a CUDA GPU and finds none: run it on a machine with one, or pass --dry-run.",
+            file=sys.stderr,
         )
         return 2
     outcomes = run_all(chosen.steps or [n for n in STEPS if n != "tune" or chosen.tune], out, chosen.dry_run)

@@ -1,4 +1,4 @@
-"""The public functions on the kernels: the choice, error of loss and gradient, a step without a wait, compiled."""
+"""The public functions on the kernels: chosen backend, errors, times, host synchronisation, torch.compile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lib.gpu_check.steps import Entries
 
 
 def step(w: Tensor, t: float, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The loss of all rows or of some, and its gradient."""
+    """The uniformity loss of all rows or of the subset ``rows``, and its gradient."""
     w = w.detach().requires_grad_()
     value = uniformity_loss(w, t=t, subset=rows)
     return value.detach(), torch.autograd.grad(value, w)[0]

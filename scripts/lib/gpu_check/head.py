@@ -1,4 +1,4 @@
-"""Times of the head: its kernels, and whole training steps."""
+"""Times of the head: its kernels and whole training steps."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Calls = dict[str, Callable[[], object]]
 
 
 def head(dry: bool) -> Entries:
-    """Loss, gradient and class means: bytes that must move (of W and Q the rows present) over the copy bandwidth."""
+    """Loss, gradient and class means: least memory traffic (rows of W and Q in the batch) over the copy bandwidth."""
     source = torch.ones(1000 if dry else 1 << 28, device=device())
     target = torch.empty_like(source)
     copied = milliseconds(lambda: target.copy_(source), dry)
-    bandwidth = 8 * source.numel() / copied["median_ms"]  # bytes in a millisecond
+    bandwidth = 8 * source.numel() / copied["median_ms"]  # bytes per millisecond
     yield "copy_tb_per_s", bandwidth / 1e9
     for name, classes, dtype in (
         ("many classes bf16", 100_000, torch.bfloat16),
@@ -36,7 +36,7 @@ def head(dry: bool) -> Entries:
 
 
 def head_kernels(name: str, classes: int, dtype: torch.dtype, bandwidth: float, dry: bool) -> Entries:
-    """Each kernel of the head at one shape; at the first shape also the loss in torch."""
+    """Each kernel of the head at one shape; for the first shape also the loss in torch."""
     b, dim = (20, 16) if dry else (8192, 512)
     x, w, means = unit_rows(b, dim).to(dtype), unit_rows(classes, dim, 1), torch.zeros(classes, dim, device=device())
     labels, assignment = torch.randint(0, classes, (b,), device=device()), torch.randperm(classes, device=device())
@@ -72,7 +72,7 @@ def head_kernels(name: str, classes: int, dtype: torch.dtype, bandwidth: float, 
 
 
 def training(dry: bool) -> Entries:
-    """A whole training step of the public head on the kernels: exact, without a wait, captured, compiled, its time."""
+    """A whole training step of the public head on the kernels: error, time, synchronisation, CUDA graph, compiled."""
     b, classes, dim = (20, 30, 16) if dry else (8192, 10_000, 512)
     w = unit_rows(classes, dim, 1)
     for op in ("head_step_", "ipm_loss", "update_class_means_", "nearest_prototypes"):
@@ -123,7 +123,7 @@ def linear_step(head: PrototypeHead, x: Tensor, labels: Tensor, dtype: torch.dty
 
 
 def on_a_gpu(head: PrototypeHead, features: Tensor, labels: Tensor, step: Callable[[], object]) -> Entries:
-    """What only a GPU can show: no wait for the device, the step as a CUDA graph, the compiled head."""
+    """Checks that need a GPU: no synchronisation, the step as a CUDA graph, the compiled head."""
     torch.cuda.set_sync_debug_mode("error")
     step()
     head.predict(features, 5)
@@ -140,7 +140,7 @@ def on_a_gpu(head: PrototypeHead, features: Tensor, labels: Tensor, step: Callab
 
 
 def message_of(call: Callable[[], object]) -> str:
-    """What the ValueError of a call says."""
+    """The message of the ValueError that a call raises."""
     try:
         call()
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What the numbers were measured on."""
+"""The machine and the versions of the measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Timing and inputs that several steps share."""
+"""Timers and inputs that several steps share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def device() -> torch.device:
 
 
 def milliseconds(call: Callable[[], object], dry: bool, seconds: float = 0.4) -> dict[str, float]:
-    """Median, least and number of timed calls, after a warm-up; CUDA events on a GPU."""
+    """Median and minimum of the timed calls in ms and their number, after a warm-up; CUDA events on a GPU."""
     if dry:
         begin = time.perf_counter()
         call()
@@ -38,7 +38,7 @@ def milliseconds(call: Callable[[], object], dry: bool, seconds: float = 0.4) ->
 
 
 def graphed(call: Callable[[], object], dry: bool) -> Callable[[], object]:
-    """The call as a CUDA graph, so that the GPU is timed and not Python's kernel launches."""
+    """The call as a CUDA graph, whose time excludes the kernel launches from Python."""
     if dry:
         return call
     for _ in range(3):
@@ -51,7 +51,7 @@ def graphed(call: Callable[[], object], dry: bool) -> Callable[[], object]:
 
 
 def bfloat16_product(dry: bool) -> tuple[int, dict[str, float]]:
-    """Operations and time of one large bfloat16 product: the rate that others are compared with."""
+    """Operations and time of one large bfloat16 product, the reference for other rates."""
     size = 64 if dry else 8192
     a, b = (torch.randn(size, size, device=device()).to(torch.bfloat16) for _ in range(2))
     return 2 * size**3, milliseconds(lambda: a @ b, dry)

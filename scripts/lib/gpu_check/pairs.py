@@ -18,7 +18,7 @@ from lib.gpu_check.steps import Entries
 
 
 def speed(dry: bool) -> Entries:
-    """Time of a pass at C = 32768, and its rate (4 C² D counted) over the measured one of a bfloat16 product."""
+    """Time of a pass at C = 32768, and its rate (4 C² D operations) over the measured rate of a bfloat16 product."""
     operations, ceiling = bfloat16_product(dry)
     rate = operations / ceiling["median_ms"] * 1e3
     yield "bf16_gemm_tflops", rate / 1e12
@@ -36,13 +36,13 @@ def speed(dry: bool) -> Entries:
 
 
 def naive(w: Tensor) -> tuple[Tensor, Tensor]:
-    """The straightforward pass in torch, with its C×C matrix."""
+    """The direct formula in torch, with a C×C matrix."""
     g = torch.exp(4.0 * (w @ w.T - 1)).fill_diagonal_(0.0)
     return g.sum(1, dtype=torch.float32), g @ w
 
 
 def peers(dry: bool) -> Entries:
-    """The straightforward torch pass, eager and compiled, beside the kernel at the same shape."""
+    """The direct formula in torch, eager and compiled, beside the kernel at the same shape."""
     count, dim = (40, 16) if dry else (16384, 256)
     w = unit_rows(count, dim)
     for precision in ("medium", "high", "higher", "highest"):
@@ -55,8 +55,8 @@ def peers(dry: bool) -> Entries:
             yield f"{form} {str(dtype).removeprefix('torch.')}", took
 
 
-def sweeps(dry: bool) -> Entries:
-    """Time of top-k scores and log-sum-exp, and the rate of their products over that of a bfloat16 product."""
+def score_passes(dry: bool) -> Entries:
+    """Time of top-k scores and log-sum-exp, and the rate of their products over the rate of a bfloat16 product."""
     operations, ceiling = bfloat16_product(dry)
     rate = operations / ceiling["median_ms"]
     for m, c, dim in ((40, 50, 16),) if dry else ((10_000, 10_000, 128), (10_000, 100_000, 512), (256, 100_000, 512)):
@@ -64,7 +64,7 @@ def sweeps(dry: bool) -> Entries:
         prices = 0.01 * torch.rand(c, device=device())
         for precision in ("medium", "higher"):
             work = 2 * m * c * dim * operands_for(precision, 0.0, False)[1]
-            for name, call in sweep_calls(points, others, prices, precision).items():
+            for name, call in score_calls(points, others, prices, precision).items():
                 took = milliseconds(call, dry, seconds=0.2)
                 yield f"{name} {precision} {m}x{c} D={dim}", took | {"share_of_gemm": work / took["median_ms"] / rate}
         if m * c <= 10**8:
@@ -72,7 +72,7 @@ def sweeps(dry: bool) -> Entries:
             yield f"torch matmul and topk {m}x{c} D={dim}", took
 
 
-def sweep_calls(points: Tensor, others: Tensor, prices: Tensor, precision: str) -> dict[str, Callable[[], object]]:
+def score_calls(points: Tensor, others: Tensor, prices: Tensor, precision: str) -> dict[str, Callable[[], object]]:
     return {
         "top 16": lambda: top_scores(points, others, 16, prices=prices, precision=precision),
         "top 1": lambda: top_scores(points, others, 1, precision=precision),
@@ -93,15 +93,15 @@ def million(dry: bool) -> Entries:
 
 
 def tune(dry: bool) -> Entries:
-    """Block sizes for "medium" and "high", best first; stops when the process is stopped."""
+    """Searches block sizes for "medium" and "high", best first; runs until its process is stopped."""
     count = 40 if dry else 16384
     sizes = [(m, n, w, s) for m in (64, 128) for n in (32, 64, 128) for w in (4, 8) for s in (2, 3, 4)]
     for precision, dim in itertools.product(("medium", "high"), (16,) if dry else (512, 256, 128, 64)):
         found: list[tuple[float, list[int]]] = []
         for m, n, warps, stages in sizes[:2] if dry else sizes:
-            if dim * (m + n * stages) * 2 > 227 * 1024 or m * dim > 4096 * warps:  # cannot fit or would spill
+            if dim * (m + n * stages) * 2 > 227 * 1024 or m * dim > 4096 * warps:  # exceeds the shared memory or spills
                 continue
-            with contextlib.suppress(Exception):  # too much shared memory: not a candidate
+            with contextlib.suppress(Exception):  # needs too much shared memory: skipped
                 call = passes(count, dim, precision, tile=Tile(m, n, warps, stages))
                 found.append((milliseconds(call, dry, seconds=0.05)["median_ms"], [m, n, warps, stages]))
                 yield f"{precision} D={dim}", [{"ms": ms, "m_n_warps_stages": tile} for ms, tile in sorted(found)[:5]]

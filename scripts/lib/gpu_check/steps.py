@@ -1,4 +1,4 @@
-"""The steps, in the order of the report: where each is, and how long it may take."""
+"""The steps in the order of the report: the file of each, and its time limit."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, cast
 
 Entries = Iterator[tuple[str, object]]
-"""A step yields names and values, which JSON can hold: what it has yielded is kept even if it fails later."""
+"""A step yields names and JSON values; they are kept even if the step fails later."""
 
 
 class Step(NamedTuple):
-    file: str  # in this folder: the step is its function of the step's name
+    file: str  # in this folder; its function of the step's name is the step
     limit: float  # in seconds
-    side_by_side: bool = False  # it has no times in it, so it may run beside others
+    side_by_side: bool = False  # without timings, so that it may run in parallel to others
 
 
 STEPS = {
@@ -28,7 +28,7 @@ STEPS = {
     "peers": Step("pairs", 90),
     "head": Step("head", 60),
     "training": Step("head", 60),
-    "sweeps": Step("pairs", 70),
+    "score_passes": Step("pairs", 70),
     "assignment": Step("assignment", 100),
     "million": Step("pairs", 40),
     "prototypes": Step("prototypes", 70),
@@ -38,6 +38,6 @@ HIDDEN = {"exercise": Step("tests_and_sanitizer", 200)}  # run by the step ``san
 
 
 def load(name: str) -> Callable[[bool], Entries]:
-    """The function of a step. Only now are its imports needed: one that is missing stops no other step."""
+    """The function of a step, imported late: a missing import fails no other step."""
     module = importlib.import_module(f"lib.gpu_check.{(STEPS | HIDDEN)[name].file}")
     return cast("Callable[[bool], Entries]", getattr(module, name))

@@ -1,4 +1,4 @@
-"""Steps that compute no figures: the tests of the kernels, and the sanitizer on every kernel."""
+"""Steps without measurements: the tests of the kernels, and the sanitizer on every kernel."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HELPERS = ("kernel_device", "score_cases")  # tests/score_cases.py imports kerne
 
 
 def tests_of_kernels() -> tuple[str, ...]:
-    """Files whose tests run on a GPU where there is one: those that import ``kernel_device``, but for the slow ones."""
+    """Files of tests that run on a GPU if there is one: those that import ``kernel_device``, except the slow ones."""
     imports = re.compile(rf"^from \.\.({'|'.join(HELPERS)}) import ", re.MULTILINE)
     files = sorted(ROOT.glob("tests/*/test_*.py"))
     chosen = [file for file in files if file.parent.name != "slow" and imports.search(file.read_text(encoding="utf-8"))]
@@ -38,7 +38,7 @@ def tests_of_kernels() -> tuple[str, ...]:
 
 
 def exercise(dry: bool) -> Entries:
-    """Every kernel once or twice at shapes that fill no tile, for the sanitizer to watch."""
+    """Launches every kernel at shapes that do not fill a tile, under the sanitizer."""
     m, c = 37, 301
     for dim in (10,) if dry else (10, 300, 600):
         points, others = unit_rows(m, dim), unit_rows(c, dim, 1)
@@ -56,18 +56,18 @@ def exercise(dry: bool) -> Entries:
         ipm_loss(points, labels, others, assignment)
         update_class_means_(others.clone(), points, labels, 0.9)
         head_step_(others.clone(), points, labels, others, assignment, momentum=0.9)
-        float(points.sum())  # waits for the device, so that an error shows beside its shape
+        float(points.sum())  # synchronises, so that an error appears at its shape
         yield f"D={dim}", "ran"
 
 
 def sanitizer(dry: bool) -> Entries:
-    """compute-sanitizer on ``exercise``: accesses out of bounds, and races in shared memory."""
+    """Runs compute-sanitizer on ``exercise``: out-of-bounds accesses and shared-memory races."""
     program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     if dry or not Path(program).exists():
         yield "result", "not measured: " + ("a dry run" if dry else "compute-sanitizer is not installed")
         return
     with tempfile.TemporaryDirectory() as folder:
-        # without the cache a tensor's memory is freed with the tensor
+        # without the caching allocator, accesses to freed tensors are errors
         environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         child = [sys.executable, str(ROOT / "scripts" / "gpu_check"), "--step", "exercise"]
         running = {}
@@ -84,7 +84,7 @@ def sanitizer(dry: bool) -> Entries:
 
 
 def findings(text: str) -> dict[str, object]:
-    """What the sanitizer printed: its summary, the number of shapes that ran, and the first problems."""
+    """The sanitizer's summary, the number of shapes that ran, and the first problems, from its output."""
     lines = [line.strip("= ") for line in text.splitlines() if line.startswith("=====")]
     words = ("Race", "hazard", "access", "Invalid", "Value")
     return {
@@ -105,7 +105,7 @@ def tests(dry: bool) -> Entries:
 
 
 def outcome(code: int, text: str) -> Entries:
-    """What pytest printed; an error, last, where the tests did not run to their end."""
+    """Yields the results in pytest's output, then raises if the tests did not run to the end."""
     lines = text.strip().splitlines()
     yield "exit", code
     yield "summary", lines[-1] if lines else "pytest printed nothing (is it installed?)"

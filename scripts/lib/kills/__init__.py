@@ -1,1 +1,1 @@
-"""Kill training runs at random moments, resume them, compare with a run that was left alone (``command``)."""
+"""Kills training runs at random moments, resumes them, and compares them with an undisturbed run (``command``)."""

@@ -1,4 +1,4 @@
-"""Runs the three sets, two runs at a time, and prints their figures."""
+"""Runs the three sets, two runs at a time, and prints their counts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def main(arguments: list[str], description: str) -> int:
         try:
             whole = undisturbed(Path(name))
             times = f"{whole.seconds:.1f} s, and {whole.seconds_with_imports:.1f} s with its imports"
-            print(f"a run that is left alone takes {times}", flush=True)
+            print(f"an undisturbed run takes {times}", flush=True)
             jobs = [
                 pool.submit(one, number, options.seed, whole, tally)
                 for one, tally, count in sets

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder, and how it differs from what another left."""
+"""The files that a run leaves in its folder, and their differences from those of another run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def same(a: object, b: object) -> bool:
-    """Whether two nested contents are equal to the bit."""
+    """Whether two nested containers are bitwise equal."""
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):
@@ -36,7 +36,7 @@ def checkpoint_differences(name: str, run: Path, whole: Path) -> list[str]:
 
 
 def differences(run: Path, whole: Path) -> list[str]:
-    """What a run has left otherwise than the undisturbed one."""
+    """Differences between the files of a run and those of the undisturbed run."""
     found = []
     if names(run) != names(whole):
         found.append(f"files are {names(run)}")
@@ -51,13 +51,13 @@ def differences(run: Path, whole: Path) -> list[str]:
             if any(not np.array_equal(a[key], b[key]) for key in b.files):
                 found.append(f"{file.name} differs")
     for file in sorted(whole.glob("*.png")):
-        # the curves show seconds
+        # curves.png shows seconds
         if file.name != "curves.png" and (run / file.name).read_bytes() != file.read_bytes():
             found.append(f"{file.name} differs")
     return found
 
 
 def messages(folder: Path) -> str:
-    """What a run wrote to stderr, without its notes."""
+    """The output of a run on stderr, without notes."""
     lines = (folder / "stderr").read_text(errors="replace").splitlines()
     return "\n".join(line for line in lines if line.strip() and not line.startswith("note: "))

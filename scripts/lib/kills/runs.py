@@ -34,18 +34,18 @@ _ended, _lock = threading.Event(), threading.Lock()
 
 
 class Ended(Exception):
-    """``end_all`` was called: no run begins."""
+    """Raised instead of starting a run once ``end_all`` was called."""
 
 
 class Mark(NamedTuple):
-    """What is waited for before a kill: at least so many files of a pattern in the run folder."""
+    """The condition for a kill: at least ``least`` files of a pattern in the run folder."""
 
     pattern: str
     least: int = 1
 
 
 class Undisturbed(NamedTuple):
-    """The run folder to compare with, and the seconds of such a run without and with its imports."""
+    """The folder of the undisturbed run, and the seconds of such a run without and with its imports."""
 
     folder: Path
     seconds: float
@@ -66,7 +66,7 @@ def _train(folder: str, arguments: list[str]) -> None:
 
 
 def forked(folder: Path, arguments: list[str]) -> BaseProcess:
-    """A run in a process that has its imports already; to kill it is as real as for any other."""
+    """Starts a run in a forked process that has its imports already."""
     process = FORKS.Process(target=_train, args=(str(folder), arguments))
     with _lock:
         if _ended.is_set():
@@ -77,7 +77,7 @@ def forked(folder: Path, arguments: list[str]) -> BaseProcess:
 
 
 def started(folder: Path, arguments: list[str]) -> subprocess.Popen[bytes]:
-    """A run as a command of its own, in a session of its own."""
+    """Starts a run as a command, in its own session."""
     with (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as error:
         command = [sys.executable, "-c", COMMAND, *arguments]
         with _lock:
@@ -89,24 +89,24 @@ def started(folder: Path, arguments: list[str]) -> subprocess.Popen[bytes]:
 
 
 def end_all() -> None:
-    """Kill every run that has begun, with its ranks; none begins after this."""
+    """Kills every run that has begun, with its ranks; no run begins after this."""
     with _lock:
         _ended.set()
         for process in _begun:
             code = process.exitcode if isinstance(process, BaseProcess) else process.poll()
             if code is None and process.pid is not None:
-                with contextlib.suppress(OSError):  # a session of its own: not yet, where the process has just begun
+                with contextlib.suppress(OSError):  # a process that has just begun has no session yet
                     os.killpg(process.pid, signal.SIGKILL)
                 process.kill()
 
 
 def next_arguments(folder: Path) -> list[str]:
-    """What a user would type: --resume, or the same command where nothing was written yet."""
+    """The arguments that a user would give: --resume, or the same command if nothing was written yet."""
     return RESUME if (folder / "run" / "config.yaml").is_file() else BEGIN
 
 
 def finish(folder: Path, whole: Path) -> list[str]:
-    """Go on with a run; how its end differs from the undisturbed run's."""
+    """Resumes a run to its end; returns its differences from the undisturbed run."""
     arguments = next_arguments(folder)
     process = forked(folder, arguments)
     process.join(PATIENCE)
@@ -126,10 +126,10 @@ def undisturbed(folder: Path) -> Undisturbed:
             forked(folder / name, BEGIN).join(PATIENCE)
         seconds.append(time.monotonic() - start)
         if not (folder / name / "run" / "curves.png").exists():
-            sys.exit(f"a run that was left alone did not end well: {messages(folder / name) or 'it said nothing'}")
+            sys.exit(f"an undisturbed run failed: {messages(folder / name) or 'no message'}")
         found = differences(folder / name / "run", folder / "first" / "run")
         if found:
-            sys.exit(f"runs that were left alone differ: {'; '.join(found)}")
+            sys.exit(f"undisturbed runs differ: {'; '.join(found)}")
     return Undisturbed(folder / "first" / "run", seconds[1], seconds[2])
 
 
@@ -144,7 +144,7 @@ def wait_for_mark(folder: Path, mark: Mark, ended: Callable[[], bool]) -> None:
 
 
 def wait_until_begun(process: subprocess.Popen[bytes]) -> None:
-    """Until the command handles SIGTERM itself: what is before that is Python's start."""
+    """Waits until the command handles SIGTERM itself; before that, Python is starting."""
     while process.poll() is None:
         for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
             if line.startswith("SigCgt:") and int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1:
@@ -153,13 +153,13 @@ def wait_until_begun(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until(moment: float, process: subprocess.Popen[bytes]) -> None:
-    """Until the moment, or the end of the process if that comes first."""
+    """Waits until the moment or the end of the process, whichever comes first."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(max(moment - time.monotonic(), 0.001))
 
 
 def session(leader: int) -> list[int]:
-    """Living processes of a session."""
+    """The live processes of a session."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

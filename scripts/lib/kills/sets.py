@@ -1,4 +1,4 @@
-"""The three sets: kills that are followed by --resume, signals, and the loss of one of two ranks."""
+"""The three sets: SIGKILL followed by --resume, signals, and the loss of one of two ranks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lib.kills.runs import (
 )
 from lib.kills.tally import Tally
 
-WITHIN = 20.0  # seconds in which all processes must have ended after a signal
+WITHIN = 20.0  # seconds after a signal in which all processes must end
 MARKS = (
     Mark("checkpoints/.*.part.ckpt"),
     Mark("checkpoints/best.ckpt"),
@@ -44,7 +44,7 @@ MARKS = (
 
 
 def kill_one(number: int, seed: int, whole: Undisturbed, tally: Tally) -> None:
-    """SIGKILL at a random time or when a file is seen, sometimes twice; the resumed run must end as the whole one."""
+    """SIGKILL at a random time or when a file appears, sometimes twice; the resumed run must end like the whole one."""
     chance = random.Random(f"{seed} kill {number}")
     with tempfile.TemporaryDirectory() as name:
         folder, kinds = Path(name), []
@@ -66,7 +66,7 @@ def kill_one(number: int, seed: int, whole: Undisturbed, tally: Tally) -> None:
 
 
 def signal_one(number: int, seed: int, whole: Undisturbed, tally: Tally) -> None:
-    """SIGTERM or SIGINT, once or twice: an exit code, one sentence, and a run that can be resumed."""
+    """SIGTERM or SIGINT, once or twice: checks exit code and message, then resumes the run."""
     chance = random.Random(f"{seed} signal {number}")
     which, twice = (signal.SIGTERM, signal.SIGINT)[number % 2], number // 2 % 2
     with tempfile.TemporaryDirectory() as name:
@@ -84,7 +84,7 @@ def signal_one(number: int, seed: int, whole: Undisturbed, tally: Tally) -> None
         try:
             process.wait(WITHIN)
         except subprocess.TimeoutExpired:
-            faults.append("it went on")
+            faults.append(f"still running after {WITHIN:.0f} s")
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         took = time.monotonic() - began
@@ -95,7 +95,7 @@ def signal_one(number: int, seed: int, whole: Undisturbed, tally: Tally) -> None
 
 
 def signal_faults(which: signal.Signals, code: int, text: str, resumable: bool, late: bool) -> list[str]:
-    """What is wrong with the end of a run that got a signal."""
+    """The faults in how a run ended after a signal."""
     if code != 128 + which:
         return [] if late or code == 0 else [f"exit code {code}: {text[-300:]}"]
     faults = []
@@ -109,7 +109,7 @@ def signal_faults(which: signal.Signals, code: int, text: str, resumable: bool, 
 
 
 def rank_one(number: int, seed: int, whole: Undisturbed, tally: Tally) -> None:
-    """SIGTERM or SIGKILL to one of two ranks: all processes must be gone soon, with one sentence."""
+    """SIGTERM or SIGKILL to one of two ranks: all processes must end soon, with a message of one sentence."""
     chance = random.Random(f"{seed} ranks {number}")
     which, rank = (signal.SIGTERM, signal.SIGKILL)[number % 2], number // 2 % 2
     with tempfile.TemporaryDirectory() as name:
@@ -117,7 +117,7 @@ def rank_one(number: int, seed: int, whole: Undisturbed, tally: Tally) -> None:
         process = started(folder, [*BEGIN, "--devices", "2", "--data.batch_size", "8", "--optim.epochs", "20"])
         while process.poll() is None and len(session(process.pid)) < 2:
             time.sleep(0.02)
-        # some while the second rank imports and the group is made, the others while they train
+        # 30 % while the second rank imports and the process group is set up, the others during training
         if chance.random() >= 0.3:
             wait_for_mark(folder, Mark("checkpoints/last.ckpt"), lambda: process.poll() is not None)
         wait_until(time.monotonic() + chance.uniform(0, 0.5 * whole.seconds_with_imports), process)
@@ -140,7 +140,7 @@ def rank_one(number: int, seed: int, whole: Undisturbed, tally: Tally) -> None:
 
 
 def rank_faults(which: signal.Signals, rank: int, code: int, text: str) -> list[str]:
-    """What is wrong with the end of a run of which one rank got a signal."""
+    """The faults in how a run ended after a signal to one rank."""
     expected = -which if which == signal.SIGKILL and rank == 0 else 128 + which
     faults = [] if code in (expected, 0) else [f"exit code {code}: {text[-300:]}"]
     if code != 0 and (len(text.splitlines()) != 1 or "Traceback" in text):

@@ -1,4 +1,4 @@
-"""The figures of one set of runs."""
+"""The counts of one set of runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Tally:
-    """Counts and failures; safe to fill from several threads."""
+    """Counts and failures of a set; thread-safe."""
 
     name: str
     counts: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""The tables and pictures of README.md and docs/: one file for each JSON file of benchmarks/results.
+"""The tables and pictures of README.md and docs/: one file per JSON file of benchmarks/results.
 
-``pages`` finds the tables' marks and fills them, ``pictures`` draws, ``command`` is ``scripts/report``.
+``pages`` finds the marks of the tables and fills them, ``pictures`` draws, ``command`` is ``scripts/report``.
 """

@@ -6,11 +6,11 @@ from lib.repository import NOT_MEASURED, Record
 from lib.tables import duration, listed, machine, markdown, ratio
 
 TITLES = {"ours": "fastproto", "ours_unchanged": "unchanged", "lapjv": "lapjv", "lapx": "lapx", "scipy": "SciPy"}
-"""Columns in this order, measured or not; then the peers that the cells name besides."""
+"""The columns in order, measured or not; further peers in the cells follow."""
 
 
 def table(found: Record) -> str:
-    """Cold solves, and what the processor and the memory have to do with them."""
+    """Cold solves, with the machine, the fitted cost and the memory."""
     names = list(dict.fromkeys([*TITLES, *(name for cell in found["cells"] for name in cell["providers"])]))
     titles = ["class means, C", "method of `auto`", *(TITLES.get(name, name) for name in names)]
     certified = [cell["certified"] for cell in found["cells"]]
@@ -44,7 +44,7 @@ def exponents(fits: Record) -> str:
 
 
 def renewals(found: Record) -> str:
-    """Sequences of renewals, each started from the one before."""
+    """Sequences of renewals, each warm-started from the last."""
     titles = ["sequence", "renewals", "unchanged", "all renewals", "unchanged ones", "the last one again"]
     speedups = ("speedup", "unchanged_speedup", "repeated_speedup")
     rows = [
@@ -56,7 +56,7 @@ def renewals(found: Record) -> str:
 
 
 def large(found: Record) -> str:
-    """Sizes whose matrix no dense solver was given."""
+    """Sizes at which no dense solver was run."""
     rows = [
         [f"{run['C']:,}", str(run["D"]), duration(run["seconds"]), f"{run['passes']:.1f}", certificate(run)]
         for run in found["large"]

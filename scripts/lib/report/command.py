@@ -13,7 +13,7 @@ from lib.report.pictures import digest, draw, drawn_from
 from lib.report.plots import PLOTS
 from lib.repository import RESULTS, ROOT
 
-REPORTS: dict[str, Report] = {  # by the name in a page's marks
+REPORTS: dict[str, Report] = {  # name in the marks of a page: its report
     "performance": Report(("head", "assignment", "prototypes"), performance.table),
     "head": Report(("head",), head.table),
     "assignment": Report(("assignment",), assignment.table),
@@ -42,7 +42,7 @@ def main(arguments: list[str], description: str, root: Path = ROOT, results: Pat
 
 
 def write_pages(root: Path, results: Path, *, check: bool) -> list[str]:
-    """Make every marked table anew. Returns the pages that differed and the tables that no page shows."""
+    """Rewrites every marked table. Returns the pages that differed and the tables that no page shows."""
     stale, shown = [], set()
     for page in pages(root):
         before = page.read_text(encoding="utf-8")
@@ -57,7 +57,7 @@ def write_pages(root: Path, results: Path, *, check: bool) -> list[str]:
 
 
 def draw_pictures(root: Path, results: Path, *, check: bool) -> list[str]:
-    """Draw every picture that shows other numbers. Returns the pictures that differed."""
+    """Draws every picture whose numbers changed. Returns the pictures that differed."""
     stale = []
     for name, (source, plot) in PLOTS.items():
         file, measured = root / "docs" / "pictures" / f"{name}.png", results / f"{source}.json"

@@ -1,4 +1,4 @@
-"""The tables of ``scripts/gpu_check``: its results.json is kept as benchmarks/results/gpu.json."""
+"""The tables of ``scripts/gpu_check``, whose results.json is kept as benchmarks/results/gpu.json."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ BESIDE = {
 }
 
 
-def said_if_missing(table: Callable[[Record], str]) -> Callable[[Record], str]:
-    """What a step that failed, was stopped or did not run has not measured is said."""
+def not_measured_if_missing(table: Callable[[Record], str]) -> Callable[[Record], str]:
+    """Makes a table say "not measured" if a step failed, was stopped or did not run."""
 
     @wraps(table)
     def complete(found: Record) -> str:
@@ -40,9 +40,9 @@ def took(entry: Record) -> str:
     return duration(entry["median_ms"] / 1e3)
 
 
-@said_if_missing
+@not_measured_if_missing
 def passes(found: Record) -> str:
-    """Time and share of the bfloat16 product's rate, by precision and D."""
+    """Time of a pass and its share of the rate of a bfloat16 product, by precision and D."""
     speed, rows = results(found, "speed"), []
     for precision in ("medium", "high", "higher"):
         entries = [speed[f"{precision} D={dim}"] for dim in DIMS]
@@ -50,9 +50,9 @@ def passes(found: Record) -> str:
     return markdown(["pass at C = 32,768", *(f"D = {dim}" for dim in DIMS)], rows)
 
 
-@said_if_missing
+@not_measured_if_missing
 def peers(found: Record) -> str:
-    """A pass beside PyTorch's own ways to the same numbers."""
+    """A pass beside the same computation in PyTorch."""
     measured = results(found, "peers")
     plain = {name: measured[name] for name in measured if name.startswith(("naive", "torch.compile"))}
     rows = []
@@ -65,9 +65,9 @@ def peers(found: Record) -> str:
     return markdown(["pass at (16,384, 256)", "fastproto", *(f"{name} (ratio)" for name in plain)], rows)
 
 
-@said_if_missing
+@not_measured_if_missing
 def solves(found: Record) -> str:
-    """Assignments on the GPU; SciPy is given the matrix."""
+    """Assignments on the GPU, beside SciPy on the finished matrix."""
     dense, rows = results(found, "scipy"), []
     for name, cell in results(found, "assignment").items():
         if not name.startswith("C="):
@@ -83,9 +83,9 @@ def solves(found: Record) -> str:
     return markdown(["assignment", "cold", "unchanged", "relative gap", "extra memory", "SciPy, matrix given"], rows)
 
 
-@said_if_missing
+@not_measured_if_missing
 def facts(found: Record) -> str:
-    """The machine, single figures, and the checks as they ended."""
+    """The machine, single numbers, and the results of the checks."""
     machine, speed, head = (results(found, name) for name in ("machine", "speed", "head"))
     made, much = results(found, "prototypes"), results(found, "million")
     many = {part.removeprefix("many classes bf16: "): entry for part, entry in head.items()}

@@ -1,6 +1,6 @@
-"""Finds the tables' marks in README.md and docs/*.md and fills them from the results.
+"""Finds the marks of tables in README.md and docs/*.md and fills them from the results.
 
-A table stands between ``<!-- report NAME -->`` and ``<!-- /report NAME -->``, each on a line of its own.
+A table stands between ``<!-- report NAME -->`` and ``<!-- /report NAME -->``, each on its own line.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ OPENING = re.compile(r"^<!-- report (\w+) -->$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Report:
-    """A table and the JSON files that it is made of."""
+    """A table and its JSON files."""
 
-    files: tuple[str, ...]  # of benchmarks/results, without .json
-    write: Callable[..., str]  # from the content of these files, in this order
+    files: tuple[str, ...]  # names in benchmarks/results, without .json
+    write: Callable[..., str]  # takes the contents of the files, in this order
 
 
 def pages(root: Path) -> list[Path]:
@@ -30,19 +30,19 @@ def pages(root: Path) -> list[Path]:
 
 
 def marks(text: str) -> list[str]:
-    """The names of the tables that a page shows, in its order."""
+    """The names of the tables of a page, in order."""
     return OPENING.findall(text)
 
 
 def filled(text: str, reports: Mapping[str, Report], results: Path) -> str:
-    """The page with every table made anew; a table whose files are missing is "not measured".
+    """The page with every table rewritten; a table whose files are missing becomes "not measured".
 
     Raises:
         ValueError: a mark that is not closed, or that names no report.
     """
     closed = [match[1] for match in MARKED.finditer(text)]
     if closed != marks(text):
-        raise ValueError(f"marks {marks(text)} and of these closed {closed}; expected <!-- /report NAME --> for each")
+        raise ValueError(f"marks {marks(text)}, of which {closed} are closed; expected <!-- /report NAME --> for each")
     unknown = sorted(set(closed) - reports.keys())
     if unknown:
         raise ValueError(f"no report is named {', '.join(unknown)}; expected one of {', '.join(reports)}")

@@ -1,4 +1,4 @@
-"""The one table of the README: what a user waits for, beside what they would otherwise use."""
+"""The table of the README: the time of each task, beside the usual alternative."""
 
 from __future__ import annotations
 

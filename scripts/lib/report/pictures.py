@@ -1,6 +1,6 @@
-"""Draws docs/pictures. Each PNG carries a digest of what it shows, so that ``--check`` needs no drawing.
+"""Draws docs/pictures. Each PNG holds a digest of its content, so that ``--check`` draws nothing.
 
-Every picture is a row of panels with lines; ``plots`` says which lines the results make.
+A picture is a row of panels with lines; ``plots`` makes the lines from the results.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7")  # Okabe and Ito's
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7")  # palette of Okabe and Ito
 MARKERS = "osD^v"
 GREY = "#777777"
-STYLE = 1  # a part of the digest: raise it when the same lines begin to be drawn otherwise
-KEY = b"fastproto"  # of the text in the PNG that holds the digest
+STYLE = 1  # part of the digest: raise it when the drawing of the same lines changes
+KEY = b"fastproto"  # key of the PNG text chunk that holds the digest
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
 class Line:
-    """Points that belong together; ``error`` is half of a bar's height."""
+    """One line of a panel; ``error`` is half the height of an error bar."""
 
     name: str
     x: list[float]
@@ -39,8 +39,8 @@ class Panel:
     y: str
     lines: list[Line]
     log: str = ""  # axes with a logarithmic scale: "", "x", "y" or "xy"
-    ticks: list[float] | None = None  # of x, written as they are
-    bottom: float | None = None  # of y
+    ticks: list[float] | None = None  # ticks of the x axis
+    bottom: float | None = None  # lower limit of the y axis
 
 
 def digest(panels: list[Panel]) -> str:
@@ -49,7 +49,7 @@ def digest(panels: list[Panel]) -> str:
 
 
 def _rounded(content: object) -> object:
-    """Nine digits of each number: the last ones of a mean depend on the version of Python."""
+    """Numbers to nine digits: the last digits of a mean depend on the Python version."""
     if isinstance(content, dict):
         return {key: _rounded(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -58,7 +58,7 @@ def _rounded(content: object) -> object:
 
 
 def drawn_from(file: Path) -> str | None:
-    """The digest that a picture carries; None where there is no such picture."""
+    """The digest in a picture; None if there is no picture or no digest."""
     if not file.is_file():
         return None
     for kind, content in _chunks(file.read_bytes()):
@@ -77,7 +77,7 @@ def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def draw(panels: list[Panel], file: Path) -> None:
-    """Write the picture; matplotlib is needed for this alone."""
+    """Writes the picture; only this function needs matplotlib."""
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines if not line.reference))
@@ -88,14 +88,14 @@ def draw(panels: list[Panel], file: Path) -> None:
         _draw_panel(axes, panel, names)
         if not shared:
             axes.legend(frameon=False, fontsize=8)
-    if shared:  # the first panel has every line
+    if shared:  # the first panel has all lines
         figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names), frameon=False)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120, metadata={KEY.decode(): digest(panels), "Software": None})
 
 
 def _draw_panel(axes: Any, panel: Panel, names: list[str]) -> None:
-    """``names`` are those of the whole picture: a name has one colour in all panels."""
+    """``names``: the lines of the whole picture, so that a line has the same colour in all panels."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set(title=panel.title, xlabel=panel.x, ylabel=panel.y, **{f"{axis}scale": "log" for axis in panel.log})
@@ -109,7 +109,7 @@ def _draw_panel(axes: Any, panel: Panel, names: list[str]) -> None:
     for name in panel.log:
         axis = getattr(axes, f"{name}axis")
         low, high = axis.get_data_interval()
-        if high < 100 * low:  # powers of ten alone would be one label
+        if high < 100 * low:  # powers of ten alone would give a single label
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
         axis.set_minor_formatter(NullFormatter())

@@ -1,4 +1,4 @@
-"""Which lines the pictures show: from the content of one JSON file of benchmarks/results to panels."""
+"""Makes the panels of each picture from one JSON file of benchmarks/results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CURVES = "glyphs, 1,000 classes, D = 16"
 
 
 def accuracy_by_dimension(rows: list[Record]) -> list[Panel]:
-    """Test accuracy against D, a panel for each data set."""
+    """Test accuracy against D, one panel per data set."""
     panels = []
     for group in GROUPS:
         sizes = {setting[1]: name for name, setting in study.STUDIES.items() if name.startswith(f"{group}, D")}
@@ -42,7 +42,7 @@ def accuracy_by_dimension(rows: list[Record]) -> list[Panel]:
 
 
 def learning_curves(rows: list[Record]) -> list[Panel]:
-    """One study over the epochs: accuracy, and the share of labels that each renewal moves."""
+    """One study over the epochs: accuracy, and the share of labels that each renewal changes."""
     accuracy, moved = [], []
     for head, label in LABELS.items():
         found = study.measured(rows, CURVES, head)
@@ -56,13 +56,13 @@ def learning_curves(rows: list[Record]) -> list[Panel]:
 
 
 def _mean_line(name: str, curves: list[list[float]]) -> Line:
-    """The mean over the runs, as far as all of them go."""
+    """The mean over the runs, up to the end of the shortest."""
     values = [mean(at) for at in zip(*curves, strict=False)]
     return Line(name, [float(i) for i in range(1, len(values) + 1)], values)
 
 
 def training_step(found: Record) -> list[Panel]:
-    """Milliseconds against C: the head alone over the whole range, its peers where they were measured."""
+    """Milliseconds against C: the head over the whole range, its peers where they were measured."""
     first = found["cells"][0]
     alone = [float(cell["C"]) for cell in found["series"]], [1e3 * float(cell["median_s"]) for cell in found["series"]]
     lines = [Line("fastproto", *alone)]
@@ -129,7 +129,7 @@ def _provider(cells: list[Record], key: str) -> tuple[list[float], list[float]]:
     return [float(cell["C"]) for cell in held], [float(cell["providers"][key]["median_s"]) for cell in held]
 
 
-PLOTS: dict[str, tuple[str, Callable[[Any], list[Panel]]]] = {  # picture: JSON file, and what it shows of its content
+PLOTS: dict[str, tuple[str, Callable[[Any], list[Panel]]]] = {  # picture: (JSON file, function that makes its panels)
     "accuracy_by_dimension": ("initial_assignment", accuracy_by_dimension),
     "learning_curves": ("initial_assignment", learning_curves),
     "training_step": ("head", training_step),

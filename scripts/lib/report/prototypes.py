@@ -38,13 +38,13 @@ def sized(size: tuple[int, int]) -> str:
 
 
 def noted(found: Record, name: str) -> str:
-    """The figure of this name in a row's note, as it is written there."""
+    """The number of this name in the note of a row, as written there."""
     part = next((part for part in found["note"].split(", ") if part.startswith(f"{name} ")), None)
     return NOT_MEASURED if part is None else part.removeprefix(f"{name} ")
 
 
 def beside(found: Record) -> list[str]:
-    """Closed forms, the authors' files and the paper's own descent at the sizes that were measured."""
+    """Closed forms, the authors' files and the paper's gradient descent at the measured sizes."""
     lines = []
     for objective in ("uniform", "max_cosine"):
         for size, made in by_size(found, f"closed form, s ({objective})").items():

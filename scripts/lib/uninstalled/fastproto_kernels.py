@@ -1,4 +1,4 @@
-"""Stands for the installed ``fastproto_kernels``: its modules are those of ``kernels/`` (``lib.repository``)."""
+"""Replaces an installed ``fastproto_kernels`` by the modules of ``kernels/`` (see ``lib.repository``)."""
 
 from pathlib import Path
 
