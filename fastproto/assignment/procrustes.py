@@ -151,6 +151,10 @@ class _Search:
                     raise TimeoutError
         # the last assignment, to the default tolerance
         self.best = self.assigner(self.q, self.w @ self.rotation, previous=self.best, time_limit=self.left())
+        if self.best.interrupted:
+            raise KeyboardInterrupt
+        if self.left() == 0 and not self.best.certified:
+            raise TimeoutError
 
     def alternate(self, found: Assignment) -> Iterator[tuple[Tensor, Assignment]]:
         """Yields rotations with their assignments until no label changes its prototype."""

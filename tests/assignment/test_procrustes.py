@@ -146,3 +146,12 @@ def test_an_interrupted_assignment_ends_the_alignment() -> None:
     found = search_rotations(means, prototypes, assigner=interrupted)
     assert found.stopped == "interrupted" and interrupted.calls == 3
     assert sorted(found.assignment.permutation.tolist()) == list(range(400))
+
+
+def test_an_interruption_of_the_last_assignment_is_reported() -> None:
+    means, prototypes = clustered(40, 3), unit_rows(40, 3)
+    whole = InterruptedAt(1 << 30)
+    assert search_rotations(means, prototypes, starts=1, assigner=whole).stopped == "converged"
+    last = InterruptedAt(whole.calls, returned=True)
+    assert search_rotations(means, prototypes, starts=1, assigner=last).stopped == "interrupted"
+    assert last.calls == whole.calls
