@@ -6,7 +6,6 @@ Neither torch nor Lightning is imported before the configuration has been checke
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +36,9 @@ def _train(args: list[str]) -> None:
         result = fit(config)
     except BrokenPipeError as error:  # standard error takes notes and the progress bar: the run has not ended
         raise OSError("standard error was closed during the run; expected it to stay open until the end") from error
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0:
+    from lightning.pytorch.utilities import rank_zero_only
+
+    if getattr(rank_zero_only, "rank", 0) == 0:  # of all nodes; the trainer has set it
         print(f"validation accuracy {100 * result.validation_accuracy:.2f} % (the checkpoint was chosen on it)")
         print(f"test accuracy       {100 * result.test_accuracy:.2f} %, top-5 {100 * result.test_accuracy_top5:.2f} %")
         print(f"run folder          {result.folder}", flush=True)
