@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from lib.repository import NOT_MEASURED, Record
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; a browser breaks no line beside a ±."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines).replace(" ± ", f"{NO_BREAK}±{NO_BREAK}")
 
 
 def listed(facts: list[str]) -> str:
