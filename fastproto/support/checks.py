@@ -145,16 +145,16 @@ def check_width(features: Tensor, dim: int) -> None:
         )
 
 
-def check_weight(weight: Tensor | None, labels: Tensor) -> None:
+def check_weight(weight: Tensor | None, labels: Tensor, name: str = "weight") -> None:
     """A factor for each sample, or None; on the CPU finite, where looking waits for nothing."""
     if weight is None:
         return
-    check_floats("weight", weight)
+    check_floats(name, weight)
     if weight.shape != labels.shape:
-        raise ValueError(f"weight has shape {shape_of(weight)}; expected {shape_of(labels)}, one for each sample")
+        raise ValueError(f"{name} has shape {shape_of(weight)}; expected {shape_of(labels)}, one for each sample")
     # elsewhere looking would wait for the device, and in a compiled step there is nothing to look at
     if weight.device.type == "cpu" and not torch.compiler.is_compiling():
-        check_finite("weight", weight)
+        check_finite(name, weight)
 
 
 def check_finite(name: str, tensor: Tensor) -> None:

@@ -16,6 +16,8 @@ from fastproto.training.heads import FILES, HeadName, heads_that_take
 from fastproto.training.setting_types import EXPECTED, from_mapping, plain, settings_of
 
 InitialAssignment = Literal["auto", "random", "features", "aligned"]
+ClassWeights = Literal["none", "in_batch", "inverse_frequency"]
+LoggerName = Literal["csv", "tensorboard", "wandb"]
 
 
 @dataclass
@@ -48,10 +50,16 @@ class ModelConfig:
     """The backbone.
 
     Args:
-        name: mlp, cnn, resnet20, resnet32, resnet56 (also with -conv), or any classification network of torchvision.
+        name: mlp, cnn, resnet20, resnet32, resnet56 (also with -conv), any classification network of torchvision, or
+            timm:NAME for one of timm.
+        weights: file of pretrained weights of that network (.pth or .safetensors); its last layer is left out where it
+            has another number of outputs.
+        batchnorm: whether features pass a BatchNorm1d before they are normalised, as in runs on a long tail.
     """
 
     name: str = "cnn"
+    weights: str | None = None
+    batchnorm: bool = False
 
 
 @dataclass
@@ -115,17 +123,26 @@ class OptimConfig:
     """How the backbone is trained.
 
     Args:
-        name: adamw or sgd (Nesterov momentum 0.9).
+        name: adamw or sgd.
+        momentum: of sgd, in [0, 1).
+        nesterov: whether that momentum is Nesterov's.
         lr: highest learning rate.
         weight_decay: on weights of two or more dimensions only.
         epochs: passes over the training set.
         warmup_epochs: epochs (or a part of one) of linear warm-up.
         schedule: cosine (to zero), step (a tenth at the milestones) or constant.
-        milestones: parts of the training after which the rate of the step schedule falls.
+        milestones: when the rate of the step schedule falls: parts, below 1, of the training after the warm-up, or
+            epochs.
         clip_norm: largest norm of the gradient (0: no clipping).
+        mixup: b of mixup: pictures and labels of a batch are mixed in pairs, with a share from Beta(b, b) (0: none).
+        class_weights: weight of a sample's loss: none, in_batch (samples of the batch / classes in it / samples of its
+            class in it, over all devices) or inverse_frequency (the same over the training set, all classes counted).
+        weights_from_epoch: epochs that are trained without those weights first.
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = 0.9
+    nesterov: bool = True
     lr: float = 1e-2
     weight_decay: float = 0.05
     epochs: int = 30
@@ -133,6 +150,9 @@ class OptimConfig:
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     milestones: list[float] = field(default_factory=lambda: [0.4, 0.8])
     clip_norm: float = 0.0
+    mixup: float = 0.0
+    class_weights: ClassWeights = "none"
+    weights_from_epoch: int = 0
 
 
 @dataclass
@@ -149,6 +169,10 @@ class TrainConfig:
         devices: how many devices to train on.
         num_nodes: how many machines.
         precision: 32-true, bf16-mixed, 16-mixed or bf16-true.
+        compile: whether torch.compile compiles the backbone.
+        compile_mode: default, or reduce-overhead for CUDA graphs.
+        channels_last: whether pictures and convolutions keep the channels of a pixel together in memory.
+        loggers: where metrics go: csv (always), tensorboard, wandb.
         out: run folder (None: runs/NAME, numbered where it exists).
         name: name of the run (None: that of the data set).
         resume: run folder or checkpoint to go on from.
@@ -165,6 +189,10 @@ class TrainConfig:
     devices: int = 1
     num_nodes: int = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
+    compile: bool = False
+    compile_mode: Literal["default", "reduce-overhead"] = "default"
+    channels_last: bool = False
+    loggers: list[LoggerName] = field(default_factory=lambda: ["csv"])
     out: str | None = None
     name: str | None = None
     resume: str | None = None
@@ -193,14 +221,24 @@ class TrainConfig:
         self._require("head.scale", self.head.scale > 0, "a number > 0")
         self._require("head.momentum", 0 <= self.head.momentum < 1, "0 <= momentum < 1")
         for key, kind, value in settings_of(self):
-            self._require(key, not kind.choices or value in kind.choices, "one of " + ", ".join(kind.choices))
+            self._require(key, kind.allows_choice(value), f"{kind.one_of} " + ", ".join(kind.choices))
         for name, option in FILES.items():
             heads = heads_that_take(option)
             unused = self._get(f"head.{name}") is not None and self.head.name not in heads
             self._require(f"head.{name}", not unused, f"none with head {self.head.name}: it is for {', '.join(heads)}")
         missing = self.head.name == "trained" and self.head.trained is None
         self._require("head.trained", not missing, "the run folder or a checkpoint of a softmax run")
-        self._require("optim.milestones", all(0 < m < 1 for m in self.optim.milestones), "fractions between 0 and 1")
+        self._check_optim()
+
+    def _check_optim(self) -> None:
+        optim = self.optim
+        self._require("optim.momentum", 0 <= optim.momentum < 1, "0 <= momentum < 1")
+        still = optim.name == "sgd" and optim.nesterov and optim.momentum == 0
+        self._require("optim.nesterov", not still, "false where optim.momentum is 0")
+        inside = all(0 < m < max(optim.epochs, 1) for m in optim.milestones)
+        self._require("optim.milestones", inside, f"parts between 0 and 1, or epochs below optim.epochs {optim.epochs}")
+        unused = optim.class_weights == "none" and optim.weights_from_epoch > 0
+        self._require("optim.weights_from_epoch", not unused, "0 where optim.class_weights is none")
 
     def _get(self, key: str) -> Any:
         value: Any = self
@@ -228,6 +266,8 @@ _RANGES = {
     "optim.weight_decay": (0, _LARGE),
     "optim.warmup_epochs": (0, _LARGE),
     "optim.clip_norm": (0, _LARGE),
+    "optim.mixup": (0, 1e3),
+    "optim.weights_from_epoch": (0, _MANY),
     "head.scale": (0, _LARGE),
     "head.uniformity_weight": (0, _LARGE),
     "head.renewals_per_epoch": (0, _LARGE),
