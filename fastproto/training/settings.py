@@ -50,8 +50,8 @@ class ModelConfig:
     """The backbone.
 
     Args:
-        name: mlp, cnn, resnet20, resnet32, resnet56 (also with -conv), any classification network of torchvision, or
-            timm:NAME for one of timm.
+        name: mlp, cnn, resnet20, resnet32, resnet56 (also with -conv, or with -hpn for the shortcuts of hyperspherical
+            prototype networks), any classification network of torchvision, or timm:NAME for one of timm.
         weights: file of pretrained weights of that network (.pth or .safetensors); its last layer is left out where it
             has another number of outputs.
         batchnorm: whether features pass a BatchNorm1d before they are normalised, as in runs on a long tail.
