@@ -10,7 +10,7 @@ from torch import nn
 
 from .resnet import CifarResNet, Shortcut
 from .small import CNN, MLP
-from .vision import TIMM, build_timm, build_vision, vision_names
+from .vision import TIMM, GreyAsRGB, build_timm, build_vision, vision_names
 
 _Builder = Callable[[int, int, int], nn.Module]
 
@@ -34,9 +34,7 @@ def backbone_names() -> list[str]:
     return [*_OWN, *vision_names()]
 
 
-def build_backbone(
-    name: str, *, channels: int, image_size: int, dim: int, batchnorm: bool = False
-) -> nn.Module:
+def build_backbone(name: str, *, channels: int, image_size: int, dim: int, batchnorm: bool = False) -> nn.Module:
     """A network from floating [B, channels, image_size, image_size] to features [B, dim], with no activation last.
 
     Args:
@@ -59,6 +57,13 @@ def build_backbone(
     if not batchnorm:
         return network
     return nn.Sequential(OrderedDict(network=network, norm=nn.BatchNorm1d(dim)))
+
+
+def inner_network(backbone: nn.Module) -> nn.Module:
+    """The network itself, without what :func:`build_backbone` has put before or behind it."""
+    while isinstance(backbone, GreyAsRGB | nn.Sequential) and isinstance(getattr(backbone, "network", None), nn.Module):
+        backbone = backbone.get_submodule("network")
+    return backbone
 
 
 def _network(name: str, channels: int, image_size: int, dim: int) -> nn.Module:

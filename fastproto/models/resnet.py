@@ -53,8 +53,8 @@ class CifarResNet(nn.Module):
 
     Args:
         depth: number of layers, 6n + 2: 20, 32, 56, ...
-        shortcut: where channels double, ``"pad"`` (option A), ``"conv"`` (a 1x1 convolution with BatchNorm, option B) or
-            ``"conv3x3"`` (a 3x3 one, as in the published code of hyperspherical prototype networks, NeurIPS 2019).
+        shortcut: where channels double, ``"pad"`` (option A), ``"conv"`` (a 1x1 convolution with BatchNorm, option B)
+            or ``"conv3x3"`` (a 3x3 one, as in the published code of hyperspherical prototype networks, NeurIPS 2019).
     """
 
     def __init__(self, depth: int, channels: int, dim: int, shortcut: Shortcut = "pad") -> None:

@@ -73,7 +73,9 @@ def build_timm(name: str, channels: int, image_size: int, dim: int) -> nn.Module
     own = name.removeprefix(TIMM)
     if not timm.is_model(own):
         close = get_close_matches(own, timm.list_models(), n=3)
-        hint = f"did you mean {', '.join(repr(TIMM + match) for match in close)}?" if close else "see timm.list_models()"
+        hint = (
+            f"did you mean {', '.join(repr(TIMM + match) for match in close)}?" if close else "see timm.list_models()"
+        )
         raise ValueError(f"unknown backbone {name!r}: {hint}")
 
     def make(**arguments: int) -> nn.Module:

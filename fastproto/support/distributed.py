@@ -72,6 +72,14 @@ class Gathering:
         return features, labels
 
 
+def gather_labels(labels: Tensor) -> Tensor:
+    """The labels int64 [ΣB] of all ranks in rank order; without a process group one's own."""
+    if not in_process_group():
+        return labels
+    sizes = all_counts(len(labels), labels.device)
+    return Gathering(labels.new_zeros(len(labels), 0), labels, sizes).wait()[1]
+
+
 def rank_0_says(yes: bool, device: torch.device) -> bool:
     """Rank 0's answer on every rank; without a process group one's own."""
     if not in_process_group():

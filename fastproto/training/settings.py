@@ -237,6 +237,7 @@ class TrainConfig:
         self._require("optim.nesterov", not still, "false where optim.momentum is 0")
         inside = all(0 < m < max(optim.epochs, 1) for m in optim.milestones)
         self._require("optim.milestones", inside, f"parts between 0 and 1, or epochs below optim.epochs {optim.epochs}")
+        self._require("optim.mixup", optim.mixup == 0 or optim.mixup >= 0.001, "0 for none, or at least 0.001")
         unused = optim.class_weights == "none" and optim.weights_from_epoch > 0
         self._require("optim.weights_from_epoch", not unused, "0 where optim.class_weights is none")
 
