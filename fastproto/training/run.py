@@ -59,8 +59,11 @@ class RunResult:
     test_accuracy_top5: float
 
 
-def fit(config: TrainConfig) -> RunResult:
+def fit(config: TrainConfig, *, classes: int | None = None) -> RunResult:
     """Train, choose a checkpoint on the validation set, test it once, draw the pictures.
+
+    Args:
+        classes: how many classes the data must have, as where the settings are a recipe's; None: any number.
 
     Raises:
         ValueError, FileNotFoundError, ImportError: one sentence each: a setting that no run could use, data, prototypes
@@ -69,10 +72,10 @@ def fit(config: TrainConfig) -> RunResult:
     config.check()
     follow_rank_0()
     with _quiet(), _determinism_kept(), RunFolder(config) as place:
-        return _fit_quietly(place)
+        return _fit_quietly(place, classes)
 
 
-def _fit_quietly(place: RunFolder) -> RunResult:
+def _fit_quietly(place: RunFolder, classes: int | None) -> RunResult:
     config = place.config
     L.seed_everything(config.seed, verbose=False)
     resumed = None if config.resume is None else open_run(config)
@@ -83,6 +86,11 @@ def _fit_quietly(place: RunFolder) -> RunResult:
         root=config.data.root,
         fonts=config.data.fonts,
     )
+    if classes not in (None, len(data.class_names)):
+        raise ValueError(
+            f"the recipe is for {classes} classes and {config.data.name} has {len(data.class_names)}; expected other "
+            f"data, or --data.num_classes {len(data.class_names)} to use the recipe for these"
+        )
     module = Classifier.for_data(config, data)
     if resumed is not None:
         check_data(resumed, config, data)

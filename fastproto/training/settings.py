@@ -124,9 +124,9 @@ class OptimConfig:
 
     Args:
         name: adamw or sgd.
+        lr: highest learning rate.
         momentum: of sgd, in [0, 1).
         nesterov: whether that momentum is Nesterov's.
-        lr: highest learning rate.
         weight_decay: on weights of two or more dimensions only.
         epochs: passes over the training set.
         warmup_epochs: epochs (or a part of one) of linear warm-up.
@@ -141,9 +141,9 @@ class OptimConfig:
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 1e-2
     momentum: float = 0.9
     nesterov: bool = True
-    lr: float = 1e-2
     weight_decay: float = 0.05
     epochs: int = 30
     warmup_epochs: float = 1.0

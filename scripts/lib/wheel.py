@@ -46,9 +46,10 @@ assert importlib.util.find_spec("kernels") is None, "the wheel installs a top-le
 def count_modules(wheel: Path) -> int:
     """How many modules the wheel holds; a ValueError if its files are not those of the repository."""
     expected = {f"{HOMES[at]}/{f.relative_to(ROOT / at).as_posix()}" for at in HOMES for f in (ROOT / at).rglob("*.py")}
+    data = {"fastproto/py.typed", *(f"fastproto/recipes/{f.name}" for f in (ROOT / "fastproto/recipes").glob("*.yaml"))}
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.split("/")[0].endswith(".dist-info")}
-    if odd := names ^ (expected | {"fastproto/py.typed"}):
+    if odd := names ^ (expected | data):
         raise ValueError(f"the wheel has other files than the repository: {sorted(odd)}")
     return len(expected)
 
