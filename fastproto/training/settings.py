@@ -6,13 +6,13 @@ refused where a run is resumed with another value, until :mod:`fastproto.trainin
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
 from fastproto.support.loss_options import Loss, Means
 from fastproto.training.heads import FILES, HeadName, heads_that_take
+from fastproto.training.setting_ranges import RANGES, range_of
 from fastproto.training.setting_types import EXPECTED, from_mapping, plain, settings_of
 
 InitialAssignment = Literal["auto", "random", "features", "aligned"]
@@ -212,10 +212,10 @@ class TrainConfig:
         """Raise ValueError, in one sentence, for a value that no run could use."""
         for key, kind, value in settings_of(self):
             self._require(key, kind.allows(value), EXPECTED[kind.kind])
-        for key, (least, most) in _RANGES.items():
+        for key, (least, most) in RANGES.items():
             value = self._get(key)
             if value is not None and not least <= value <= most:
-                self._require(key, False, _range_of(value, least, most))
+                self._require(key, False, range_of(value, least, most))
         self._require("seed", 0 <= self.seed < 2**32, "0 <= seed < 2^32")
         self._require("optim.lr", self.optim.lr > 0, "a number > 0")
         self._require("head.scale", self.head.scale > 0, "a number > 0")
@@ -250,35 +250,3 @@ class TrainConfig:
     def _require(self, key: str, holds: bool, expected: str) -> None:
         if not holds:
             raise ValueError(f"{key} is {self._get(key)!r}; expected {expected}")
-
-
-_MANY, _LARGE = 2**31 - 1, 1e15  # as float32, products of two large ones are finite still
-_RANGES = {
-    "data.num_classes": (2, _MANY),
-    "data.image_size": (8, 2**15),
-    "data.batch_size": (1, _MANY),
-    "data.workers": (0, 2**12),
-    "head.dim": (2, _MANY),
-    "head.initial_samples": (1, _MANY),
-    "optim.epochs": (1, _MANY),
-    "devices": (1, 2**16),
-    "num_nodes": (1, 2**16),
-    "optim.lr": (0, _LARGE),
-    "optim.weight_decay": (0, _LARGE),
-    "optim.warmup_epochs": (0, _LARGE),
-    "optim.clip_norm": (0, _LARGE),
-    "optim.mixup": (0, 1e3),
-    "optim.weights_from_epoch": (0, _MANY),
-    "head.scale": (0, _LARGE),
-    "head.uniformity_weight": (0, _LARGE),
-    "head.renewals_per_epoch": (0, _LARGE),
-    "head.early_epochs": (0, _LARGE),
-    "head.early_renewals_per_epoch": (0, _LARGE),
-}
-
-
-def _range_of(value: float, least: float, most: float) -> str:
-    """What is expected instead of a value outside of its range."""
-    if value != value or abs(value) == math.inf:  # not math.isfinite: an int may be too large for it
-        return "a finite number"
-    return f"at most {most:g}" if value > most else f"at least {least}"
