@@ -56,7 +56,7 @@ def from_text(option: Option, text: str) -> Any:
         if option.kind in ("floats", "texts"):
             inside = re.fullmatch(r"\[(.*)\]", word)
             parts = [part.strip() for part in (inside[1] if inside else word).split(",") if part.strip()]
-            return [float(part) for part in parts] if option.kind == "floats" else parts
+            return [float(part) if option.kind == "floats" else part.strip("\"'") for part in parts]
         if text.strip():
             return text
     except (ValueError, KeyError):

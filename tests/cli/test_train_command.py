@@ -47,6 +47,7 @@ def test_options_and_files_read_the_same_values(tmp_path: Path) -> None:
         ("optim.milestones", "[0.1, 0.5]", [0.1, 0.5]),
         ("loggers", "[csv, tensorboard]", ["csv", "tensorboard"]),
         ("loggers", "wandb,csv", ["wandb", "csv"]),
+        ("loggers", "['csv', 'wandb']", ["csv", "wandb"]),
         ("optim.milestones", "100, 200", [100.0, 200.0]),
         ("data.num_classes", "null", None),
         ("data.root", "null", None),

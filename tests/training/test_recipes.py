@@ -82,21 +82,21 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tiny(name: str, pictures: Path, out: Path) -> list[str]:
-    """A recipe on those pictures: its optimiser, loss, mixup and weights, with an MLP for two steps."""
+    """A recipe on those pictures: its optimiser, loss, mixup and weights, with an MLP for an epoch."""
     options = ["--data", "image-folder", "--data.root", str(pictures), "--data.image_size", "16", "--data.workers", "0"]
-    options += ["--data.batch_size", "6", "--model", "mlp", "--head.dim", "8", "--optim.epochs", "1"]
+    options += ["--data.batch_size", "3", "--model", "mlp", "--head.dim", "8", "--optim.epochs", "1"]
     options += ["--accelerator", "cpu", "--progress", "false", "--out", str(out)]
     return ["--recipe", name, *options]
 
 
 @needs_data_by_name
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_trains_two_steps(name: str, pictures: Path, tmp_path: Path, no_pictures: None) -> None:
+def test_a_recipe_trains(name: str, pictures: Path, tmp_path: Path, no_pictures: None) -> None:
     config = parse_train([*tiny(name, pictures, tmp_path / "run"), "--data.num_classes", "3"])
     fit(config)
-    assert column(tmp_path / "run", "step")[-1] in (1, 2)
     assert column(tmp_path / "run", "train/loss")[0] > 0
-    assert int(state(tmp_path / "run")["head.updates"]) in (1, 2)
+    steps = 2 if "data.imbalance" in content(name) else 3  # 5 training pictures, or 9
+    assert int(state(tmp_path / "run")["head.updates"]) == steps
 
 
 @needs_data_by_name
