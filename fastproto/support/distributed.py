@@ -77,7 +77,11 @@ def gather_labels(labels: Tensor) -> Tensor:
     if not in_process_group():
         return labels
     sizes = all_counts(len(labels), labels.device)
-    return Gathering(labels.new_zeros(len(labels), 0), labels, sizes).wait()[1]
+    padded = labels.new_zeros(max(sizes))
+    padded[: len(labels)] = labels
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
 def rank_0_says(yes: bool, device: torch.device) -> bool:

@@ -184,7 +184,7 @@ def _check_parts(config: TrainConfig, data: DataSplits) -> None:
     if config.precision == "16-mixed" and not gpus:
         raise ValueError("precision is 16-mixed and there is no GPU to train on; expected bf16-mixed on the CPU")
     check_loggers(config.loggers)
-    if config.compile and not gpus and shutil.which(os.environ.get("CXX", _COMPILER)) is None:
+    if config.compile and not gpus and shutil.which((os.environ.get("CXX") or _COMPILER).split()[0]) is None:
         raise ValueError(
             f"compile is true and there is no C++ compiler, which torch.compile needs on the CPU; expected {_COMPILER} "
             "or the one that the environment variable CXX names: install it, or leave --compile out"
