@@ -11,7 +11,7 @@ from fastproto.cpu.huge_pages import ask_for_large_pages
 from fastproto.head_state import RenewableState, prepare_prototypes
 from fastproto.ops.head_step import head_step_
 from fastproto.ops.ipm_loss import LossOptions, check_ipm, ipm_per_sample, loss_factor
-from fastproto.ops.mixup import check_mixup, label_of_larger_share, mixed
+from fastproto.ops.mixup import check_mixup, label_of_larger_share, mixed, second_weight
 from fastproto.ops.nearest_prototypes import nearest
 from fastproto.ops.update_class_means import move_means_, move_official_means_
 from fastproto.prototypes import Prototypes, estimate_prototypes
@@ -47,6 +47,7 @@ class _Batch(NamedTuple):
     weight: Tensor | None
     labels2: Tensor | None
     lam: float | Tensor | None
+    weight2: Tensor | None
 
 
 class PrototypeHead(RenewableState):
@@ -144,6 +145,7 @@ class PrototypeHead(RenewableState):
         *,
         labels2: Tensor | None = None,
         lam: float | Tensor | None = None,
+        weight2: Tensor | None = None,
         update_means: bool = True,
     ) -> Tensor:
         """The loss of a batch; in training mode it also updates the class means, by all ranks' samples in rank order.
@@ -158,6 +160,7 @@ class PrototypeHead(RenewableState):
             weight: [B], a factor for each sample.
             labels2, lam: mixup: the loss is ``lam``·L(labels) + (1-``lam``)·L(labels2), ``lam`` in [0, 1] a number,
                 [B] or [B, 1]; in the means each sample counts for the label of its larger share.
+            weight2: mixup: [B], the factors of L(labels2); None: those of ``weight``.
             update_means: False leaves the class means unchanged.
 
         Returns:
@@ -170,7 +173,7 @@ class PrototypeHead(RenewableState):
         self._heal(counted_only=True)
         # Activation checkpointing runs forward again inside backward: this batch has been counted already.
         moves_means = self.training and update_means and not in_backward()
-        batch = _Batch(features, labels, weight, labels2, lam)
+        batch = _Batch(features, labels, weight, labels2, lam, weight2)
         if self.training and in_process_group():
             return self._forward_on_ranks(batch, moves_means)
         fused = moves_means and self.means == "ema" and labels2 is None
@@ -204,10 +207,11 @@ class PrototypeHead(RenewableState):
 
         ``fused``: the same operator updates the class means.
         """
-        features, labels, weight, labels2, lam = batch
+        features, labels, weight, labels2, lam, weight2 = batch
         prototypes, assignment, skip = self.prototypes, self.assignment, self.nan_policy == "skip"
         check_ipm(features, labels, prototypes, assignment, weight)
         mixup = check_mixup(labels, labels2, lam, self.num_classes, self.flag)
+        weight2 = second_weight(weight, weight2, mixup)
         factor = loss_factor(self.loss, len(features) if averaged else 1)
         options = LossOptions(weight, factor, skip, self.flag, self.skipped if skip and not in_backward() else None)
         if fused:
@@ -218,7 +222,7 @@ class PrototypeHead(RenewableState):
         losses = ipm_per_sample(features, labels, prototypes, assignment, options)
         if mixup is None:
             return losses, labels
-        options = LossOptions(weight, factor, skip, self.flag)  # without ``skipped``: each sample is counted once
+        options = LossOptions(weight2, factor, skip, self.flag)  # without ``skipped``: each sample is counted once
         second = ipm_per_sample(features, mixup.labels2, prototypes, assignment, options)
         return mixed(losses, second, mixup), label_of_larger_share(labels, mixup)
 

@@ -77,8 +77,15 @@ LONG = {
     "tests/training/test_heads_by_name.py::test_trained_by_name",
     "tests/training/test_initial_assignment.py::test_initial_assignments",
     "tests/training/test_interruption.py",
+    "tests/training/test_loggers.py",
+    "tests/training/test_pretrained.py::test_a_run_begins_with_them_and_resumes_without_the_file",
+    "tests/training/test_pretrained.py::test_all_but_a_last_layer_of_another_width_is_taken",
+    "tests/training/test_recipes.py::test_a_recipe_trains",
     "tests/training/test_renewals.py::test_early_alignments_turn_prototypes_and_a_run_resumes",
     "tests/training/test_resume.py",
+    "tests/training/test_steps.py::test_a_mixed_and_weighted_run_resumes",
+    "tests/training/test_steps.py::test_momentum_is_that_of_the_settings_after_a_resume",
+    "tests/training/test_steps.py::test_shares_follow_the_beta_distribution",
 }
 
 # A background job ignores SIGINT, and so would the commands that the tests start and interrupt.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastproto.functional import ipm_loss, nearest_prototypes
-from fastproto.ops.mixup import check_mixup, mixed
+from fastproto.ops.mixup import check_mixup, mixed, second_weight
 from fastproto.support.checks import (
     check_classes,
     check_label_range,
@@ -73,6 +73,7 @@ class CosineHead(nn.Module):
         *,
         labels2: Tensor | None = None,
         lam: float | Tensor | None = None,
+        weight2: Tensor | None = None,
         update_means: bool = True,
     ) -> Tensor:
         """The loss of a batch, with the arguments of :meth:`fastproto.PrototypeHead.forward`.
@@ -83,6 +84,7 @@ class CosineHead(nn.Module):
             weight: [B], a factor for each sample.
             labels2, lam: mixup: the loss is ``lam``·L(labels) + (1-``lam``)·L(labels2), ``lam`` in [0, 1] a number,
                 [B] or [B, 1].
+            weight2: mixup: [B], the factors of L(labels2); None: those of ``weight``.
             update_means: has no effect: these heads keep no class means.
 
         Returns:
@@ -95,11 +97,10 @@ class CosineHead(nn.Module):
         self._check(features, labels, weight)
         flag = None if lam is None else flag_of(features.device)
         mixup = check_mixup(labels, labels2, lam, self.num_classes, flag)
-        loss = self.sample_losses(features, labels)
+        weight2 = second_weight(weight, weight2, mixup)
+        loss = weighted(self.sample_losses(features, labels), weight)
         if mixup is not None:
-            loss = mixed(loss, self.sample_losses(features, mixup.labels2), mixup)
-        if weight is not None:
-            loss = loss * weight.to(loss.dtype)
+            loss = mixed(loss, weighted(self.sample_losses(features, mixup.labels2), weight2), mixup)
         if self.reduction == "mean":
             loss = loss.sum() / max(len(labels), 1)
         elif self.reduction == "sum":
@@ -162,6 +163,11 @@ class StaticHead(GuardedState, CosineHead):
         """:func:`fastproto.ipm_loss` of each sample, [B]; ``loss`` is ``eq6`` or ``official``."""
         self._heal(counted_only=True)
         return ipm_loss(features, labels, self.prototypes, self.assignment, reduction="none", loss=loss)
+
+
+def weighted(losses: Tensor, weight: Tensor | None) -> Tensor:
+    """The losses [B] times their factors, in the dtype of the losses."""
+    return losses if weight is None else losses * weight.to(losses.dtype)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

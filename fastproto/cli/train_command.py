@@ -14,12 +14,15 @@ from fastproto.cli.command_runner import run_command
 from fastproto.cli.parser import Parser
 from fastproto.support.spelling import nearest
 from fastproto.training.config_files import config_of_run, config_text, read_config
+from fastproto.training.recipes import described_recipes, read_recipe
 from fastproto.training.settings import TrainConfig
 from fastproto.training.settings_table import GROUPS, NULL, OPTIONS, Option, from_text, unflatten
 
+LIST = "list"  # the name that stands for all recipes
 _EPILOG = (
     f"--data NAME is short for --data.name NAME (so --model, --head, --optim); - and _ in a name are the same. "
-    f"{NULL} unsets what a file has set. Options override files, and later ones override earlier ones."
+    f"{NULL} unsets what a file has set. Options override files, later ones override earlier ones, and files override "
+    "the recipe."
 )
 
 
@@ -29,11 +32,11 @@ def train(args: Sequence[str] | None = None) -> int:
 
 
 def _train(args: list[str]) -> None:
-    config = parse_train(args)
+    config, classes = _parse(args)
     from fastproto.training import fit
 
     try:
-        result = fit(config)
+        result = fit(config, classes=classes)
     except BrokenPipeError as error:  # standard error takes notes and the progress bar: the run has not ended
         raise OSError("standard error was closed during the run; expected it to stay open until the end") from error
     from lightning.pytorch.utilities import rank_zero_only
@@ -47,16 +50,26 @@ def _train(args: list[str]) -> None:
 def parse_train(args: list[str]) -> TrainConfig:
     """Build the configuration from command-line arguments.
 
-    Precedence, lowest first: defaults, the configuration of a resumed run, the files of ``--config``, options.
+    Precedence, lowest first: defaults, the configuration of a resumed run, the recipe, the files of ``--config``,
+    options.
 
     Raises:
-        ValueError: an unknown option, key or value, in one sentence.
+        ValueError: an unknown option, key, value or recipe, in one sentence.
         FileNotFoundError: no such file or run.
-        SystemExit: after --help, --version or --print_config.
+        SystemExit: after --help, --version, --print_config or --recipe list.
     """
+    return _parse(args)[0]
+
+
+def _parse(args: list[str]) -> tuple[TrainConfig, int | None]:
+    """The configuration, and how many classes the recipe is for unless the arguments say how many to use."""
     given = vars(_parser().parse_args(_normalise(args)))
-    files, printed = given.pop("config", []), given.pop("print_config", False)
-    asked: dict[str, Any] = {}
+    files, printed, name = given.pop("config", []), given.pop("print_config", False), given.pop("recipe", None)
+    if name == LIST:
+        print("\n".join(described_recipes()), flush=True)
+        raise SystemExit(0)
+    recipe = None if name is None else read_recipe(name)
+    asked: dict[str, Any] = {} if recipe is None else recipe.settings
     for file in files:
         asked |= read_config(file)
     asked |= {key: from_text(OPTIONS[key], text) for key, text in given.items()}
@@ -69,7 +82,7 @@ def parse_train(args: list[str]) -> TrainConfig:
     if printed:
         print(config_text(config), end="", flush=True)
         raise SystemExit(0)
-    return config
+    return config, None if recipe is None or config.data.num_classes is not None else recipe.classes
 
 
 class _TrainParser(Parser):
@@ -84,19 +97,20 @@ class _TrainParser(Parser):
         return super().unknown(word)
 
     def nearest(self, name: str) -> str | None:
-        near = nearest(name.lstrip("-"), [*OPTIONS, "config", "print_config", "help", "version"])
+        near = nearest(name.lstrip("-"), [*OPTIONS, "recipe", "config", "print_config", "help", "version"])
         return near and f"--{near}"
 
 
 def _parser() -> Parser:
     parser = _TrainParser(
         prog="fastproto-train",
-        usage="fastproto-train [--config FILE] [--resume RUN] [--KEY VALUE ...]",
+        usage="fastproto-train [--recipe NAME] [--config FILE] [--resume RUN] [--KEY VALUE ...]",
         description="Train a hyperspherical classifier: fixed prototypes, with labels re-assigned to them.",
         epilog=_EPILOG,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=fastproto.__version__)
+    parser.add_argument("--recipe", metavar="NAME", help="settings of an experiment of the paper; list prints them all")
     parser.add_argument(
         "--config", action="append", metavar="FILE", default=[], help="YAML file with any of the settings below"
     )

@@ -6,18 +6,19 @@ from importlib import import_module
 from typing import Any
 
 
-def require(module: str, needed_by: str, package: str | None = None) -> Any:
+def require(module: str, needed_by: str, package: str | None = None, extra: str = "train") -> Any:
     """Import ``module``, or raise ImportError with the pip command.
 
     Args:
         module: dotted name, for instance ``"sklearn.datasets"``.
         needed_by: subject of the error message, for instance ``"the data set 'digits'"``.
         package: name of the distribution, if it differs from the first part of ``module``.
+        extra: the extra of this package that installs it.
     """
     try:
         return import_module(module)
     except ImportError as error:
         name = package or module.partition(".")[0]
         raise ImportError(
-            f"{needed_by} needs {name}, which is not installed: pip install 'fastproto[train]'"
+            f"{needed_by} needs {name}, which is not installed: pip install 'fastproto[{extra}]'"
         ) from error

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .build import backbone_names, build_backbone
+from .build import backbone_names, build_backbone, inner_network
 
-__all__ = ["backbone_names", "build_backbone"]
+__all__ = ["backbone_names", "build_backbone", "inner_network"]

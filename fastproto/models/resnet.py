@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Shortcut = Literal["pad", "conv"]
+Shortcut = Literal["pad", "conv", "conv3x3"]
 WIDTHS = (16, 32, 64)
 
 
@@ -37,7 +37,9 @@ class Block(nn.Module):
         if before != after and shortcut == "pad":
             self.shortcut = PaddedShortcut(before, after)
         elif before != after:
-            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after))
+            width = 3 if shortcut == "conv3x3" else 1
+            convolution = nn.Conv2d(before, after, width, stride=stride, padding=width // 2, bias=False)
+            self.shortcut = nn.Sequential(convolution, nn.BatchNorm2d(after))
 
     def forward(self, images: Tensor) -> Tensor:
         inner = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(images)))))
@@ -51,8 +53,8 @@ class CifarResNet(nn.Module):
 
     Args:
         depth: number of layers, 6n + 2: 20, 32, 56, ...
-        shortcut: where channels double, ``"pad"`` (option A) or ``"conv"`` (a 1x1 convolution with BatchNorm, option B,
-            as in the experiments of hyperspherical prototype networks, NeurIPS 2019).
+        shortcut: where channels double, ``"pad"`` (option A), ``"conv"`` (a 1x1 convolution with BatchNorm, option B)
+            or ``"conv3x3"`` (a 3x3 one, as in the published code of hyperspherical prototype networks, NeurIPS 2019).
     """
 
     def __init__(self, depth: int, channels: int, dim: int, shortcut: Shortcut = "pad") -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastproto.support.checks import check_label_range, check_labels, real, shape_of
+from fastproto.support.checks import check_label_range, check_labels, check_weight, real, shape_of
 from fastproto.support.error_flags import BAD_SHARE
 
 Share = float | Tensor
@@ -41,6 +41,20 @@ def check_mixup(
         if given.device.type == "cpu" and not torch.compiler.is_compiling():
             check_label_range(name, given, num_classes)
     return Mixup(labels2, *check_share(lam, labels, flag))
+
+
+def second_weight(weight: Tensor | None, weight2: Tensor | None, mixup: Mixup | None) -> Tensor | None:
+    """The factors of the second label's losses: ``weight2``, or ``weight`` where there are none of their own.
+
+    Raises:
+        TypeError, ValueError: ``weight2`` without mixup, or what is refused of a ``weight``.
+    """
+    if weight2 is None:
+        return weight
+    if mixup is None:
+        raise ValueError("weight2 is given without labels2; expected both for mixup, or neither")
+    check_weight(weight2, mixup.labels2, "weight2")
+    return weight2
 
 
 def check_share(lam: object, labels: Tensor, flag: Tensor | None) -> tuple[Share, Share]:

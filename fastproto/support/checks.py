@@ -145,16 +145,16 @@ def check_width(features: Tensor, dim: int) -> None:
         )
 
 
-def check_weight(weight: Tensor | None, labels: Tensor) -> None:
+def check_weight(weight: Tensor | None, labels: Tensor, name: str = "weight") -> None:
     """Check one floating-point factor per sample, or None; values are checked on the CPU only."""
     if weight is None:
         return
-    check_floats("weight", weight)
+    check_floats(name, weight)
     if weight.shape != labels.shape:
-        raise ValueError(f"weight has shape {shape_of(weight)}; expected {shape_of(labels)}, one for each sample")
+        raise ValueError(f"{name} has shape {shape_of(weight)}; expected {shape_of(labels)}, one for each sample")
     # elsewhere the check would wait for the device, and in a compiled step there are no values
     if weight.device.type == "cpu" and not torch.compiler.is_compiling():
-        check_finite("weight", weight)
+        check_finite(name, weight)
 
 
 def check_finite(name: str, tensor: Tensor) -> None:

@@ -75,6 +75,18 @@ class Gathering:
         return features, labels
 
 
+def gather_labels(labels: Tensor) -> Tensor:
+    """The labels int64 [ΣB] of all ranks in rank order; without a process group one's own."""
+    if not in_process_group():
+        return labels
+    sizes = all_counts(len(labels), labels.device)
+    padded = labels.new_zeros(max(sizes))
+    padded[: len(labels)] = labels
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+
 def rank_0_says(yes: bool, device: torch.device) -> bool:
     """The ``yes`` of rank 0 on every rank; without a process group, ``yes`` itself."""
     if not in_process_group():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 
 import lightning as L
 import torch
@@ -14,9 +15,13 @@ from fastproto.data import DataSplits, Preprocessing
 from fastproto.functional import check_batches
 from fastproto.head import PrototypeHead, exclude_from_broadcast
 from fastproto.models import build_backbone
+from fastproto.support.checks import default_device
 from fastproto.training.build_head import Head, build_head
 from fastproto.training.checkpoint_files import Description, PartFacts, rebuild_module
+from fastproto.training.class_weights import ClassWeights
 from fastproto.training.metrics import HeldOutMetrics, log_training_step
+from fastproto.training.mixing import Mixed, mix
+from fastproto.training.pretrained import load_pretrained
 from fastproto.training.seeds import seed_of_step
 from fastproto.training.settings import OptimConfig, TrainConfig
 
@@ -40,17 +45,21 @@ class Classifier(L.LightningModule):
         class_names: tuple[str, ...],
         preprocessing: Preprocessing,
         augmentation: nn.Module | None = None,
+        class_weights: ClassWeights | None = None,
     ) -> None:
         super().__init__()
         self.config, self.class_names, self.preprocessing = config, class_names, preprocessing
         self.augmentation = augmentation if config.data.augment else None
+        self.class_weights = class_weights
         self.held_out = HeldOutMetrics()
         self.data_facts: dict[str, PartFacts] | None = None  # stored in checkpoints
         self.shift = 0  # from global_step to position
+        self.pretrained = config.model.weights  # file of initial weights; None where a checkpoint brings the weights
 
     @classmethod
     def for_data(cls, config: TrainConfig, data: DataSplits) -> Classifier:
-        return cls(config, data.class_names, data.preprocessing, data.augmentation)
+        weights = ClassWeights(config.optim, torch.bincount(data.train.labels, minlength=len(data.class_names)))
+        return cls(config, data.class_names, data.preprocessing, data.augmentation, weights)
 
     @property
     def description(self) -> Description:
@@ -61,14 +70,23 @@ class Classifier(L.LightningModule):
         """Build backbone and head here, where the process group exists: only rank 0 estimates prototypes."""
         if hasattr(self, "head"):
             return
-        self.backbone = build_backbone(
-            self.config.model.name,
-            channels=self.preprocessing.channels,
-            image_size=self.preprocessing.image_size,
-            dim=self.config.head.dim,
-        )
+        self.backbone = self._build_backbone()
         self.head = build_head(self.config.head, self.class_names, self.config.seed)
         exclude_from_broadcast(self)
+
+    def _build_backbone(self) -> nn.Module:
+        """On the meta device no weights are read and nothing is compiled: a checkpoint will bring the weights."""
+        config = self.config
+        backbone = backbone_of(config, self.preprocessing)
+        if config.channels_last:
+            backbone = backbone.to(memory_format=torch.channels_last)
+        if default_device().type == "meta":
+            return backbone
+        if self.pretrained is not None:
+            load_pretrained(backbone, self.pretrained, config.model.name)
+        if config.compile:
+            backbone.compile(mode=config.compile_mode, dynamic=False)
+        return backbone
 
     def forward(self, images: Tensor) -> Tensor:
         """Features [B, D] of uint8 images [B, channels, H, W]."""
@@ -76,7 +94,10 @@ class Classifier(L.LightningModule):
 
     def _features(self, pixels: Tensor) -> Tensor:
         dtype = next(self.backbone.parameters()).dtype  # bfloat16 where the precision is bf16-true
-        features: Tensor = self.backbone(self.preprocessing.normalise(pixels).to(dtype))
+        pixels = self.preprocessing.normalise(pixels).to(dtype)
+        if self.config.channels_last:
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.backbone(pixels)
         return features
 
     @property
@@ -97,8 +118,10 @@ class Classifier(L.LightningModule):
         assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
         schedule.base_lrs = [optim.lr for _ in optimizer.param_groups]
         for group, decay in zip(optimizer.param_groups, (optim.weight_decay, 0.0), strict=True):
-            group["initial_lr"], group["weight_decay"] = optim.lr, decay
+            group |= {"initial_lr": optim.lr, "weight_decay": decay}
             group["lr"] = optim.lr * schedule.lr_lambdas[0](schedule.last_epoch)
+            if optim.name == "sgd":
+                group |= {"momentum": optim.momentum, "nesterov": optim.nesterov}
         schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -113,8 +136,20 @@ class Classifier(L.LightningModule):
         pixels = images.float() / 255
         if self.augmentation is not None:
             pixels = self.augmentation(pixels)
-        loss: Tensor = self.head(self._features(pixels), labels)
+        mixed = None
+        if self.config.optim.mixup > 0:
+            pixels, mixed = mix(pixels, labels, self.config.optim.mixup)
+        loss = self._loss(self._features(pixels), labels, mixed)
         log_training_step(self, loss, samples=len(labels))
+        return loss
+
+    def _loss(self, features: Tensor, labels: Tensor, mixed: Mixed | None) -> Tensor:
+        weight = None if self.class_weights is None else self.class_weights.of(labels, self.current_epoch)
+        if mixed is None:
+            loss: Tensor = self.head(features, labels, weight)
+            return loss
+        second = None if weight is None else weight[mixed.order]
+        loss = self.head(features, labels, weight, labels2=labels[mixed.order], lam=mixed.share, weight2=second)
         return loss
 
     def _evaluate(self, batch: Batch) -> None:
@@ -146,20 +181,23 @@ class Classifier(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optim = self.config.optim
         steps = int(self.trainer.estimated_stepping_batches)
-        trained = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": optim.weight_decay},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        optimizer: torch.optim.Optimizer
-        if optim.name == "adamw":
-            optimizer = torch.optim.AdamW(groups, lr=optim.lr)
-        else:
-            optimizer = torch.optim.SGD(groups, lr=optim.lr, momentum=0.9, nesterov=True)
+        optimizer = optimizer_of(optim, self.parameters())
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(optim, step + self.shift, steps)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def optimizer_of(optim: OptimConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser of a configuration; weight decay is for weights of two or more dimensions."""
+    trained = [p for p in parameters if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": optim.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    if optim.name == "adamw":
+        return torch.optim.AdamW(groups, lr=optim.lr)
+    return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov)
 
 
 def load_classifier(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Classifier:
@@ -188,5 +226,17 @@ def learning_rate_factor(optim: OptimConfig, step: int, steps: int) -> float:
     if optim.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
     if optim.schedule == "step":
-        return float(0.1 ** sum(done >= milestone for milestone in optim.milestones))
+        passed = (step * optim.epochs >= m * steps if m >= 1 else done >= m for m in optim.milestones)
+        return float(0.1 ** sum(passed))
     return 1.0
+
+
+def backbone_of(config: TrainConfig, read: Preprocessing) -> nn.Module:
+    """The backbone of a configuration for pictures that are prepared like these, with random weights."""
+    return build_backbone(
+        config.model.name,
+        channels=read.channels,
+        image_size=read.image_size,
+        dim=config.head.dim,
+        batchnorm=config.model.batchnorm,
+    )

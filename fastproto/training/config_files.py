@@ -133,7 +133,7 @@ def _read_group(
 
 def _value(option: Option, node: Any) -> Any:
     yaml = _yaml()
-    if isinstance(node, yaml.SequenceNode) and option.kind == "floats":
+    if isinstance(node, yaml.SequenceNode) and option.kind in ("floats", "texts"):
         return [part for item in node.value for part in _values_of_item(option, item)]
     if not isinstance(node, yaml.ScalarNode):
         raise ValueError(f"{option.key} is {_kind(node)}; expected {option.expected}")

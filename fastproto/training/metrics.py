@@ -101,7 +101,8 @@ def log_renewal(
         row |= {"assignment/seconds": found.seconds, "assignment/turns": found.rounds}
     if delay is not None:
         row["assignment/delay_steps"] = delay
-    trainer.logger.log_metrics(row, step=trainer.global_step)  # type: ignore[union-attr]  # the trainer always has one
+    for logger in trainer.loggers:
+        logger.log_metrics(row, step=trainer.global_step)
     return inner.interrupted or (isinstance(found, Alignment) and found.stopped == "interrupted")
 
 

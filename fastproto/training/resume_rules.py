@@ -23,6 +23,8 @@ RULES = {
     "data.workers": Rule.TAKEN,
     "data.augment": Rule.TAKEN,
     "model.name": Rule.REFUSED,
+    "model.weights": Rule.REFUSED,
+    "model.batchnorm": Rule.REFUSED,
     "head.name": Rule.REFUSED,
     "head.dim": Rule.REFUSED,
     "head.prototypes": Rule.REFUSED,
@@ -44,6 +46,8 @@ RULES = {
     "head.assign_async": Rule.TAKEN,
     "head.save_class_means": Rule.TAKEN,
     "optim.name": Rule.REFUSED,
+    "optim.momentum": Rule.TAKEN,
+    "optim.nesterov": Rule.TAKEN,
     "optim.lr": Rule.TAKEN,
     "optim.weight_decay": Rule.TAKEN,
     "optim.epochs": Rule.TAKEN,
@@ -51,11 +55,18 @@ RULES = {
     "optim.schedule": Rule.TAKEN,
     "optim.milestones": Rule.TAKEN,
     "optim.clip_norm": Rule.TAKEN,
+    "optim.mixup": Rule.TAKEN,
+    "optim.class_weights": Rule.TAKEN,
+    "optim.weights_from_epoch": Rule.TAKEN,
     "seed": Rule.REFUSED,
     "accelerator": Rule.TAKEN,
     "devices": Rule.TAKEN,
     "num_nodes": Rule.TAKEN,
     "precision": Rule.REFUSED,
+    "compile": Rule.TAKEN,
+    "compile_mode": Rule.TAKEN,
+    "channels_last": Rule.TAKEN,
+    "loggers": Rule.TAKEN,
     "out": Rule.TAKEN,
     "name": Rule.REFUSED,
     "resume": Rule.TAKEN,
@@ -67,9 +78,10 @@ SILENT = (
     "name",
     "resume",
     "progress",
+    "loggers",
     "data.workers",
 )  # without effect on training: changes are not reported
-PATHS = ("data.root", "data.fonts", "head.prototypes", "head.words", "head.trained")
+PATHS = ("data.root", "data.fonts", "model.weights", "head.prototypes", "head.words", "head.trained")
 
 
 def rule_of(key: str) -> Rule:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,30 +17,35 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 import fastproto
 from fastproto.data import DataSplits, load_data
 from fastproto.data.optional import require
-from fastproto.models import build_backbone
+from fastproto.models import inner_network
 from fastproto.support.atomic_files import write_whole
 from fastproto.support.stopping import stopping
 from fastproto.training.batch_checks import check_batches
 from fastproto.training.build_head import check_head
 from fastproto.training.callbacks import EndOtherRanks, WriteCheckpoints
 from fastproto.training.checkpoint_files import WholeFileIO, read_checkpoint
-from fastproto.training.classifier import Classifier
+from fastproto.training.classifier import Classifier, backbone_of
 from fastproto.training.config_files import config_text
 from fastproto.training.heads import HEADS
 from fastproto.training.initial_assignment import InitialAssignment
 from fastproto.training.loaders import Loaders
+from fastproto.training.loggers import build_loggers, check_loggers
 from fastproto.training.metrics import MetricsFile
+from fastproto.training.pretrained import fitting_state
 from fastproto.training.rank_processes import follow_rank_0, interruptible, start_ranks
 from fastproto.training.renewals import RenewAssignment
 from fastproto.training.resume import Resumed, check_data, data_facts, open_run
 from fastproto.training.run_folder import FACTS, RunFolder
 from fastproto.training.run_pictures import draw_pictures
 from fastproto.training.settings import TrainConfig
+
+_COMPILER = "clang++" if sys.platform == "darwin" else "g++"  # what torch.compile looks for
 
 
 @dataclass(frozen=True)
@@ -52,11 +59,12 @@ class RunResult:
     test_accuracy_top5: float
 
 
-def fit(config: TrainConfig) -> RunResult:
+def fit(config: TrainConfig, *, classes: int | None = None) -> RunResult:
     """Train, choose a checkpoint on the validation set, test it once, draw the pictures.
 
     Args:
         config: the settings; with ``resume`` an earlier run is continued.
+        classes: how many classes the data must have, for example those of a recipe; None: any number.
 
     Raises:
         ValueError: a setting that no run can use; data, prototypes or a checkpoint that do not fit; a run folder that
@@ -68,10 +76,10 @@ def fit(config: TrainConfig) -> RunResult:
     config.check()
     follow_rank_0()
     with _quiet(), _restore_determinism(), RunFolder(config) as place:
-        return _fit(place)
+        return _fit(place, classes)
 
 
-def _fit(place: RunFolder) -> RunResult:
+def _fit(place: RunFolder, classes: int | None) -> RunResult:
     config = place.config
     L.seed_everything(config.seed, verbose=False)
     resumed = None if config.resume is None else open_run(config)
@@ -82,10 +90,19 @@ def _fit(place: RunFolder) -> RunResult:
         root=config.data.root,
         fonts=config.data.fonts,
     )
+    if classes not in (None, len(data.class_names)):
+        raise ValueError(
+            f"the recipe is for {classes} classes and {config.data.name} has {len(data.class_names)}; expected other "
+            f"data, or --data.num_classes {len(data.class_names)} to use the recipe for these"
+        )
     module = Classifier.for_data(config, data)
     if resumed is not None:
         check_data(resumed, config, data)
     _check_parts(config, data)
+    if resumed is not None:
+        module.pretrained = None
+    elif config.model.weights is not None:
+        _check_pretrained(config, data)
     module.data_facts = data_facts(data)
     folder = stopping.folder = place.claim(None if resumed is None else resumed.step)
     module.config = config = replace(config, out=str(folder), resume=None)
@@ -103,7 +120,8 @@ def _run_in(folder: Path, module: Classifier, data: DataSplits, resumed: Resumed
         callbacks.insert(2, RenewAssignment(config.head, folder / "class_means", config.seed))
     if config.progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
-    trainer = _trainer(config, folder, metrics, callbacks)
+    others = build_loggers(config, folder, None if resumed is None else resumed.step)
+    trainer = _trainer(config, folder, [metrics, *others], callbacks)
     loaders = Loaders(config, data)
     _write_facts(folder, config, trainer, checkpoint)
     if checkpoint is not None:
@@ -134,7 +152,7 @@ def _metrics(folder: Path, resumed: Resumed | None) -> MetricsFile:
     return MetricsFile(folder / "metrics.csv", resumed.step, source=resumed.run / "metrics.csv")
 
 
-def _trainer(config: TrainConfig, folder: Path, metrics: MetricsFile, callbacks: list[L.Callback]) -> L.Trainer:
+def _trainer(config: TrainConfig, folder: Path, loggers: list[Logger], callbacks: list[L.Callback]) -> L.Trainer:
     return L.Trainer(
         max_epochs=config.optim.epochs,
         accelerator=config.accelerator,
@@ -143,7 +161,7 @@ def _trainer(config: TrainConfig, folder: Path, metrics: MetricsFile, callbacks:
         strategy="ddp" if config.devices * config.num_nodes > 1 else "auto",
         precision=config.precision,
         gradient_clip_val=config.optim.clip_norm or None,
-        logger=metrics,
+        logger=loggers,
         callbacks=callbacks,
         plugins=[WholeFileIO()],
         default_root_dir=folder,
@@ -169,15 +187,24 @@ def _check_parts(config: TrainConfig, data: DataSplits) -> None:
         )
     if config.precision == "16-mixed" and not gpus:
         raise ValueError("precision is 16-mixed and there is no GPU to train on; expected bf16-mixed on the CPU")
-    with torch.device("meta"):
-        backbone = build_backbone(
-            config.model.name,
-            channels=data.preprocessing.channels,
-            image_size=data.preprocessing.image_size,
-            dim=config.head.dim,
+    check_loggers(config.loggers)
+    if config.compile and not gpus and shutil.which((os.environ.get("CXX") or _COMPILER).split()[0]) is None:
+        raise ValueError(
+            f"compile is true and there is no C++ compiler, which torch.compile needs on the CPU; expected {_COMPILER} "
+            "or the one that the environment variable CXX names: install it, or leave --compile out"
         )
+    with torch.device("meta"):
+        backbone = backbone_of(config, data.preprocessing)
     check_batches(config, data, backbone)
     check_head(config.head, data.class_names)
+
+
+def _check_pretrained(config: TrainConfig, data: DataSplits) -> None:
+    """Raise what loading ``model.weights`` into the backbone would."""
+    assert config.model.weights is not None
+    with torch.device("meta"):
+        network = inner_network(backbone_of(config, data.preprocessing))
+    fitting_state(network, config.model.weights, config.model.name)
 
 
 @rank_zero_only

@@ -21,7 +21,7 @@ from fastproto.training.config_files import run_of
 from fastproto.training.settings import TrainConfig
 
 FACTS = "versions.json"  # the first file that a run writes: it marks a run folder
-FOLDERS = ("checkpoints", "class_means")
+FOLDERS = ("checkpoints", "class_means", "tensorboard", "wandb")
 PICTURES = ("curves.png", "changed.png", "cosines.png", "sphere.png")
 WRITTEN = (FACTS, "config.yaml", "metrics.csv", *FOLDERS, *PICTURES)
 _NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)

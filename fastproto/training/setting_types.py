@@ -11,13 +11,14 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from fastproto.support.spelling import nearest
 
-Kind = Literal["bool", "int", "float", "str", "floats"]
+Kind = Literal["bool", "int", "float", "str", "floats", "texts"]
 EXPECTED: dict[Kind, str] = {
     "bool": "true or false",
     "int": "a whole number",
     "float": "a number",
     "str": "a text",
     "floats": "numbers such as [0.4, 0.8]",
+    "texts": "texts such as [csv, tensorboard]",
 }
 _KINDS: dict[object, Kind] = {bool: "bool", int: "int", float: "float", str: "str", list[float]: "floats"}
 Config = TypeVar("Config")
@@ -29,11 +30,19 @@ class SettingType:
 
     kind: Kind
     optional: bool = False  # whether it may be None
-    choices: tuple[str, ...] = ()  # allowed texts; empty: any
+    choices: tuple[str, ...] = ()  # allowed texts, of each item in a list; empty: any
 
     def allows(self, value: object) -> bool:
         """Whether the value is of this type; choices are not checked."""
         return (value is None and self.optional) or _is_a(value, self.kind)
+
+    def allows_choice(self, value: Any) -> bool:
+        """Whether a value of this type is one of the choices, or a list of some."""
+        return not self.choices or all(one in self.choices for one in (value if self.kind == "texts" else [value]))
+
+    @property
+    def one_of(self) -> str:
+        return "some of" if self.kind == "texts" else "one of"
 
 
 def setting_type(hint: object) -> SettingType:
@@ -42,6 +51,8 @@ def setting_type(hint: object) -> SettingType:
     (inner,) = [part for part in get_args(hint) if part is not type(None)] if optional else [hint]
     if get_origin(inner) is Literal:
         return SettingType("str", optional, get_args(inner))
+    if get_origin(inner) is list and get_origin(get_args(inner)[0]) is Literal:
+        return SettingType("texts", optional, get_args(get_args(inner)[0]))
     return SettingType(_KINDS[inner], optional)
 
 
@@ -104,6 +115,8 @@ def _is_a(value: object, kind: Kind) -> bool:
     match kind:
         case "floats":
             return isinstance(value, list | tuple) and all(_is_a(part, "float") for part in value)
+        case "texts":
+            return isinstance(value, list | tuple) and all(_is_a(part, "str") for part in value)
         case "str":
             return isinstance(value, str | os.PathLike) and str(value).strip() != "" and "\0" not in str(value)
         case "bool":

@@ -6,16 +6,18 @@ resumed run refuses another value of a new field until :mod:`fastproto.training.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
 from fastproto.support.loss_options import Loss, Means
 from fastproto.training.heads import FILES, HeadName, heads_that_take
+from fastproto.training.setting_ranges import RANGES, range_of
 from fastproto.training.setting_types import EXPECTED, from_mapping, plain, settings_of
 
 InitialAssignment = Literal["auto", "random", "features", "aligned"]
+ClassWeights = Literal["none", "in_batch", "inverse_frequency"]
+LoggerName = Literal["csv", "tensorboard", "wandb"]
 
 
 @dataclass
@@ -48,10 +50,16 @@ class ModelConfig:
     """The backbone.
 
     Args:
-        name: mlp, cnn, resnet20, resnet32, resnet56 (also with -conv), or any classification network of torchvision.
+        name: mlp, cnn, resnet20, resnet32, resnet56 (also with -conv, or with -hpn for the shortcuts of hyperspherical
+            prototype networks), any classification network of torchvision, or timm:NAME for one of timm.
+        weights: file of pretrained weights of that network (.pth or .safetensors); its last layer is left out where it
+            has another number of outputs.
+        batchnorm: whether features pass a BatchNorm1d before they are normalised, as in runs on a long tail.
     """
 
     name: str = "cnn"
+    weights: str | None = None
+    batchnorm: bool = False
 
 
 @dataclass
@@ -114,24 +122,36 @@ class OptimConfig:
     """The optimiser and the learning-rate schedule.
 
     Args:
-        name: adamw or sgd (Nesterov momentum 0.9).
+        name: adamw or sgd.
         lr: peak learning rate.
+        momentum: of sgd, in [0, 1).
+        nesterov: whether that momentum is Nesterov's.
         weight_decay: of parameters with two or more dimensions; others have none.
         epochs: passes over the training set.
         warmup_epochs: epochs of linear warm-up; may be a fraction.
         schedule: cosine (to zero), step (a tenth at the milestones) or constant.
-        milestones: fractions of the training after warm-up at which the step schedule lowers the learning rate.
+        milestones: when the step schedule lowers the learning rate: fractions (below 1) of the training after warm-up,
+            or epochs.
         clip_norm: largest gradient norm (0: no clipping).
+        mixup: b of mixup: images and labels of a batch are mixed in pairs, with a share from Beta(b, b) (0: none).
+        class_weights: weight of a sample's loss: none, in_batch (samples of the batch / classes in it / samples of its
+            class in it, over all devices) or inverse_frequency (the same over the training set, all classes counted).
+        weights_from_epoch: epochs that are trained without those weights first.
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
     lr: float = 1e-2
+    momentum: float = 0.9
+    nesterov: bool = True
     weight_decay: float = 0.05
     epochs: int = 30
     warmup_epochs: float = 1.0
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     milestones: list[float] = field(default_factory=lambda: [0.4, 0.8])
     clip_norm: float = 0.0
+    mixup: float = 0.0
+    class_weights: ClassWeights = "none"
+    weights_from_epoch: int = 0
 
 
 @dataclass
@@ -148,6 +168,10 @@ class TrainConfig:
         devices: number of devices per machine.
         num_nodes: number of machines.
         precision: 32-true, bf16-mixed, 16-mixed or bf16-true.
+        compile: whether torch.compile compiles the backbone.
+        compile_mode: default, or reduce-overhead for CUDA graphs.
+        channels_last: whether images and convolutions use the channels-last memory format.
+        loggers: where metrics go: csv (always), tensorboard, wandb.
         out: run folder (None: runs/NAME, with a number appended if it exists).
         name: name of the run (None: that of the data set).
         resume: run folder or checkpoint to continue from.
@@ -164,6 +188,10 @@ class TrainConfig:
     devices: int = 1
     num_nodes: int = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
+    compile: bool = False
+    compile_mode: Literal["default", "reduce-overhead"] = "default"
+    channels_last: bool = False
+    loggers: list[LoggerName] = field(default_factory=lambda: ["csv"])
     out: str | None = None
     name: str | None = None
     resume: str | None = None
@@ -187,23 +215,34 @@ class TrainConfig:
         """Raise ValueError for a value that no run can use."""
         for key, kind, value in settings_of(self):
             self._require(key, kind.allows(value), EXPECTED[kind.kind])
-        for key, (least, most) in _RANGES.items():
+        for key, (least, most) in RANGES.items():
             value = self._get(key)
             if value is not None and not least <= value <= most:
-                self._require(key, False, _range_of(value, least, most))
+                self._require(key, False, range_of(value, least, most))
         self._require("seed", 0 <= self.seed < 2**32, "0 <= seed < 2^32")
         self._require("optim.lr", self.optim.lr > 0, "a number > 0")
         self._require("head.scale", self.head.scale > 0, "a number > 0")
         self._require("head.momentum", 0 <= self.head.momentum < 1, "0 <= momentum < 1")
         for key, kind, value in settings_of(self):
-            self._require(key, not kind.choices or value in kind.choices, "one of " + ", ".join(kind.choices))
+            self._require(key, kind.allows_choice(value), f"{kind.one_of} " + ", ".join(kind.choices))
         for name, option in FILES.items():
             heads = heads_that_take(option)
             unused = self._get(f"head.{name}") is not None and self.head.name not in heads
             self._require(f"head.{name}", not unused, f"none with head {self.head.name}: it is for {', '.join(heads)}")
         missing = self.head.name == "trained" and self.head.trained is None
         self._require("head.trained", not missing, "the run folder or a checkpoint of a softmax run")
-        self._require("optim.milestones", all(0 < m < 1 for m in self.optim.milestones), "fractions between 0 and 1")
+        self._check_optim()
+
+    def _check_optim(self) -> None:
+        optim = self.optim
+        self._require("optim.momentum", 0 <= optim.momentum < 1, "0 <= momentum < 1")
+        still = optim.name == "sgd" and optim.nesterov and optim.momentum == 0
+        self._require("optim.nesterov", not still, "false where optim.momentum is 0")
+        inside = all(0 < m < max(optim.epochs, 1) for m in optim.milestones)
+        self._require("optim.milestones", inside, f"parts between 0 and 1, or epochs below optim.epochs {optim.epochs}")
+        self._require("optim.mixup", optim.mixup == 0 or optim.mixup >= 0.001, "0 for none, or at least 0.001")
+        unused = optim.class_weights == "none" and optim.weights_from_epoch > 0
+        self._require("optim.weights_from_epoch", not unused, "0 where optim.class_weights is none")
 
     def _get(self, key: str) -> Any:
         value: Any = self
@@ -214,33 +253,3 @@ class TrainConfig:
     def _require(self, key: str, holds: bool, expected: str) -> None:
         if not holds:
             raise ValueError(f"{key} is {self._get(key)!r}; expected {expected}")
-
-
-_MANY, _LARGE = 2**31 - 1, 1e15  # the product of two _LARGE numbers is finite in float32
-_RANGES = {
-    "data.num_classes": (2, _MANY),
-    "data.image_size": (8, 2**15),
-    "data.batch_size": (1, _MANY),
-    "data.workers": (0, 2**12),
-    "head.dim": (2, _MANY),
-    "head.initial_samples": (1, _MANY),
-    "optim.epochs": (1, _MANY),
-    "devices": (1, 2**16),
-    "num_nodes": (1, 2**16),
-    "optim.lr": (0, _LARGE),
-    "optim.weight_decay": (0, _LARGE),
-    "optim.warmup_epochs": (0, _LARGE),
-    "optim.clip_norm": (0, _LARGE),
-    "head.scale": (0, _LARGE),
-    "head.uniformity_weight": (0, _LARGE),
-    "head.renewals_per_epoch": (0, _LARGE),
-    "head.early_epochs": (0, _LARGE),
-    "head.early_renewals_per_epoch": (0, _LARGE),
-}
-
-
-def _range_of(value: float, least: float, most: float) -> str:
-    """The expectation that the error states for a value outside its range."""
-    if value != value or abs(value) == math.inf:  # not math.isfinite: an int may be too large for it
-        return "a finite number"
-    return f"at most {most:g}" if value > most else f"at least {least}"

@@ -53,9 +53,10 @@ def from_text(option: Option, text: str) -> Any:
             return int(text)
         if option.kind == "float":
             return float(text)
-        if option.kind == "floats":
+        if option.kind in ("floats", "texts"):
             inside = re.fullmatch(r"\[(.*)\]", word)
-            return [float(part) for part in (inside[1] if inside else word).split(",") if part.strip()]
+            parts = [part.strip() for part in (inside[1] if inside else word).split(",") if part.strip()]
+            return [float(part) if option.kind == "floats" else part.strip("\"'") for part in parts]
         if text.strip():
             return text
     except (ValueError, KeyError):

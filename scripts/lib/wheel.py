@@ -50,9 +50,10 @@ def count_modules(wheel: Path) -> int:
         ValueError: the files of the wheel differ from those of the repository.
     """
     expected = {f"{HOMES[at]}/{f.relative_to(ROOT / at).as_posix()}" for at in HOMES for f in (ROOT / at).rglob("*.py")}
+    data = {"fastproto/py.typed", *(f"fastproto/recipes/{f.name}" for f in (ROOT / "fastproto/recipes").glob("*.yaml"))}
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.split("/")[0].endswith(".dist-info")}
-    if odd := names ^ (expected | {"fastproto/py.typed"}):
+    if odd := names ^ (expected | data):
         raise ValueError(f"wheel and repository differ in {sorted(odd)}; expected the same files")
     return len(expected)
 

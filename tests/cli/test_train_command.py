@@ -23,6 +23,7 @@ NAMES += ("a\nb", "a\tb", "a\x85b", "a\u2028b", "\udcff", "é", "\x7f", "x" * 30
 @pytest.mark.parametrize("name", NAMES)
 def test_any_text_comes_back_from_a_file(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts = ("name", "out", "data.root", "data.fonts", "head.prototypes", "head.words", "head.trained", "model.name")
+    texts += ("model.weights",)
     flat = {key: option.default for key, option in OPTIONS.items()} | dict.fromkeys(texts, name)
     config = TrainConfig.from_dict(unflatten(flat))
     file = tmp_path / "config.yaml"
@@ -44,6 +45,10 @@ def test_options_and_files_read_the_same_values(tmp_path: Path) -> None:
         ("optim.lr", "1e-3", 0.001),
         ("optim.lr", "1", 1.0),
         ("optim.milestones", "[0.1, 0.5]", [0.1, 0.5]),
+        ("loggers", "[csv, tensorboard]", ["csv", "tensorboard"]),
+        ("loggers", "wandb,csv", ["wandb", "csv"]),
+        ("loggers", "['csv', 'wandb']", ["csv", "wandb"]),
+        ("optim.milestones", "100, 200", [100.0, 200.0]),
         ("data.num_classes", "null", None),
         ("data.root", "null", None),
         ("data.augment", "off", False),
@@ -51,8 +56,8 @@ def test_options_and_files_read_the_same_values(tmp_path: Path) -> None:
         ("name", "12", "12"),
         ("precision", "bf16-true", "bf16-true"),
     ):
-        file.write_text(f"{key}: {text}\n")
-        for config in (parse_train([f"--{key}", text]), parse_train(["--config", str(file)])):
+        file.write_text(f"{key}: {text}\noptim.epochs: 250\n")
+        for config in (parse_train([f"--{key}", text, "--optim.epochs", "250"]), parse_train(["--config", str(file)])):
             assert flatten(config.to_dict())[key] == value
     file.write_text("\ufeffoptim:\r\n  lr: 2e-3\r\nhead:\r\n", encoding="utf-8")  # as a Windows editor saves it
     assert parse_train(["--config", str(file), "--optim.lr", "0.5", "--optim.lr=0.25"]).optim.lr == 0.25
@@ -83,6 +88,18 @@ def test_options_and_files_read_the_same_values(tmp_path: Path) -> None:
         (["--devices", "99999999"], "devices is 99999999; expected at most 65536"),
         (["--optim.lr", "1e39"], "optim.lr is 1e+39; expected at most 1e+15"),
         (["--optim.lr", "0"], "optim.lr is 0.0; expected a number > 0"),
+        (["--optim.momentum", "1"], "optim.momentum is 1.0; expected 0 <= momentum < 1"),
+        (["--optim", "sgd", "--optim.momentum", "0"], "optim.nesterov is True; expected false where optim.momentum"),
+        (["--optim.milestones", "[0.5, 30]"], "expected parts between 0 and 1, or epochs below optim.epochs 30"),
+        (["--optim.mixup", "1e-9"], "optim.mixup is 1e-09; expected 0 for none, or at least 0.001"),
+        (["--optim.mixup", "-1"], "optim.mixup is -1.0; expected at least 0"),
+        (["--optim.class_weights", "batch"], "expected one of none, in_batch, inverse_frequency"),
+        (["--optim.weights_from_epoch", "3"], "optim.weights_from_epoch is 3; expected 0 where optim.class_weights is"),
+        (["--loggers", "csv,tensorbord"], "expected some of csv, tensorboard, wandb"),
+        (["--compile_mode", "fast"], "expected one of default, reduce-overhead"),
+        (["--recipe", "cifar100-d11"], "unknown recipe 'cifar100-d11'; did you mean cifar100-d1"),
+        (["--recipe", "zzz"], "unknown recipe 'zzz'; --recipe list prints them all"),
+        (["--recip", "list"], "unknown option --recip; did you mean --recipe?"),
         (["--data.image_size", "2147483647"], "data.image_size is 2147483647; expected at most 32768"),
         (["--data.workers", "-1"], "data.workers is -1; expected at least 0"),
         (["--seed", "1.0"], "seed is '1.0'; expected a whole number"),
@@ -182,7 +199,9 @@ def test_numbers_of_numpy_and_paths_are_written_as_plain_values() -> None:
 
 
 def test_every_setting_has_help() -> None:
-    assert all(option.help and option.kind in ("str", "int", "float", "bool", "floats") for option in OPTIONS.values())
+    assert all(
+        option.help and option.kind in ("str", "int", "float", "bool", "floats", "texts") for option in OPTIONS.values()
+    )
 
 
 def test_the_run_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ from torch import nn
 from fastproto.models import backbone_names, build_backbone
 from fastproto.models.resnet import CifarResNet, PaddedShortcut
 
-OWN = ["mlp", "cnn", "resnet20", "resnet32", "resnet56", "resnet20-conv", "resnet32-conv", "resnet56-conv"]
+DEPTHS = (20, 32, 56)
+OWN = ["mlp", "cnn", *(f"resnet{depth}{variant}" for variant in ("", "-conv", "-hpn") for depth in DEPTHS)]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -81,10 +82,11 @@ def test_cifar_resnets_have_the_parameters_of_the_paper(depth: int, paper: float
     assert len(weighted) == depth
 
 
-def test_convolutional_shortcuts_add_two_convolutions() -> None:
+@pytest.mark.parametrize(("variant", "pixels"), [("conv", 1), ("hpn", 9)])
+def test_convolutional_shortcuts_add_two_convolutions(variant: str, pixels: int) -> None:
     padded = build_backbone("resnet20", channels=3, image_size=32, dim=10)
-    convolved = build_backbone("resnet20-conv", channels=3, image_size=32, dim=10)
-    expected = sum(before * after + 2 * after for before, after in ((16, 32), (32, 64)))
+    convolved = build_backbone(f"resnet20-{variant}", channels=3, image_size=32, dim=10)
+    expected = sum(pixels * before * after + 2 * after for before, after in ((16, 32), (32, 64)))
     assert parameters(convolved) - parameters(padded) == expected
 
 
@@ -118,6 +120,22 @@ def test_torchvision_network_with_two_outputs_gives_one() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "channels", "image_size"),
+    [("timm:resnet18", 3, 32), ("timm:resnet18", 1, 32), ("timm:vit_tiny_patch16_224", 3, 32)],
+)
+def test_networks_of_timm(name: str, channels: int, image_size: int) -> None:
+    network = build_backbone(name, channels=channels, image_size=image_size, dim=6)
+    assert network(torch.rand(2, channels, image_size, image_size)).shape == (2, 6)
+
+
+def test_features_end_in_batch_normalisation_where_asked() -> None:
+    network = build_backbone("cnn", channels=1, image_size=8, dim=6, batchnorm=True)
+    features = network(torch.rand(16, 1, 8, 8))
+    torch.testing.assert_close(features.mean(0), torch.zeros(6), atol=1e-5, rtol=0)
+    torch.testing.assert_close(features.var(0, unbiased=False), torch.ones(6), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize(
     ("name", "change", "words"),
     [
         ("resnt20", {}, r"unknown backbone 'resnt20': did you mean 'resnet20'"),
@@ -129,6 +147,9 @@ def test_torchvision_network_with_two_outputs_gives_one() -> None:
         ("alexnet", {"image_size": 16}, r"'alexnet' cannot read pictures of 16x16 .*another image size"),
         ("vit_b_16", {"image_size": 40}, r"'vit_b_16' cannot read pictures of 40x40"),
         ("resnet18", {"channels": 2}, r"'resnet18' of torchvision got 2 channels: give 1 or 3"),
+        ("timm:resnet18", {"channels": 2}, r"'timm:resnet18' of timm got 2 channels: give 1 or 3"),
+        ("timm:resnt18", {}, r"unknown backbone 'timm:resnt18': did you mean 'timm:resnet18'"),
+        ("timm:zzzzzzzz", {}, r"unknown backbone 'timm:zzzzzzzz': see timm.list_models\(\)"),
     ],
 )
 def test_bad_requests_say_what_to_do(name: str, change: dict[str, int], words: str) -> None:
@@ -148,3 +169,9 @@ def test_without_torchvision_ours_still_work(monkeypatch: pytest.MonkeyPatch) ->
     assert build_backbone("cnn", channels=1, image_size=8, dim=4) is not None
     with pytest.raises(ValueError, match=r"pip install 'fastproto\[train\]'"):
         build_backbone("resnet18", channels=3, image_size=32, dim=8)
+
+
+def test_without_timm_the_pip_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ImportError, match=r"needs timm.* pip install 'fastproto\[timm\]'"):
+        build_backbone("timm:resnet18", channels=3, image_size=32, dim=8)

@@ -18,6 +18,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 
 from fastproto import PrototypeHead, exclude_from_broadcast
+from fastproto.support.distributed import gather_labels
 
 STEPS, C, D = 6, 9, 4
 SIZES = (1_000, 20_000)
@@ -172,6 +173,10 @@ def trained_head(rank: int) -> PrototypeHead:
     return model.head
 
 
+def labels_of_all(rank: int) -> Tensor:
+    return gather_labels(rank_batch(STEPS - 1, rank, True)[1])
+
+
 TOPICS: dict[str, Callable[[int], Any]] = {
     "sum-official": lambda rank: training("sum", "official", rank),
     "mean-ema": lambda rank: training("mean", "ema", rank),
@@ -182,6 +187,7 @@ TOPICS: dict[str, Callable[[int], Any]] = {
     "background_renewal": background_renewal,
     "error_of_a_renewal": error_of_a_renewal,
     "error_of_a_bad_batch": error_of_a_bad_batch,
+    "labels_of_all": labels_of_all,
 }
 
 

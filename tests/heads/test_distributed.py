@@ -53,6 +53,11 @@ def test_means_move_when_they_are_needed(found: dict[str, list[Any]]) -> None:
     assert found["when_means_move"] == [[0, 1, 2, 3, 4, 5, 6, 7, 8]] * WORLD
 
 
+def test_labels_of_batches_of_other_sizes_are_gathered(found: dict[str, list[Any]]) -> None:
+    together = torch.cat([rank_batch(STEPS - 1, rank, True)[1] for rank in range(WORLD)])
+    assert all(torch.equal(one, together) for one in found["labels_of_all"])
+
+
 def test_each_rank_may_keep_means_of_its_own(found: dict[str, list[Any]]) -> None:
     first, *others = found["local_means"]
     assert first["means"].any()

@@ -86,3 +86,19 @@ def test_the_loss_of_two_labels_and_the_label_that_the_means_count() -> None:
     torch.testing.assert_close(head.eval()(x, y1, labels2=y2, lam=0.25), (0.25 * one + 0.75 * two).mean())
     with pytest.raises(ValueError, match="go together"):
         head(x, y1, labels2=y2)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_each_label_has_a_weight_of_its_own(name: str) -> None:
+    made = HEADS[name](10, 4)
+    x, a, b = batch()
+    first, second = torch.rand(8), torch.rand(8)
+    one, two = made(x, a, first, update_means=False), made(x, b, second, update_means=False)
+    loss = made(x, a, first, labels2=b, lam=0.3, weight2=second, update_means=False)
+    torch.testing.assert_close(loss, 0.3 * one + 0.7 * two)
+    alone = made(x, a, labels2=b, lam=0.3, weight2=second, update_means=False)
+    torch.testing.assert_close(alone, 0.3 * made(x, a, update_means=False) + 0.7 * two)
+    with pytest.raises(ValueError, match="weight2 is given without labels2"):
+        made(x, a, first, weight2=second)
+    with pytest.raises(ValueError, match="weight2 has shape"):
+        made(x, a, first, labels2=b, lam=0.3, weight2=second[:3])

@@ -21,7 +21,7 @@ ROOMS = [
     ["fastproto.head_state"],
     ["fastproto.head"],
     ["fastproto.baselines"],
-    ["fastproto.data", "fastproto.models", "fastproto.plots"],
+    ["fastproto.data", "fastproto.models", "fastproto.plots", "fastproto.recipes"],
     ["fastproto.training"],
     ["fastproto.cli"],
 ]

@@ -28,7 +28,7 @@ SIGNATURES = {
     assignment.solve: "cost * previous method tolerance time_limit progress",
     assignment.align: "class_means prototypes * starts seed time_limit",
     head.PrototypeHead: "num_classes dim * prototypes momentum loss means reduction sync_class_means seed nan_policy",
-    head.PrototypeHead.forward: "self features labels weight * labels2 lam update_means",
+    head.PrototypeHead.forward: "self features labels weight * labels2 lam weight2 update_means",
     head.PrototypeHead.logits: "self features",
     head.PrototypeHead.predict: "self features k",
     head.PrototypeHead.weight_by_label: "self",
@@ -36,7 +36,7 @@ SIGNATURES = {
     head.PrototypeHead.align: "self * starts seed class_means time_limit",
     head.PrototypeHead.begin_renewal: "self * aligned starts seed",
     head.PrototypeHead.finish_renewal: "self renewal * wait adopt",
-    fit: "config",
+    fit: "config * classes",
 }
 
 

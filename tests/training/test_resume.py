@@ -23,6 +23,8 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 
 OTHER: dict[str, str] = {
     "model.name": "cnn",
+    "model.weights": "other.pth",
+    "model.batchnorm": "true",
     "head.name": "fixed",
     "head.dim": "4",
     "head.prototypes": "other.npz",

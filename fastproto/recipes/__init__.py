@@ -1,0 +1,1 @@
+"""The settings of the paper's experiments, a YAML file for each: see ``fastproto-train --recipe list``."""
