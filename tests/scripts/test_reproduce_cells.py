@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fastproto.cli.train_command import parse_train
 from fastproto.training.heads import HEADS
 from lib.repository import ROOT
 from lib.reproduce import command
@@ -60,14 +61,24 @@ def test_every_cell_has_a_head_that_its_dimension_allows() -> None:
 
 
 def test_cross_entropy_has_its_own_rate() -> None:
-    rates = {method: settings_of(replace(PSC, method=method))["optim.lr"] for method in METHODS}
+    rates = {method: settings_of(replace(PSC, method=method)).get("optim.lr") for method in METHODS}
     assert {method for method, rate in rates.items() if rate == "0.1"} == {
-        "psc",
-        "psc-uniform",
-        "linear",
-        "fixed-softmax",
+        *("psc", "psc-uniform", "linear", "fixed-softmax"),
     }
     assert settings_of(PSC)["head.reduction"] == "mean"
+
+
+def test_every_command_is_one_of_fastproto_train_and_its_recipe_has_the_epochs() -> None:
+    pytest.importorskip("fastproto.recipes")
+    machine = Machine(words=Path("words.txt"))
+    for cell in EVERY:
+        config = parse_train(arguments_of(cell, Place(Path("nowhere")), machine))
+        assert (config.head.dim, config.optim.epochs) == (cell.dim, cell.epochs)
+        named = settings_of(cell).get("recipe")
+        assert (named is None) == (cell.recipe == "cnn")
+        if named is not None:
+            budget = parse_train(["--recipe", named])
+            assert budget.optim.epochs == cell.epochs and budget.head.dim == cell.dim, cell
 
 
 def test_overrides_come_last() -> None:

@@ -75,7 +75,7 @@ def _asked(options: argparse.Namespace, table: Table, machine: Machine) -> list[
     small = options.recipe == ON_CPU or (options.recipe is None and not _has_gpu(machine))
     asked = []
     for cell in table.cells:
-        if small and RECIPES[cell.recipe].gpu:
+        if small and RECIPES[cell.recipe].named is not None:
             cell = replace(cell, recipe=ON_CPU, epochs=RECIPES[ON_CPU].epochs)
         cell = cell if options.epochs is None else replace(cell, epochs=options.epochs)
         asked += [replace(cell, seed=seed) for seed in options.seeds] if options.seeds else [cell]

@@ -18,8 +18,8 @@ DATA: dict[str, Settings] = {
     "imagenet200": {"data.name": "imagenet200"},
     "imagenet": {"data.name": "imagenet"},
     "imagenet-lt": {"data.name": "imagenet-lt"},
-    **{
-        f"{name}-lt-{imbalance}": {"data.name": name, "data.imbalance": imbalance}
+    **{  # augmented as each set is: digits are not mirrored
+        f"{name}-lt-{imbalance}": {"data.name": name, "data.imbalance": imbalance, "data.augment": "auto"}
         for name in ("cifar10", "cifar100", "svhn", "stl10")
         for imbalance in ("0.005", "0.01", "0.02")
     },
@@ -33,58 +33,37 @@ class Recipe:
     """A backbone, an optimiser and a number of epochs.
 
     Args:
+        model: the backbone, in words.
+        named: the recipe of fastproto-train, where "set" is that of the data and "dim" is D; None: its defaults.
+        settings: what differs from that.
         cross_entropy: what differs for methods of cross-entropy.
-        gpu: whether it is meant for a GPU; on the CPU :data:`ON_CPU` takes its place.
     """
 
-    settings: Settings
+    model: str
     epochs: int
+    named: str | None = None
+    settings: Settings = field(default_factory=dict)
     cross_entropy: Settings = field(default_factory=dict)
-    gpu: bool = True
 
 
-_SGD = {"optim.name": "sgd", "optim.schedule": "step", "optim.warmup_epochs": "0", "data.batch_size": "128"}
-_SUM = {"head.loss": "official", "head.reduction": "sum"}  # lr is of the sum of (1 - cos)² over the batch
+# The rate of these recipes is for the sum of (1 - cos)² over a batch; a cross-entropy has one for its mean.
 _BALANCED = Recipe(
-    {
-        **{"model.name": "resnet32", **_SGD, **_SUM, "optim.lr": "0.01", "optim.weight_decay": "1e-4"},
-        "optim.milestones": "0.4,0.8",
-    },
-    epochs=250,
-    cross_entropy={"head.reduction": "mean", "optim.lr": "0.1"},
-)
-_LONG_TAIL = Recipe(
-    {
-        **{"model.name": "resnet32", **_SGD, **_SUM, "optim.lr": "0.1", "optim.weight_decay": "2e-4"},
-        **{"optim.milestones": "0.8,0.9", "model.batchnorm": "true"},
-        **{"optim.mixup": "1.0", "optim.class_weights": "inverse_frequency"},
-    },
-    epochs=200,
-    cross_entropy={"head.reduction": "mean"},
-)
-_RESNET_50 = Recipe(
-    {
-        **{"model.name": "resnet50", "data.batch_size": "1024", "optim.name": "sgd", "optim.lr": "0.5"},
-        **{"optim.weight_decay": "2e-5", "optim.warmup_epochs": "5", "optim.schedule": "cosine", "optim.mixup": "1.0"},
-    },
-    epochs=100,
+    "ResNet-32", 250, "{set}-d{dim}", cross_entropy={"head.loss": "eq6", "head.reduction": "mean", "optim.lr": "0.1"}
 )
 RECIPES = {
-    "cnn": Recipe({"model.name": "cnn"}, epochs=20, gpu=False),
+    "cnn": Recipe("cnn", 20, settings={"model.name": "cnn"}),
     "resnet32": _BALANCED,
-    "resnet20": replace(_BALANCED, settings=_BALANCED.settings | {"model.name": "resnet20"}),
-    "resnet56": replace(_BALANCED, settings=_BALANCED.settings | {"model.name": "resnet56"}),
-    "resnet32-lt": _LONG_TAIL,
-    "imagenet-r50": _RESNET_50,
-    "imagenet-swin-t": Recipe(
-        {
-            **_RESNET_50.settings,
-            **{"model.name": "swin_t", "optim.name": "adamw", "optim.lr": "1e-3"},
-        },
-        epochs=100,
-    ),
+    "resnet20": replace(_BALANCED, model="ResNet-20", settings={"model.name": "resnet20"}),
+    "resnet56": replace(_BALANCED, model="ResNet-56", settings={"model.name": "resnet56"}),
+    "resnet32-lt": Recipe("ResNet-32", 200, "{set}-lt-0.01-d{dim}"),
+    "imagenet-r50": Recipe("ResNet-50", 100, "imagenet-r50-d{dim}"),
+    "imagenet-swin-t": Recipe("Swin-T", 100, "imagenet-swin-t-d{dim}"),
+    "imagenet-lt-r50": Recipe("ResNet-50", 200, "imagenet-lt-r50-d{dim}"),
 }
+LIKE = {"svhn": "cifar10", "stl10": "cifar10"}
+"""Sets without recipes of their own, and the set whose recipes they take."""
 ON_CPU = "cnn"
+"""What takes the place of a named recipe where there is no GPU."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +91,12 @@ def trained_by(cell: Cell) -> Cell | None:
 
 
 def settings_of(cell: Cell) -> Settings:
-    """What fastproto-train is told of a cell; the same on every machine."""
+    """What fastproto-train is told of a cell, ``recipe`` first; the same on every machine."""
     recipe, method = RECIPES[cell.recipe], METHODS[cell.method]
+    name = cell.data.partition("-lt-")[0]
+    named = {} if recipe.named is None else {"recipe": recipe.named.format(set=LIKE.get(name, name), dim=cell.dim)}
     return {
+        **named,
         **DATA[cell.data],
         **recipe.settings,
         **(recipe.cross_entropy if method.cross_entropy else {}),

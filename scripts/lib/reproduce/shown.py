@@ -94,11 +94,8 @@ def _remarks(table: Table, found: list[Record]) -> list[str]:
     """What differs between the published figures and ours, in a line each."""
     remarks = list(table.notes)
     if table.published:
-        budgets = "; ".join(
-            f"{recipe}: {RECIPES[recipe].settings['model.name']}, {RECIPES[recipe].epochs} epochs"
-            for recipe in table.published
-        )
-        remarks.append(f"Published: the authors' README. Its recipe as it is written down here: {budgets}.")
+        budgets = "; ".join(f"{RECIPES[name].model}, {RECIPES[name].epochs} epochs" for name in table.published)
+        remarks.append(f"Published: the README of the authors' repository. Their budget: {budgets}.")
     ours = dict.fromkeys(_made_with(record) for record in found)
     remarks += [f"Ours: {text}." for text in ours] or [f"Ours: {NOT_RUN}."]
     return ["\n".join(remarks)]

@@ -106,7 +106,7 @@ TABLES = {
                 for imbalance in IMBALANCES
                 for cell in grid("table5", "resnet32-lt", f"cifar100-lt-{imbalance}", (128,), LONG_TAIL_METHODS)
             ),
-            *grid("table5", "imagenet-r50", "imagenet-lt", (512,), ("psc", "dynamic")),
+            *grid("table5", "imagenet-lt-r50", "imagenet-lt", (512,), ("psc", "dynamic")),
         ),
         published={"resnet32-lt": LONG_TAIL},
         notes=(UNCHECKED,),
