@@ -18,6 +18,7 @@ from lib.reproduce.computed import ROWS, STUDIES
 from lib.reproduce.methods import METHODS
 from lib.reproduce.recipes import RECIPES, Machine, arguments_of, settings_of, trained_by
 from lib.reproduce.records import KEYS, load_records
+from lib.reproduce.search_figures import figure3a, figure3c
 from lib.reproduce.tables import TABLES
 
 EVERY = [cell for table in TABLES.values() for cell in table.cells]
@@ -163,7 +164,7 @@ def record(folder: Path, cell: Cell = PSC, **changed: Any) -> Path:
     values = dict.fromkeys(KEYS, 0.5) | {
         "format": 1,
         "cell": cell.to_dict(),
-        "settings": {"optim.lr": 0.1, "optim.name": "sgd", "model.name": "resnet32"},
+        "settings": {"optim.lr": 0.1, "optim.name": "sgd", "optim.epochs": 250, "model.name": "resnet32"},
         "curve": [{"epoch": 0, "train_loss": 1.0, "validation": 0.5, "moved": 0.25}],
         "finished": "2026-01-01T00:00:00+00:00",
         "commit": "unknown",
@@ -219,7 +220,9 @@ def test_the_table_shows_all_seeds_and_every_number_of_epochs(
     record(tmp_path, replace(PSC, recipe="cnn", epochs=3), test=0.125)
     shown = ["--show", "--recipe", "paper", "--out", str(tmp_path)]
     assert main(["table1", "--cell", "cifar100,d=10", *shown]) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("cifar100")]
+    printed = capsys.readouterr().out
+    assert "Ours: resnet32, sgd 0.1, 250 epochs, on cpu, commit unknown, seeds 0, 1." in printed
+    rows = [line.split() for line in printed.splitlines() if line.startswith("cifar100")]
     assert ["cifar100", "10", "psc", "resnet32", "250", "25.67", "30.00", "±", "7.07"] in [row[:9] for row in rows]
     assert ["cifar100", "10", "psc", "cnn", "3", "25.67", "12.50"] in [row[:7] for row in rows]
     assert ["cifar100", "10", "dynamic", "resnet32", "250", "57.21", "not", "run"] in rows
@@ -263,6 +266,16 @@ def test_bad_input_is_one_sentence(
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_figures_3a_and_3c_need_no_data(capsys: pytest.CaptureFixture[str]) -> None:
+    *descents, ours = figure3a((6, 3), steps=(1, 20), subsets=(3, 6))
+    assert len(descents) == 4 and all(ours["uniformity"] <= row["uniformity"] + 1e-6 for row in descents)
+    rows = figure3c((5, 9), dim=3, repeats=1)
+    assert [(row["classes"], row["method"]) for row in rows] == [
+        (count, method) for count in (5, 9) for method in ("dense", "column_generation")
+    ]
+    assert all(row["seconds"] > 0 for row in rows) and "Figure 3c: not available" in capsys.readouterr().out
 
 
 def test_what_has_no_cells_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,12 +18,14 @@ STEPS = (1, 10, 100, 1000)
 CLASSES = (100, 200, 500, 1000, 2000, 5000)
 
 
-def figure3a(size: tuple[int, int] = (100, 50), steps: tuple[int, ...] = STEPS) -> list[Record]:
+def figure3a(
+    size: tuple[int, int] = (100, 10), steps: tuple[int, ...] = STEPS, subsets: tuple[int, ...] = SUBSETS
+) -> list[Record]:
     """L_uni after steps of the paper's descent, by the number of rows that move in a step; and fastproto's own end."""
     print(f"{size[0]} points in {size[1]} dimensions: L_uni (t = 2) over the paper's descent, lr 0.1")
     print(f"{'rows of a step':>15}" + "".join(f"{count:>7} steps" for count in steps))
     rows: list[Record] = []
-    for subset in SUBSETS:
+    for subset in subsets:
         reached = []
         for count in steps:
             found = estimate_prototypes(*size, method="sgd", subset_size=subset, iterations=count, cache=False)

@@ -96,17 +96,23 @@ def _remarks(table: Table, found: list[Record]) -> list[str]:
     if table.published:
         budgets = "; ".join(f"{RECIPES[name].model}, {RECIPES[name].epochs} epochs" for name in table.published)
         remarks.append(f"Published: the README of the authors' repository. Their budget: {budgets}.")
-    ours = dict.fromkeys(_made_with(record) for record in found)
-    remarks += [f"Ours: {text}." for text in ours] or [f"Ours: {NOT_RUN}."]
+    ours: dict[str, list[int]] = {}
+    for record in found:
+        ours.setdefault(_made_with(record), []).append(record["cell"]["seed"])
+    remarks += [f"Ours: {text}, seeds {_numbers(seeds)}." for text, seeds in ours.items()] or [f"Ours: {NOT_RUN}."]
     return ["\n".join(remarks)]
 
 
 def _made_with(record: Record) -> str:
-    cell, settings = record["cell"], record["settings"]
+    settings = record["settings"]
     return (
-        f"{settings['model.name']}, {settings['optim.name']} {settings['optim.lr']:g}, {cell['epochs']} epochs, "
-        f"seed {cell['seed']}, on {record['device']}, commit {record['commit'][:10]}"
+        f"{settings['model.name']}, {settings['optim.name']} {settings['optim.lr']:g}, {settings['optim.epochs']} "
+        f"epochs, on {record['device']}, commit {record['commit'][:10]}"
     )
+
+
+def _numbers(values: list[int]) -> str:
+    return ", ".join(map(str, sorted(set(values))))
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
