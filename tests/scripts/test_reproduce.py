@@ -150,7 +150,7 @@ def test_a_cell_that_is_terminated_and_then_killed_goes_on(trained: tuple[Path, 
         process.send_signal(number)
         printed, _ = process.communicate()
         assert process.returncode == code and not place.record(DYNAMIC).exists(), printed
-        assert ("stopped with 1 cells to go" in printed) == (number == signal.SIGTERM)
+        assert ("stopped with cells to go: 1" in printed) == (number == signal.SIGTERM)
         wait_until_ended(place.run(DYNAMIC))  # what the command has started ends with it
     assert reproduce("tiny", "--cell", "method=dynamic", "--out", tmp_path) == 0
     assert json.loads((place.run(DYNAMIC) / "versions.json").read_text())["resumed"] is not None
@@ -162,4 +162,4 @@ def test_a_budget_of_time_stops_what_is_trained(tmp_path: Path, capsys: pytest.C
     longer = ("tiny", "--cell", "method=psc", "--epochs", "1000000", "--minutes", "0.01")
     assert reproduce(*longer, "--out", tmp_path) == 0
     printed = capsys.readouterr().out
-    assert "not run" in printed and "stopped with 1 cells to go: the same command goes on" in printed
+    assert "not run" in printed and "stopped with cells to go: 1; the same command goes on" in printed

@@ -66,7 +66,7 @@ def _cells(options: argparse.Namespace, table: Table, folders: list[Path]) -> in
         records = load_records(folders)
     print(show_table(options.what, table, cells, records))
     if outcome.left:
-        print(f"\nstopped with {len(outcome.left)} cells to go: the same command goes on")
+        print(f"\nstopped with cells to go: {len(outcome.left)}; the same command goes on")
     return outcome.exit_code
 
 

@@ -99,7 +99,7 @@ def _remarks(table: Table, found: list[Record]) -> list[str]:
     ours: dict[str, list[int]] = {}
     for record in found:
         ours.setdefault(_made_with(record), []).append(record["cell"]["seed"])
-    remarks += [f"Ours: {text}, seeds {_numbers(seeds)}." for text, seeds in ours.items()] or [f"Ours: {NOT_RUN}."]
+    remarks += [f"Ours: {text}, {_seeds(seeds)}." for text, seeds in ours.items()] or [f"Ours: {NOT_RUN}."]
     return ["\n".join(remarks)]
 
 
@@ -111,8 +111,9 @@ def _made_with(record: Record) -> str:
     )
 
 
-def _numbers(values: list[int]) -> str:
-    return ", ".join(map(str, sorted(set(values))))
+def _seeds(values: list[int]) -> str:
+    seeds = sorted(set(values))
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
