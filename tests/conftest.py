@@ -69,6 +69,7 @@ LONG = {
     "tests/package/test_packaging.py::test_every_module_of_the_wheel_is_importable",
     "tests/prototypes/test_search.py::test_a_population_ends_where_the_best_of_many_descents_does",
     "tests/scripts/test_launchers.py",
+    "tests/scripts/test_reproduce.py",
     "tests/training/test_background_renewals.py::test_an_error_of_the_thread_ends_the_run",
     "tests/training/test_background_renewals.py::test_steps_go_on_while_a_renewal_is_solved",
     "tests/training/test_class_means_files.py::test_class_means_are_saved_as_a_renewal_finds_them",

@@ -1,117 +1,165 @@
-"""The paper's tables and figures, on sizes that take no time."""
+"""Cells of scripts/reproduce: a tiny table on digits is trained in processes, stopped, killed, merged and shown."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import math
-import re
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
-from fastproto.prototypes import estimate_prototypes
-from lib import reproduce
 from lib.repository import ROOT
+from lib.reproduce.cells import Cell, Place
+from lib.reproduce.command import main
+from lib.reproduce.records import TIMES, load_records, read_record
+from lib.reproduce.tables import Table
 
-SIZES = {(6, 3): ("0", "not available")}
-
-
-def test_table_7_has_a_row_for_each_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = reproduce.table7(None, SIZES)
-    paper, published, *ours = rows
-    assert (paper["max_cosine"], paper["min_cosine"]) == SIZES[6, 3]
-    assert published["missing"] == "not measured: --published was not given"
-    assert [row["what"] for row in ours] == [
-        "SGD, lr 0.1, 1000 steps, within_batch",
-        "SGD, lr 0.1, 1000 steps, eq5",
-        "fastproto, uniform",
-        "fastproto, max_cosine",
-    ]
-    for row in ours:  # six points in three dimensions: the octahedron
-        assert abs(row["max_cosine"]) < 1e-3 and row["min_cosine"] == pytest.approx(-1, abs=1e-3)
-    printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 1 + len(rows) + 2 and "--published was not given" in printed[2]
-    assert json.loads(json.dumps(rows)) == rows
-
-
-def test_published_files_are_read_from_the_folder_that_is_named(tmp_path: Path) -> None:
-    saved = estimate_prototypes(6, 3)
-    saved.save(tmp_path / "6centers_3dim.pth")
-    found, missing = reproduce.from_file(tmp_path, 6, 3)
-    assert found is not None and missing == ""
-    assert torch.allclose(found.vectors, saved.vectors, atol=1e-6)
-    found, missing = reproduce.from_file(tmp_path, 7, 3)
-    assert found is None and missing == f"not measured: there is no {tmp_path / '7centers_3dim.pth'}"
-
-
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        reproduce.main(["table7", "--published", str(tmp_path / "nowhere")], "")
-    assert ended.value.code == 2
-    assert f"--published {tmp_path / 'nowhere'} is not a folder" in capsys.readouterr().err
-
-
-def test_the_average_angle_does_not_tell_good_from_degenerate() -> None:
-    sets = reproduce.random_and_degenerate()
-    assert all(w.shape == (100, 3) for members in sets.values() for w in members)
-    averages = {name: reproduce.averages(members[:5]) for name, members in sets.items()}
-    angles = [found["mean_angle"] for found in averages.values()]
-    assert max(angles) - min(angles) < 2
-    assert averages["50 copies of u and 50 of -u"]["distance"] == pytest.approx(0, abs=1e-6)
-    assert averages["random (mean of 100)"]["distance"] > 0
-
-
-def test_figure_2_is_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    rows = [{"part": "sets", "what": "random", "mean_angle": 90.0, "distance": 0.0}]
-    for count in (1, 2):
-        for form in (None, "eq5"):
-            found = reproduce.figures(reproduce.after(count, form).quality)
-            assert all(map(math.isfinite, found.values()))
-            rows.append({"part": "passes", "what": str(form), "passes": count, **found})
-    reproduce.draw_figure2(rows, tmp_path / "figure2.png")
-    assert (tmp_path / "figure2.png").read_bytes().startswith(b"\x89PNG")
-
-
-ABOVE = re.compile(r"__file__\)(?:\.resolve\(\)|\.absolute\(\))*((?:\.parents\[\d+\]|\.parent\b)+)")
-
-
-def levels(steps: str) -> int:
-    """How many folders up ``.parent`` and ``.parents[n]`` lead."""
-    return sum(int(number) + 1 if number else 1 for number in re.findall(r"\.parent(?:s\[(\d+)\])?", steps))
-
-
-def leaves(text: str, depth: int) -> bool:
-    """Whether a text, of a file so many folders below the root, names a path above the root."""
-    if re.search(r"\bROOT\.parent|\broot\.parent", text):
-        return True
-    return any(levels(steps) > depth for steps in ABOVE.findall(text))
-
-
-@pytest.mark.parametrize(
-    ("text", "depth", "expected"),
-    [
-        ("Path(__file__).resolve().parents[2]", 3, False),
-        ("Path(__file__).resolve().parents[3]", 3, True),
-        ("Path(__file__).parents[1].parent", 2, True),
-        ("Path(__file__).parent.parent", 2, False),
-        ("ROOT.parent / 'published'", 3, True),
-    ],
+SMALL = (("model.name", "mlp"),)
+DYNAMIC, PSC, FROM_PSC, FAILING = (
+    Cell("tiny", method, "digits", 3, "cnn", epochs, overrides=SMALL)
+    for method, epochs in (("dynamic", 30), ("psc", 2), ("dynamic-from-psc", 2), ("etf", 1))  # etf needs D = 9
 )
-def test_paths_that_leave_the_repository_are_seen(text: str, depth: int, expected: bool) -> None:
-    assert leaves(text, depth) == expected
+TABLES = {"tiny": Table("Digits", (DYNAMIC, PSC, FROM_PSC)), "failing": Table("Digits", (FAILING, PSC))}
+PROGRAM = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "scripts")!r})
+from lib.repository import use_repository
+use_repository()
+from lib.reproduce.cells import Cell
+from lib.reproduce.command import main
+from lib.reproduce.tables import Table
+cell = Cell("tiny", "dynamic", "digits", 3, "cnn", 30, overrides={SMALL!r})
+sys.exit(main(sys.argv[1:], "", {{"tiny": Table("Digits", (cell,))}}))
+"""
 
 
-def test_nothing_is_looked_for_beside_the_repository() -> None:
-    """By Python files and launchers; ``parents[0]`` of a file in the root would be the root."""
-    folders = [ROOT / name for name in ("scripts", "benchmarks", "tests")]
-    files = [file for folder in folders for file in folder.rglob("*") if file.suffix in ("", ".py") and file.is_file()]
-    assert len(files) > 100 and ROOT / "scripts" / "kills" in files
-    for file in files:
-        if file != Path(__file__):
-            depth = len(file.relative_to(ROOT).parts)
-            text = file.read_text(encoding="utf-8")
-            assert not leaves(text, depth), file
-            if not file.is_relative_to(ROOT / "tests"):  # which have paths with dots as inputs
-                assert '".."' not in text and (file.suffix == "" or "../" not in text), file
+def reproduce(*arguments: str | Path) -> int:
+    """Two jobs always: results must not depend on it, but the number of threads of a run does."""
+    return main([*map(str, arguments), "--jobs", "2", "--accelerator", "cpu"], "", TABLES)
+
+
+def without_times(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key not in TIMES}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The tiny table and a cell that fails, and what was printed."""
+    out, printed = tmp_path_factory.mktemp("trained"), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert reproduce("tiny", "--out", out) == 0
+        assert reproduce("failing", "--out", out) == 1
+    return out, printed.getvalue()
+
+
+def test_each_cell_is_one_record(trained: tuple[Path, str]) -> None:
+    out, printed = trained
+    records = load_records([out])
+    assert set(records) == {DYNAMIC, PSC, FROM_PSC}
+    for cell, record in records.items():
+        assert record["settings"]["head.dim"] == 3 and record["settings"]["model.name"] == "mlp"
+        assert 0 < record["validation"] <= 1 and 0 < record["test"] <= record["test_top5"] <= 1
+        assert [entry["epoch"] for entry in record["curve"]] == list(range(cell.epochs))
+        assert all((entry["moved"] is None) == (cell == PSC) for entry in record["curve"][1:])
+        assert record["versions"]["torch"] and record["device"] == "cpu" and record["commit"]
+        assert f"done: tiny {cell.name}: validation {100 * record['validation']:.2f} %, test" in printed
+    assert str(out) not in json.dumps([*records.values()])  # nothing of this machine's folders
+
+
+def test_what_begins_from_another_run_comes_after_it(trained: tuple[Path, str]) -> None:
+    out, printed = trained
+    assert printed.index(f"done: tiny {PSC.name}") < printed.index(f"done: tiny {FROM_PSC.name}")
+    assert load_records([out])[FROM_PSC]["settings"]["head.trained"] == PSC.name
+
+
+def test_a_cell_that_fails_is_named_and_stops_no_other(trained: tuple[Path, str]) -> None:
+    (failed,) = (line for line in trained[1].splitlines() if line.startswith("failed"))
+    assert failed.startswith(f"failed: tiny {FAILING.name}: ") and "dim" in failed
+
+
+def test_the_table_says_what_ours_was_made_with(trained: tuple[Path, str]) -> None:
+    row = next(line for line in trained[1].splitlines() if line.startswith("digits  3  psc, name mlp "))
+    reached = [f"{100 * load_records([trained[0]])[PSC][key]:.2f}" for key in ("test", "test_top5", "validation")]
+    assert row.split()[7:10] == reached
+    assert "Ours: mlp, adamw 0.01, 2 epochs, on cpu, commit" in trained[1]
+
+
+def test_cells_that_are_done_are_not_trained_again(
+    trained: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = trained[0]
+    before = load_records([out])
+    assert reproduce("tiny", "--out", out) == 0
+    assert "done:" not in capsys.readouterr().out and load_records([out]) == before
+
+
+def test_a_lost_record_is_written_from_the_run_folder(trained: tuple[Path, str]) -> None:
+    place = Place(trained[0])
+    before = read_record(place.record(PSC))
+    place.record(PSC).unlink()
+    assert reproduce("tiny", "--cell", "method=psc", "--out", trained[0]) == 0
+    assert without_times(read_record(place.record(PSC))) == without_times(before)
+
+
+def test_the_list_has_the_state_and_the_command_of_each_cell(
+    trained: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reproduce("tiny", "--list", "--seeds", "0,7", "--cell", "digits,method=psc", "--out", trained[0]) == 0
+    state, _, other, command = capsys.readouterr().out.splitlines()
+    test = load_records([trained[0]])[PSC]["test"]
+    assert state == f"tiny {PSC.name}: done, test {100 * test:.2f} %"
+    assert other == f"tiny {replace(PSC, seed=7).name}: not run"
+    assert command.startswith("    fastproto-train --data.name digits") and "--seed 7" in command
+
+
+# --- stopped and killed ----------------------------------------------------------------------------------------------
+
+
+def begin(out: Path) -> subprocess.Popen[str]:
+    """The cell ``DYNAMIC`` as a command of its own, at its next checkpoint."""
+    last = Place(out).run(DYNAMIC) / "checkpoints" / "last.ckpt"
+    before = last.stat().st_ino if last.exists() else None
+    command = [sys.executable, "-c", PROGRAM, "tiny", "--jobs", "2", "--accelerator", "cpu", "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while process.poll() is None and (not last.exists() or last.stat().st_ino == before):
+        time.sleep(0.002)
+    return process
+
+
+def wait_until_ended(run: Path) -> None:
+    """Until no process holds the lock of the run folder."""
+    fcntl = pytest.importorskip("fcntl")
+    descriptor = os.open(run, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    os.close(descriptor)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_cell_that_is_terminated_and_then_killed_goes_on(trained: tuple[Path, str], tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
+        process = begin(tmp_path)
+        process.send_signal(number)
+        printed, _ = process.communicate()
+        assert process.returncode == code and not place.record(DYNAMIC).exists(), printed
+        assert ("stopped with cells to go: 1" in printed) == (number == signal.SIGTERM)
+        wait_until_ended(place.run(DYNAMIC))  # what the command has started ends with it
+    assert reproduce("tiny", "--cell", "method=dynamic", "--out", tmp_path) == 0
+    assert json.loads((place.run(DYNAMIC) / "versions.json").read_text())["resumed"] is not None
+    undisturbed = read_record(Place(trained[0]).record(DYNAMIC))
+    assert without_times(read_record(place.record(DYNAMIC))) == without_times(undisturbed)
+
+
+def test_a_budget_of_time_stops_what_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    longer = ("tiny", "--cell", "method=psc", "--epochs", "1000000", "--minutes", "0.01")
+    assert reproduce(*longer, "--out", tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "not run" in printed and "stopped with cells to go: 1; the same command goes on" in printed

@@ -1,12 +1,10 @@
-"""Tables and figures of the paper (Saadabadi et al., CVPR 2024) reproduced, beside the paper's numbers where known.
+"""Table 7 and Figure 2 of the paper: the prototypes themselves.
 
 Our numbers are measured when the command runs; unknown numbers of the paper are printed as "not available".
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 from pathlib import Path
 
@@ -22,8 +20,6 @@ from fastproto.prototypes import (
     measure_prototypes,
 )
 from fastproto.support.options import SgdForm
-from lib.initial_assignment import initial_assignment
-from lib.renewals import renewals
 from lib.repository import Record
 
 NO_PUBLISHED = "not measured: --published was not given"
@@ -179,25 +175,3 @@ def shown(value: float | str | None) -> str:
     if isinstance(value, float) and math.isfinite(value):
         return f"{value + 0.0:.5f}"
     return "" if value is None else str(value)
-
-
-def main(arguments: list[str], description: str) -> int:
-    parser = argparse.ArgumentParser(
-        prog="scripts/reproduce", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("what", choices=("table7", "figure2", "initial_assignment", "renewals"))
-    parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder for the JSON and the picture")
-    parser.add_argument("--published", type=Path, help="folder of the authors' prototype files (100centers_3dim.pth)")
-    options = parser.parse_args(arguments)
-    if options.published is not None and not options.published.is_dir():
-        parser.error(f"--published {options.published} is not a folder")
-    if options.what in ("initial_assignment", "renewals"):
-        initial_assignment() if options.what == "initial_assignment" else renewals()
-        return 0
-    rows = table7(options.published) if options.what == "table7" else figure2(options.published)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"{options.what}.json").write_text(json.dumps(rows, indent=1) + "\n")
-    if options.what == "figure2":
-        draw_figure2(rows, options.out / "figure2.png")
-    print(f"written to {options.out}")
-    return 0

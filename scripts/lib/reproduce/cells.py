@@ -1,0 +1,137 @@
+"""A cell: one training run of a table. A filter: the cells that a user asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastproto.support.spelling import nearest, shown
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run.
+
+    Args:
+        table: where its record is kept; other tables may show it too.
+        method: of :data:`lib.reproduce.methods.METHODS`.
+        data: of :data:`lib.reproduce.recipes.DATA`.
+        dim: D of the metric space.
+        recipe: backbone and optimiser, of :data:`lib.reproduce.recipes.RECIPES`.
+        overrides: settings of fastproto-train beside those, such as ("head.scale", "1").
+    """
+
+    table: str
+    method: str
+    data: str
+    dim: int
+    recipe: str
+    epochs: int
+    seed: int = 0
+    overrides: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What is measured, whatever the recipe, the epochs and the seed."""
+        return self.table, self.data, self.dim, self.method, self.overrides
+
+    @property
+    def row(self) -> tuple[object, ...]:
+        """What the seeds of a cell have in common."""
+        return self.kind, self.recipe, self.epochs
+
+    @property
+    def label(self) -> str:
+        """The method with its overrides: ``dynamic, renewals_per_epoch 10``."""
+        return ", ".join([self.method, *(f"{key.rpartition('.')[2]} {value}" for key, value in self.overrides)])
+
+    @property
+    def name(self) -> str:
+        """Its file name, without a suffix."""
+        changed = [f"{key.rpartition('.')[2]}={value}" for key, value in self.overrides]
+        parts = [self.data, f"d{self.dim}", self.method, *changed, self.recipe, f"e{self.epochs}", f"seed{self.seed}"]
+        return "-".join(parts)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return {**vars(self), "overrides": dict(self.overrides)}
+
+
+def cell_of(values: Mapping[str, object]) -> Cell:
+    """The inverse of :meth:`Cell.to_dict`.
+
+    Raises:
+        TypeError, KeyError, AttributeError: other keys than a cell has.
+    """
+    overrides = values["overrides"]
+    assert isinstance(overrides, dict)
+    return Cell(**{**values, "overrides": tuple(overrides.items())})  # type: ignore[arg-type]  # read from JSON
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folder of ``--out``: where records, run folders and logs are."""
+
+    out: Path
+
+    def record(self, cell: Cell) -> Path:
+        return self.out / "records" / cell.table / f"{cell.name}.json"
+
+    def run(self, cell: Cell) -> Path:
+        return self.out / "runs" / cell.table / cell.name
+
+    def log(self, cell: Cell) -> Path:
+        """What the run says: every attempt, one after another."""
+        return self.out / "runs" / cell.table / f"{cell.name}.log"
+
+
+# --- filters ---------------------------------------------------------------------------------------------------------
+
+KEYS = {"data": "data", "d": "dim", "method": "method", "seed": "seed", "epochs": "epochs", "recipe": "recipe"}
+
+
+def read_filter(text: str) -> dict[str, str]:
+    """``cifar100,d=10,method=dynamic`` as attributes of a cell; a part without = is the data.
+
+    Raises:
+        ValueError: a key that a cell has not, or one without a value.
+    """
+    wanted: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = part.strip().partition("=")
+        key, value = (key.lower(), value) if equals else ("data", key)
+        if key not in KEYS or not value:
+            near = nearest(key, KEYS)
+            hint = f"did you mean {near}=?" if near and key not in KEYS else f"expected DATA and {'=, '.join(KEYS)}="
+            raise ValueError(f"--cell {shown(text)}: {shown(part)} says nothing of a cell; {hint}")
+        wanted[KEYS[key]] = value
+    return wanted
+
+
+def choose(cells: list[Cell], filters: list[str]) -> list[Cell]:
+    """The cells that any of the filters asks for, in their order; all where there is no filter.
+
+    Raises:
+        ValueError: a filter that no cell fits.
+    """
+    if not filters:
+        return cells
+    chosen: set[Cell] = set()
+    for text in filters:
+        wanted = read_filter(text)
+        found = [cell for cell in cells if all(str(getattr(cell, key)) == value for key, value in wanted.items())]
+        if not found:
+            raise ValueError(f"--cell {text}: no cell fits; {_known(cells, wanted)}")
+        chosen.update(found)
+    return [cell for cell in cells if cell in chosen]
+
+
+def _known(cells: list[Cell], wanted: Mapping[str, str]) -> str:
+    """What the cells have where the filter asks for something that none has."""
+    names = {attribute: key for key, attribute in KEYS.items()}
+    for attribute, value in wanted.items():
+        has = list(dict.fromkeys(str(getattr(cell, attribute)) for cell in cells))
+        if value not in has:
+            return f"expected {names[attribute]} to be one of {', '.join(has)}"
+    return "its parts do not occur together: --list shows all cells"

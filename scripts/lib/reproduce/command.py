@@ -1,0 +1,163 @@
+"""``scripts/reproduce``: its options, and what is done for them."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fastproto.cli.command_runner import exit_code
+from fastproto.cli.parser import Parser
+from fastproto.support.spelling import nearest, shown
+from lib.repository import RESULTS
+from lib.reproduce.cells import Cell, Place, choose
+from lib.reproduce.computed import ROWS, STUDIES, compute, study
+from lib.reproduce.recipes import ON_CPU, RECIPES, ROOTS, Machine
+from lib.reproduce.records import load_records, merge
+from lib.reproduce.schedule import Outcome, Schedule
+from lib.reproduce.shown import list_cells, show_table
+from lib.reproduce.tables import TABLES, Table
+
+
+def main(
+    arguments: list[str], description: str, tables: Mapping[str, Table] = TABLES, committed: Path = RESULTS
+) -> int:
+    """Run the command and return its exit code.
+
+    Args:
+        tables: those that are made of cells, by name.
+        committed: folder of the repository whose records are shown beside those of ``--out``.
+    """
+    codes: list[int] = []
+    return exit_code(lambda: codes.append(_reproduce(arguments, description, tables, committed))) or codes[0]
+
+
+def _reproduce(arguments: list[str], description: str, tables: Mapping[str, Table], committed: Path) -> int:
+    options = _parser(description).parse_args(arguments)
+    _check(options, [*tables, *ROWS, *STUDIES, "merge"])
+    if options.what == "merge":
+        print(f"{merge(options.folders, options.out)} records in {options.out / 'records'}")
+    elif options.what in tables:
+        return _cells(options, tables[options.what], [committed, options.out])
+    elif options.list or options.show:
+        print(f"{options.what} has no cells: it is computed when the command runs without --list and --show")
+    elif options.what in ROWS:
+        compute(options.what, options.published, options.out)
+    else:
+        study(options.what)
+    return 0
+
+
+def _cells(options: argparse.Namespace, table: Table, folders: list[Path]) -> int:
+    """List the cells of a table, or train them and show the table."""
+    place, machine = Place(options.out), _machine(options)
+    cells = choose(_asked(options, table, machine), options.cell)
+    records = load_records(folders)
+    if options.list:
+        print(list_cells(cells, records, place, machine))
+        return 0
+    outcome = Outcome()
+    if not options.show:
+        seconds = None if options.minutes is None else 60 * options.minutes
+        outcome = Schedule(place, machine, options.jobs, seconds, say=lambda line: print(line, flush=True)).run(cells)
+        records = load_records(folders)
+    print(show_table(options.what, table, cells, records))
+    if outcome.left:
+        print(f"\nstopped with cells to go: {len(outcome.left)}; the same command goes on")
+    return outcome.exit_code
+
+
+def _asked(options: argparse.Namespace, table: Table, machine: Machine) -> list[Cell]:
+    """The cells of a table with the recipe for this machine, the epochs and the seeds of the options."""
+    small = options.recipe == ON_CPU or (options.recipe is None and not _has_gpu(machine))
+    asked = []
+    for cell in table.cells:
+        if small and RECIPES[cell.recipe].named is not None:
+            cell = replace(cell, recipe=ON_CPU, epochs=RECIPES[ON_CPU].epochs)
+        cell = cell if options.epochs is None else replace(cell, epochs=options.epochs)
+        asked += [replace(cell, seed=seed) for seed in options.seeds] if options.seeds else [cell]
+    return list(dict.fromkeys(asked))
+
+
+def _has_gpu(machine: Machine) -> bool:
+    if machine.accelerator != "auto":
+        return machine.accelerator == "gpu"
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _machine(options: argparse.Namespace) -> Machine:
+    return Machine(dict(options.root), options.download, options.accelerator, options.words)
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+def _parser(description: str) -> Parser:
+    parser = Parser(
+        prog="scripts/reproduce",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add: Any = parser.add_argument
+    add("what", metavar="TABLE", help="one of the names above, or merge")
+    add("folders", metavar="DIR", nargs="*", type=Path, help="of merge: folders that --out has named")
+    add("--list", action="store_true", help="print the cells, their state and their commands; train nothing")
+    add("--show", action="store_true", help="print the table; train nothing")
+    add("--cell", action="append", default=[], metavar="FILTER", help="cifar100,d=10,method=dynamic,seed=0; repeatable")
+    add("--epochs", type=int, help="instead of the recipe's; each number of epochs is a row of its own")
+    add("--seeds", type=_seeds, help="such as 0,1,2")
+    add("--minutes", type=float, help="time after which runs are stopped; the same command goes on")
+    add("--jobs", type=int, default=1, help="cells that are trained at once")
+    add("--recipe", choices=("paper", ON_CPU), help="backbone and budget; without a GPU cnn, else the paper's")
+    add("--root", action="append", default=[], type=_root, metavar="NAME=DIR", help="folder of a data set; repeatable")
+    add("--download", action="store_true", help="download data sets that are missing")
+    add("--accelerator", choices=("auto", "cpu", "gpu"), default="auto")
+    add("--words", type=Path, metavar="FILE", help="word vectors of the class names, for word2vec")
+    add("--published", type=Path, metavar="DIR", help="the authors' prototype files (100centers_3dim.pth)")
+    add("--out", type=Path, default=Path("runs/reproduce"), metavar="DIR", help="records, run folders and pictures")
+    return parser
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no list of seeds; expected whole numbers: 0,1,2") from None
+
+
+def _root(text: str) -> tuple[str, Path]:
+    name, equals, folder = text.partition("=")
+    if not equals or name not in ROOTS:
+        raise argparse.ArgumentTypeError(f"{shown(text)} names no data set; expected NAME=DIR of {', '.join(ROOTS)}")
+    return name, Path(folder)
+
+
+def _check(options: argparse.Namespace, names: list[str]) -> None:
+    """Raise ValueError for what no call can use."""
+    if options.what not in names:
+        near = nearest(options.what, names)
+        hint = f"did you mean {near}?" if near else f"expected one of {', '.join(names)}"
+        raise ValueError(f"there is no table or figure {shown(options.what)}; {hint}")
+    if options.folders and options.what != "merge":
+        raise ValueError(f"{options.folders[0]} is no option of {options.what}; only merge takes folders")
+    if options.what == "merge" and not options.folders:
+        raise ValueError("merge has no folders; expected scripts/reproduce merge DIR ... --out DIR")
+    folders = [("--root", folder) for _, folder in options.root]
+    folders += [("--published", options.published)] if options.published is not None else []
+    for option, folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"{option} {folder} is not a folder; expected one that is there")
+    if options.words is not None and not options.words.is_file():
+        raise ValueError(f"--words {options.words} is not a file; expected word vectors of the class names")
+    for name in ("epochs", "jobs"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} is {value}; expected a whole number of at least 1")
+    if options.minutes is not None and not 0 < options.minutes < math.inf:
+        raise ValueError(f"--minutes is {options.minutes:g}; expected a number > 0")

@@ -1,0 +1,43 @@
+"""The methods of the tables, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Method:
+    """Settings of fastproto-train.
+
+    Args:
+        settings: by their keys.
+        cross_entropy: whether the loss is a cross-entropy, which has a learning rate of its own under SGD.
+        trained_by: the method whose run it begins from.
+        words: whether it needs word vectors.
+    """
+
+    settings: dict[str, str]
+    cross_entropy: bool = False
+    trained_by: str | None = None
+    words: bool = False
+
+
+def _head(name: str, initial_assignment: str | None = None) -> dict[str, str]:
+    chosen = {} if initial_assignment is None else {"head.initial_assignment": initial_assignment}
+    return {"head.name": name, **chosen}
+
+
+METHODS = {
+    "dynamic": Method(_head("prototype", "random")),
+    "dynamic-aligned": Method(_head("prototype", "aligned")),
+    "dynamic-from-psc": Method(_head("trained"), trained_by="psc"),
+    "psc": Method(_head("softmax"), cross_entropy=True),
+    "psc-uniform": Method(_head("softmax_uniform"), cross_entropy=True),
+    "linear": Method(_head("linear"), cross_entropy=True),
+    "fixed": Method(_head("fixed", "random")),
+    "fixed-aligned": Method(_head("fixed", "aligned")),
+    "fixed-softmax": Method(_head("fixed_softmax"), cross_entropy=True),
+    "etf": Method(_head("etf")),
+    "hpn": Method(_head("hpn")),
+    "word2vec": Method(_head("hpn"), words=True),
+}

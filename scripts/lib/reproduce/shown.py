@@ -1,0 +1,147 @@
+"""What is printed: the cells of a table with their state, and the table with the published figures beside ours."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from statistics import mean, stdev
+
+from lib.repository import Record
+from lib.reproduce.cells import Cell, Place
+from lib.reproduce.recipes import RECIPES, Machine, arguments_of, missing
+from lib.reproduce.run_folders import epochs_done, rows_of
+from lib.reproduce.tables import Table
+
+NOT_RUN, NOT_AVAILABLE = "not run", "not available"
+Records = Mapping[Cell, Record]
+
+
+# --- cells -----------------------------------------------------------------------------------------------------------
+
+
+def list_cells(cells: list[Cell], records: Records, place: Place, machine: Machine) -> str:
+    """Each cell with its state, and its command on the next line."""
+    lines = []
+    for cell in cells:
+        command = shlex.join(["fastproto-train", *arguments_of(cell, place, machine)])
+        lines += [f"{cell.table} {cell.name}: {state(cell, records, place, machine)}", f"    {command}"]
+    return "\n".join(lines)
+
+
+def state(cell: Cell, records: Records, place: Place, machine: Machine) -> str:
+    if cell in records:
+        here = "" if place.record(cell).is_file() else " (a record of the repository)"
+        return f"done, test {percent(records[cell]['test'])} %{here}"
+    run = place.run(cell)
+    if (run / "config.yaml").is_file():
+        return f"begun, {epochs_done(rows_of(run))} of {cell.epochs} epochs"
+    reason = missing(cell, machine)
+    return NOT_RUN if reason is None else f"{NOT_RUN}: {reason}"
+
+
+# --- table -----------------------------------------------------------------------------------------------------------
+
+
+def show_table(name: str, table: Table, cells: list[Cell], records: Records) -> str:
+    """As text the rows of ``cells``: of the full budget, as they were asked for, and as there are records of them."""
+    order = list(dict.fromkeys(cell.kind for cell in cells))
+    own = [cell for cell in (*table.cells, *cells, *records) if cell.kind in order]
+    rows = sorted({cell.row: cell for cell in own}.values(), key=lambda cell: order.index(cell.kind))
+    found = {cell.row: [records[other] for other in records if other.row == cell.row] for cell in rows}
+    lines = [_line(cell, found[cell.row], table) for cell in rows]
+    head = ("data", "D", "method", "recipe", "epochs", "published", "test", "top-5", "validation", "s/epoch")
+    lines = [head, *lines]
+    if not table.published:
+        lines = [(*line[:5], *line[6:]) for line in lines]
+    measured = [record for row in found.values() for record in row]
+    parts = [f"{name}: {table.title}", columns(lines), *_moved(table, measured), *_remarks(table, measured)]
+    return "\n\n".join(parts)
+
+
+def _line(cell: Cell, found: list[Record], table: Table) -> tuple[str, ...]:
+    """The words of a row; see the head in :func:`show_table`."""
+    figure = None if cell.overrides else _published(cell, table)
+    published = NOT_AVAILABLE if figure is None else f"{figure:.2f}"
+    start = (cell.data, str(cell.dim), cell.label, cell.recipe, str(cell.epochs), published)
+    if not found:
+        return (*start, NOT_RUN, "", "", "")
+    accuracies = [spread([record[key] for record in found]) for key in ("test", "test_top5", "validation")]
+    return (*start, *accuracies, f"{mean(record['seconds_per_epoch'] for record in found):.1f}")
+
+
+def _published(cell: Cell, table: Table) -> float | None:
+    """The figure of the paper's recipe, also beside a row of another one: what differs is said below."""
+    own = table.published.get(cell.recipe)
+    choices = [own] if own is not None else list(table.published.values())
+    figures = [figure[key] for figure in choices if (key := (cell.data, cell.dim, cell.method)) in figure]
+    return figures[0] if len(figures) == 1 else None
+
+
+def _moved(table: Table, found: list[Record]) -> list[str]:
+    if not table.moved or not found:
+        return []
+    head = ("epoch", *(f"D = {r['cell']['dim']}, {r['cell']['recipe']}, seed {r['cell']['seed']}" for r in found))
+    shares = [{entry["epoch"]: entry["moved"] for entry in record["curve"]} for record in found]
+    epochs = sorted({epoch for share in shares for epoch in share})
+    lines = [
+        (str(epoch), *("" if share.get(epoch) is None else percent(share[epoch]) for share in shares))
+        for epoch in epochs
+    ]
+    return ["labels that moved at a renewal, %\n" + columns([head, *lines])]
+
+
+def _remarks(table: Table, found: list[Record]) -> list[str]:
+    """What differs between the published figures and ours, in a line each."""
+    remarks = list(table.notes)
+    if table.published:
+        budgets = "; ".join(f"{RECIPES[name].model}, {RECIPES[name].epochs} epochs" for name in table.published)
+        remarks.append(f"Published: the README of the authors' repository. Their budget: {budgets}.")
+    ours: dict[str, list[int]] = {}
+    for record in found:
+        ours.setdefault(_made_with(record), []).append(record["cell"]["seed"])
+    remarks += [f"Ours: {text}, {_seeds(seeds)}." for text, seeds in ours.items()] or [f"Ours: {NOT_RUN}."]
+    return ["\n".join(remarks)]
+
+
+def _made_with(record: Record) -> str:
+    settings = record["settings"]
+    return (
+        f"{settings['model.name']}, {settings['optim.name']} {settings['optim.lr']:g}, {settings['optim.epochs']} "
+        f"epochs, on {record['device']}, commit {record['commit'][:10]}"
+    )
+
+
+def _seeds(values: list[int]) -> str:
+    seeds = sorted(set(values))
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+def columns(rows: list[tuple[str, ...]]) -> str:
+    """Cells under one another: text to the left, figures to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    numbers = [all(_is_figure(row[i]) for row in rows[1:]) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            f"{text:>{width}}" if right else f"{text:<{width}}"
+            for text, width, right in zip(row, widths, numbers, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _is_figure(text: str) -> bool:
+    return text in ("", NOT_RUN, NOT_AVAILABLE) or text[0].isdigit()
+
+
+def spread(shares: list[float]) -> str:
+    """Mean in percent, with the standard deviation where there are several."""
+    several = f" ± {100 * stdev(shares):.2f}" if len(shares) > 1 else ""
+    return percent(mean(shares)) + several
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.2f}"

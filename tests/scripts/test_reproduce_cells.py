@@ -1,0 +1,291 @@
+"""Cells of scripts/reproduce without training: tables, filters, records that merge, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastproto.cli.train_command import parse_train
+from fastproto.training.heads import HEADS
+from lib.repository import ROOT
+from lib.reproduce import command
+from lib.reproduce.cells import Cell, Place, cell_of, choose
+from lib.reproduce.computed import ROWS, STUDIES
+from lib.reproduce.methods import METHODS
+from lib.reproduce.recipes import RECIPES, Machine, arguments_of, settings_of, trained_by
+from lib.reproduce.records import KEYS, load_records
+from lib.reproduce.search_figures import figure3a, figure3c
+from lib.reproduce.tables import TABLES
+
+EVERY = [cell for table in TABLES.values() for cell in table.cells]
+PSC = Cell("table1", "psc", "cifar100", 10, "resnet32", 250)
+
+
+def main(arguments: list[str], committed: Path = Path("nowhere")) -> int:
+    """The command, beside records of the repository that no test knows."""
+    return command.main(arguments, "", committed=committed)
+
+
+def value_of(arguments: list[str], key: str) -> str | None:
+    return arguments[arguments.index(key) + 1] if key in arguments else None
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_table_and_figure_has_a_name_in_the_usage() -> None:
+    usage = (ROOT / "scripts" / "reproduce").read_text(encoding="utf-8")
+    names = {f"table{number}" for number in range(1, 10)}
+    names |= {"figure2", *(f"figure3{part}" for part in "abcd"), "figure4a", "figure4b", "losses", *STUDIES}
+    assert names == {*TABLES, *ROWS, *STUDIES} and all(name in usage for name in names)
+
+
+def test_names_of_cells_tell_them_apart_and_fit_any_file_system() -> None:
+    cells = set(EVERY)
+    assert len({(cell.table, cell.name) for cell in cells}) == len(cells) > 100
+    assert all(
+        cell.name.replace("-", "").replace("=", "").replace(".", "").replace("_", "").isalnum() for cell in cells
+    )
+    assert all(cell_of(json.loads(json.dumps(cell.to_dict()))) == cell for cell in cells)
+
+
+def test_every_cell_has_a_head_that_its_dimension_allows() -> None:
+    for cell in EVERY:
+        assert settings_of(cell)["head.name"] in HEADS
+        classes = {"cifar100": 100, "cifar10": 10, "svhn": 10, "stl10": 10}.get(cell.data.partition("-lt")[0])
+        assert cell.method != "etf" or (classes is not None and cell.dim >= classes - 1), cell
+        assert cell.epochs == RECIPES[cell.recipe].epochs
+
+
+def test_cross_entropy_has_its_own_rate() -> None:
+    rates = {method: settings_of(replace(PSC, method=method)).get("optim.lr") for method in METHODS}
+    assert {method for method, rate in rates.items() if rate == "0.1"} == {
+        *("psc", "psc-uniform", "linear", "fixed-softmax"),
+    }
+    assert settings_of(PSC)["head.reduction"] == "mean"
+
+
+def test_every_command_is_one_of_fastproto_train_and_its_recipe_has_the_epochs() -> None:
+    machine = Machine(words=Path("words.txt"))
+    for cell in EVERY:
+        config = parse_train(arguments_of(cell, Place(Path("nowhere")), machine))
+        assert (config.head.dim, config.optim.epochs) == (cell.dim, cell.epochs)
+        named = settings_of(cell).get("recipe")
+        assert (named is None) == (cell.recipe == "cnn")
+        if named is not None:
+            budget = parse_train(["--recipe", named])
+            assert budget.optim.epochs == cell.epochs and budget.head.dim == cell.dim, cell
+
+
+def test_overrides_come_last() -> None:
+    cell = replace(PSC, overrides=(("head.scale", "1"), ("optim.lr", "7")))
+    assert settings_of(cell)["head.scale"] == "1" and settings_of(cell)["optim.lr"] == "7"
+    first = trained_by(replace(cell, method="dynamic-from-psc"))
+    assert first is not None and first.overrides == (("optim.lr", "7"),)  # those of the head are the method's own
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_pictures_stands_for_cifar(tmp_path: Path) -> None:
+    machine = Machine({"cifar100": tmp_path}, accelerator="cpu")
+    place = Place(tmp_path / "out")
+    arguments = arguments_of(PSC, place, machine)
+    assert value_of(arguments, "--data.name") == "cifar100" and value_of(arguments, "--data.root") == str(tmp_path)
+    (tmp_path / "train").mkdir()
+    assert value_of(arguments_of(PSC, place, machine), "--data.name") == "image-folder"
+    assert value_of(arguments, "--accelerator") == "cpu" and value_of(arguments, "--out") == str(place.run(PSC))
+
+
+def test_a_run_that_has_begun_is_resumed(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.run(PSC).mkdir(parents=True)
+    (place.run(PSC) / "config.yaml").touch()
+    arguments = arguments_of(PSC, place, Machine())
+    assert value_of(arguments, "--resume") == str(place.run(PSC)) and "--out" not in arguments
+
+
+def test_options_change_recipe_epochs_and_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["table1", "--list", "--cell", "cifar100,d=10,method=psc", "--epochs", "2", "--seeds", "3,4"]
+    assert main([*asked, "--accelerator", "cpu", "--out", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines[::2]] == [
+        f"table1 cifar100-d10-psc-cnn-e2-seed{s}" for s in (3, 4)
+    ]
+    assert main([*asked, "--recipe", "paper", "--out", str(tmp_path)]) == 0
+    assert "resnet32-e2-seed3" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_needs_words_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["table1", "--cell", "cifar100,d=10,method=word2vec", "--accelerator", "cpu", "--out", str(tmp_path)]
+    assert main(asked) == 1
+    assert "word2vec-cnn-e20-seed0: it needs --words FILE" in capsys.readouterr().out
+
+
+# --- filters ---------------------------------------------------------------------------------------------------------
+
+
+def test_filters_choose_cells_in_their_order() -> None:
+    cells = list(TABLES["table1"].cells)
+    chosen = choose(cells, ["cifar100,d=25,method=dynamic", "cifar100,d=10"])
+    assert [(cell.dim, cell.method) for cell in chosen] == [
+        *((10, method) for method in ("psc", "word2vec", "hpn", "dynamic")),
+        (25, "dynamic"),
+    ]
+    assert choose(cells, []) == cells
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("cifar100,d=11", "no cell fits; expected d to be one of 10, 25, 50, 100, 200"),
+        ("imagenet200,d=10", "no cell fits; its parts do not occur together"),
+        ("metod=psc", "'metod=psc' says nothing of a cell; did you mean method=?"),
+        ("cifar100,", "'' says nothing of a cell"),
+    ],
+)
+def test_a_filter_that_no_cell_fits_is_named(text: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table1", "--list", "--recipe", "paper", "--cell", text]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+
+def record(folder: Path, cell: Cell = PSC, **changed: Any) -> Path:
+    """Write a record; return its path."""
+    values = dict.fromkeys(KEYS, 0.5) | {
+        "format": 1,
+        "cell": cell.to_dict(),
+        "settings": {"optim.lr": 0.1, "optim.name": "sgd", "optim.epochs": 250, "model.name": "resnet32"},
+        "curve": [{"epoch": 0, "train_loss": 1.0, "validation": 0.5, "moved": 0.25}],
+        "finished": "2026-01-01T00:00:00+00:00",
+        "commit": "unknown",
+        "device": "cpu",
+    }
+    path = Place(folder).record(cell)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values | changed))
+    return path
+
+
+def test_records_of_several_machines_merge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two, out = tmp_path / "one", tmp_path / "two", tmp_path / "out"
+    other = replace(PSC, seed=1)
+    record(one, test=0.25)
+    record(two, test=0.75, finished="2026-01-02T00:00:00+00:00", settings={"optim.lr": 0.1, "newer": True})
+    record(two, other, test=0.125)
+    assert main(["merge", str(two), str(one), "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"2 records in {out / 'records'}\n"
+    assert {cell: found["test"] for cell, found in load_records([out]).items()} == {PSC: 0.75, other: 0.125}
+
+
+def test_other_settings_of_the_same_cell_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record(tmp_path / "one")
+    record(tmp_path / "two", settings={"optim.lr": 0.2})
+    assert main(["merge", str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "was made with optim.lr 0.1 and" in error and "with 0.2; expected one cell" in error
+    assert error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "cell": {}}', "nonsense"])
+def test_a_file_that_is_no_record_is_named(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = record(tmp_path)
+    path.write_text(text)
+    assert main(["table1", "--show", "--recipe", "paper", "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path} is no record that can be read (") and error.count("\n") == 1
+
+
+def test_a_record_under_another_name_is_named(tmp_path: Path) -> None:
+    path = record(tmp_path)
+    path.rename(path.with_name("other.json"))
+    with pytest.raises(ValueError, match=f"it is of the cell table1/{PSC.name}"):
+        load_records([tmp_path])
+
+
+def test_the_table_shows_all_seeds_and_every_number_of_epochs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, test in ((0, 0.25), (1, 0.35)):
+        record(tmp_path, replace(PSC, seed=seed), test=test)
+    record(tmp_path, replace(PSC, recipe="cnn", epochs=3), test=0.125)
+    shown = ["--show", "--recipe", "paper", "--out", str(tmp_path)]
+    assert main(["table1", "--cell", "cifar100,d=10", *shown]) == 0
+    printed = capsys.readouterr().out
+    assert "Ours: resnet32, sgd 0.1, 250 epochs, on cpu, commit unknown, seeds 0, 1." in printed
+    rows = [line.split() for line in printed.splitlines() if line.startswith("cifar100")]
+    assert ["cifar100", "10", "psc", "resnet32", "250", "25.67", "30.00", "±", "7.07"] in [row[:9] for row in rows]
+    assert ["cifar100", "10", "psc", "cnn", "3", "25.67", "12.50"] in [row[:7] for row in rows]
+    assert ["cifar100", "10", "dynamic", "resnet32", "250", "57.21", "not", "run"] in rows
+
+
+def test_figure_4b_shows_the_labels_that_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record(tmp_path, replace(PSC, method="dynamic"))
+    assert main(["figure4b", "--show", "--recipe", "paper", "--out", str(tmp_path)]) == 0
+    head, row = capsys.readouterr().out.partition("labels that moved at a renewal, %\n")[2].splitlines()[:2]
+    assert head == "epoch  D = 10, resnet32, seed 0" and row.split() == ["0", "25.00"]
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["tabel1"], "there is no table or figure 'tabel1'; did you mean table1?"),
+        (["table1", "table2"], "table2 is no option of table1; only merge takes folders"),
+        (["merge"], "merge has no folders; expected scripts/reproduce merge DIR"),
+        (["merge", "nowhere"], "nowhere holds no records; expected a folder that scripts/reproduce --out has written"),
+        (["table1", "--epochs", "0"], "--epochs is 0; expected a whole number of at least 1"),
+        (["table1", "--jobs", "-1"], "--jobs is -1; expected a whole number of at least 1"),
+        (["table1", "--minutes", "nan"], "--minutes is nan; expected a number > 0"),
+        (["table1", "--seeds", "0,x"], "'0,x' is no list of seeds; expected whole numbers"),
+        (["table1", "--root", "cifar=."], "'cifar=.' names no data set; expected NAME=DIR of cifar100"),
+        (["table1", "--root", "cifar100=nowhere"], "--root nowhere is not a folder; expected one that is there"),
+        (["table1", "--words", "nowhere"], "--words nowhere is not a file; expected word vectors"),
+        (["table1", "--epoch", "3"], "unknown option --epoch; did you mean --epochs?"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_figures_3a_and_3c_need_no_data(capsys: pytest.CaptureFixture[str]) -> None:
+    *descents, ours = figure3a((6, 3), steps=(1, 20), subsets=(3, 6))
+    assert len(descents) == 4 and all(ours["uniformity"] <= row["uniformity"] + 1e-6 for row in descents)
+    rows = figure3c((5, 9), dim=3, repeats=1)
+    assert [(row["classes"], row["method"]) for row in rows] == [
+        (count, method) for count in (5, 9) for method in ("dense", "column_generation")
+    ]
+    assert all(row["seconds"] > 0 for row in rows) and "Figure 3c: not available" in capsys.readouterr().out
+
+
+def test_what_has_no_cells_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["renewals", "--list"]) == 0
+    assert "renewals has no cells" in capsys.readouterr().out
+
+
+def test_records_of_the_repository_are_shown_but_not_taken_for_this_machine_s(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(tmp_path / "committed", test=0.625)
+    asked = ["table1", "--cell", "cifar100,d=10,method=psc", "--recipe", "paper", "--out", str(tmp_path / "out")]
+    assert main([*asked, "--list"], tmp_path / "committed") == 0
+    assert "done, test 62.50 % (a record of the repository)" in capsys.readouterr().out
