@@ -43,7 +43,7 @@ class Classifier(L.LightningModule):
     ) -> None:
         super().__init__()
         self.config, self.class_names, self.preprocessing = config, class_names, preprocessing
-        self.augmentation = augmentation if config.data.augment else None
+        self.augmentation = None if config.data.augment == "none" else augmentation
         self.held_out = HeldOutMetrics()
         self.data_facts: dict[str, PartFacts] | None = None  # what checkpoints remember of the data
         self.shift = 0  # see position

@@ -22,6 +22,10 @@ RULES = {
     "data.batch_size": Rule.TAKEN,
     "data.workers": Rule.TAKEN,
     "data.augment": Rule.TAKEN,
+    "data.lists": Rule.DATA,
+    "data.download": Rule.TAKEN,
+    "data.validation": Rule.DATA,
+    "data.imbalance": Rule.DATA,
     "model.name": Rule.REFUSED,
     "head.name": Rule.REFUSED,
     "head.dim": Rule.REFUSED,
@@ -62,8 +66,9 @@ RULES = {
     "progress": Rule.TAKEN,
     "deterministic": Rule.TAKEN,
 }
-SILENT = ("out", "name", "resume", "progress", "data.workers")  # nothing of the training depends on them
-PATHS = ("data.root", "data.fonts", "head.prototypes", "head.words", "head.trained")
+# Nothing of the training depends on them.
+SILENT = ("out", "name", "resume", "progress", "data.workers", "data.download")
+PATHS = ("data.root", "data.fonts", "data.lists", "head.prototypes", "head.words", "head.trained")
 
 
 def rule_of(key: str) -> Rule:

@@ -75,6 +75,11 @@ def _fit_quietly(place: RunFolder) -> RunResult:
         image_size=config.data.image_size,
         root=config.data.root,
         fonts=config.data.fonts,
+        lists=config.data.lists,
+        download=config.data.download,
+        validation=config.data.validation,
+        imbalance=config.data.imbalance,
+        augment=config.data.augment,
     )
     module = Classifier.for_data(config, data)
     if resumed is not None:
