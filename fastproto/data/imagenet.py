@@ -192,6 +192,8 @@ def _classes_of(parts: dict[str, list[Row]], num_classes: int | None) -> list[st
     count = len(wnids)
     if count < 2 or max(wnids) >= count:
         raise ValueError(f"{LISTS['train']} has {count} labels: give 2 or more, 0, 1, 2, ... without a gap")
+    if len(set(wnids.values())) < count:
+        raise ValueError(f"{LISTS['train']} has a class with two labels: give each class one label")
     if num_classes is not None and num_classes > count:
         raise ValueError(f"num_classes={num_classes}, but {LISTS['train']} has {count} classes: give 2 to {count}")
     return [wnids[label] for label in range(num_classes or count)]
