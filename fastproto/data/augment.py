@@ -146,17 +146,19 @@ class ResizedCrop(nn.Module):
 
     def boxes(self, count: int, size: Sequence[int], device: torch.device) -> Tensor:
         """Random windows of a picture of ``size`` (height, width): top, left, height, width, float32 [count, 4]."""
-        whole = torch.tensor(size, dtype=torch.float32, device=device)
+        height, width = size
         area, shape = torch.rand(2, count, TRIES, device=device)
-        area = whole.prod() * (self.scale[0] + (self.scale[1] - self.scale[0]) * area)
+        area = height * width * (self.scale[0] + (self.scale[1] - self.scale[0]) * area)
         low, high = map(math.log, self.ratio)
         shape = torch.exp(low + (high - low) * shape)
-        sides = torch.stack([(area / shape).sqrt(), (area * shape).sqrt()], dim=2).round()
-        fits = ((sides > 0) & (sides <= whole)).all(2)
-        first = fits.int().argmax(1)
-        chosen = torch.where(fits.any(1)[:, None], sides[torch.arange(count, device=device), first], whole)
-        corners = (torch.rand(count, 2, device=device) * (whole - chosen + 1)).floor()
-        return torch.cat([corners, chosen], dim=1)
+        tall, wide = (area / shape).sqrt().round(), (area * shape).sqrt().round()
+        fits = (tall > 0) & (tall <= height) & (wide > 0) & (wide <= width)
+        first, none = fits.int().argmax(1, keepdim=True), ~fits.any(1, keepdim=True)
+        tall = tall.gather(1, first).masked_fill(none, height)
+        wide = wide.gather(1, first).masked_fill(none, width)
+        top, left = torch.rand(2, count, 1, device=device)
+        top, left = (top * (height - tall + 1)).floor(), (left * (width - wide + 1)).floor()
+        return torch.cat([top, left, tall, wide], dim=1)
 
 
 def pixels_at(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ _WORDS = {"true": "auto", "yes": "auto", "on": "auto", "false": "none", "no": "n
 
 
 def augment_of(value: object) -> object:
-    """``"auto"`` for true and ``"none"`` for false, as version 0.1.0 wrote it; any other value as it is."""
+    """``"auto"`` for true and ``"none"`` for false, as earlier versions wrote it; any other value as it is."""
     if isinstance(value, bool):
         return "auto" if value else "none"
     return _WORDS.get(value.strip().lower(), value) if isinstance(value, str) else value

@@ -54,7 +54,7 @@ class DataConfig:
     imbalance: float | None = None
 
     def __setattr__(self, name: str, value: object) -> None:
-        """``augment`` was true or false in version 0.1.0."""
+        """``augment`` was true or false in earlier versions."""
         super().__setattr__(name, augment_of(value) if name == "augment" else value)
 
 
