@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def load_folder(
     image_size: int | None = None,
     validation: float | None = None,
     *,
-    name: str = "image-folder",
+    unused: Collection[str] = (),
 ) -> DataSplits:
     """``root/train/<class>/*`` with ``root/val`` and ``root/test``, or just ``root/<class>/*``.
 
@@ -83,14 +83,14 @@ def load_folder(
         image_size: None takes the size of the first picture if the first one of every class is at most 64 pixels
             wide and high, and 224 otherwise.
         validation: part of the training pictures that is held out, in (0, 1); None: 0.1.
-        name: of the data set, in messages.
+        unused: names of folders in ``root`` that are left alone.
 
     Raises:
         FileNotFoundError: no such folder.
         ValueError: a layout that is ambiguous or has too few classes or pictures, or a picture that cannot be read.
     """
-    top = existing_folder(root, name)
-    layout = find_layout(top)
+    top = existing_folder(root, "image-folder")
+    layout = find_layout(top, unused)
     classes = first_classes(layout, num_classes)
     files = {part: pictures_of(layout, part, classes) for part in layout.parts}
     names = readable_names(top / "classes.tsv", classes)
@@ -111,10 +111,10 @@ def splits_of_files(
     A part that is missing is cut from the others; this, sizes and errors are as in :func:`load_folder`. ``classes``
     are named in errors.
     """
+    if len(files) == 3 and validation is not None:
+        raise ValueError(f"validation={validation}, but the data have validation pictures of their own: leave it out")
     sizes = _check_headers(files)
     parts = [_joined(found) for found in files.values()]
-    if len(parts) == 3 and validation is not None:
-        raise ValueError(f"validation={validation}, but the data have validation pictures of their own: leave it out")
     if len(parts) == 1:
         parts = _split(*parts[0], classes, 0.15, least=3)  # one for each of the three parts
     if len(parts) == 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,8 @@ from .splits import DataSplits
 from .tree import SUFFIXES, File, Folder, Leftovers, listing, print_note, shown
 
 Row = tuple[str, str, int]  # of a table: where it stands, the picture's path, its label
+LABEL = re.compile("[0-9]{1,9}")
+UNLABELLED = ("test",)  # pictures whose classes were never published
 LISTS = {"train": "ImageNet_LT_train.txt", "val": "ImageNet_LT_val.txt", "test": "ImageNet_LT_test.txt"}
 
 
@@ -36,13 +39,15 @@ def load_imagenet(
 ) -> DataSplits:
     """``root/train/<wnid>/*`` and ``root/val/<wnid>/*``: val is the test set, validation is cut from train.
 
+    A folder ``root/test``, whose pictures have no published classes, is not used.
+
     Arguments and errors as :func:`fastproto.data.folder.load_folder`; also ValueError for a folder ``val`` without a
     folder per class, and FileNotFoundError where ``train`` or ``val`` is missing.
     """
     top = existing_folder(root, name)
     for part in ("train", "val"):
         _check_part(top / part, name)
-    splits = load_folder(root, num_classes, image_size, validation, name=name)
+    splits = load_folder(root, num_classes, image_size, validation, unused=UNLABELLED)
     return replace(splits, augmentation=ResizedCrop())
 
 
@@ -163,7 +168,7 @@ def _listed(table: Path) -> Iterator[Row]:
         place = f"{table} line {number}"
         picture, _, label = line.rpartition(" ")
         path = PurePosixPath(picture)
-        if not label.isdecimal() or len(path.parts) < 2 or path.is_absolute() or ".." in path.parts:
+        if not LABEL.fullmatch(label) or len(path.parts) < 2 or path.is_absolute() or ".." in path.parts:
             raise ValueError(f"{place} is {shown(line)!r}: expected a line such as 'train/n01440764/x.JPEG 0'")
         yield place, picture, int(label)
 

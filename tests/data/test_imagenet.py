@@ -22,8 +22,10 @@ def check_classes(data: DataSplits, root: Path, wnids: tuple[str, ...], parts: t
             assert wnids[label] in path.relative_to(root).parts
 
 
-def test_imagenet_is_tested_on_val(tmp_path: Path) -> None:
+def test_imagenet_is_tested_on_val(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paint(tmp_path / "test" / "ILSVRC2012_test_00000001.JPEG", (0, 0, 0))
     data = load_data("imagenet", root=str(write_imagenet(tmp_path)))
+    assert capsys.readouterr().err == "note: not used: 1 folder beside the parts (test)\n"
     check_classes(data, tmp_path, WNIDS, ("train", "validation", "test"))
     found = named(data, tmp_path)
     assert [len(paths) for paths in found.values()] == [15, 3, 18]
@@ -114,6 +116,7 @@ def test_imagenet_lt_by_its_lists(tmp_path: Path) -> None:
     ("part", "line", "words"),
     [
         ("train", "train/n01443537/x.JPEG", "line 1 is .*: expected a line such as 'train/n01440764/x.JPEG 0'"),
+        ("train", "train/n01443537/x.JPEG " + "9" * 5000, "line 1 is .*: expected a line such as"),
         ("train", "/etc/n01443537/x.JPEG 0", "line 1 is .*: expected a line such as"),
         ("train", "../n01443537/x.JPEG 0", "line 1 is .*: expected a line such as"),
         ("train", "train/n01641577/gone.JPEG 0", r"gone\.JPEG is missing, which .*ImageNet_LT_train\.txt line 1 names"),
