@@ -5,9 +5,19 @@ Importing this package needs torch only; a data set imports what it needs when i
 
 from __future__ import annotations
 
-from .augment import AffineJitter
+from .augment import AffineJitter, CropFlip, ResizedCrop
 from .load import DATASETS, load_data
 from .preprocessing import Preprocessing
 from .splits import DataSplits, ImagesInMemory, collate
 
-__all__ = ["DATASETS", "AffineJitter", "DataSplits", "ImagesInMemory", "Preprocessing", "collate", "load_data"]
+__all__ = [
+    "DATASETS",
+    "AffineJitter",
+    "CropFlip",
+    "DataSplits",
+    "ImagesInMemory",
+    "Preprocessing",
+    "ResizedCrop",
+    "collate",
+    "load_data",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from fastproto.support.text_files import text_lines
 
-from .augment import AffineJitter
+from .augment import photo_jitter
 from .decode import ends_well, picture_size, with_picture
 from .layout import Layout, find_layout, notes, pictures_of
-from .preprocessing import Preprocessing
+from .preprocessing import STATISTICS, Preprocessing
 from .splits import DataSplits, Item, LabelledImages, hold_out
 from .tree import File, class_key, print_note, shown
 
@@ -24,8 +24,7 @@ SMALL = 64
 CHECKED = 100_000  # files whose header or end is read before training
 DECODED = 1_000  # files that look truncated and are decoded before training
 SPLIT_SEED = 2024
-# Statistics of ImageNet, close to those of photographs from other sources.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+VALIDATION = 0.10  # of the training pictures
 
 
 class ImageFiles(LabelledImages):
@@ -40,6 +39,10 @@ class ImageFiles(LabelledImages):
     def __getitem__(self, index: int) -> Item:
         return with_picture(self.paths[index], self.preprocessing.read), self.labels[index]
 
+    def take(self, indices: Tensor) -> ImageFiles:
+        """The files at these indices, int64 [n], in this order."""
+        return ImageFiles([self.paths[i] for i in indices.tolist()], self.labels[indices], self.preprocessing)
+
     def check(self) -> None:
         """Decode the pictures whose files look truncated: at most 1,000, among the first 100,000 files.
 
@@ -53,12 +56,20 @@ class ImageFiles(LabelledImages):
             with_picture(path, self.preprocessing.read)
 
 
-def load_folder(root: str | None, num_classes: int | None = None, image_size: int | None = None) -> DataSplits:
+def load_folder(
+    root: str | None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    validation: float | None = None,
+    *,
+    unused: Collection[str] = (),
+) -> DataSplits:
     """``root/train/<class>/*`` with ``root/val`` and ``root/test``, or just ``root/<class>/*``.
 
     With val and test folders these are validation and test. With one of them it is the test set, and 10 % of the
-    training pictures are validation. With none, 15 % are the test set and 10 % of the rest are validation. Parts
-    are stratified and the same on every call. ``root/classes.tsv`` (folder<TAB>name a line) gives readable names.
+    training pictures (or ``validation``) are validation. With none, 15 % are the test set and 10 % of the rest are
+    validation. Parts are stratified and the same on every call. ``root/classes.tsv`` (folder<TAB>name a line) gives
+    readable names.
 
     Parts may have their usual other names, in any case: training; valid, validation, validate, dev; testing, tests,
     eval, evaluation; also train_set, trainset and so on.
@@ -72,45 +83,70 @@ def load_folder(root: str | None, num_classes: int | None = None, image_size: in
         num_classes: take the first classes by the name of their folder; None: all.
         image_size: None takes the size of the first picture if the first one of every class is at most 64 pixels
             wide and high, and 224 otherwise.
+        validation: part of the training pictures that is held out, in (0, 1); None: 0.1.
+        unused: names of folders in ``root`` that are left alone.
 
     Raises:
         FileNotFoundError: no such folder.
         ValueError: a layout that is ambiguous or has too few classes or pictures, or a picture that cannot be read.
     """
-    top = _existing(root)
-    layout = find_layout(top)
+    top = existing_folder(root, "image-folder")
+    layout = find_layout(top, unused)
+    classes = first_classes(layout, num_classes)
+    files = {part: pictures_of(layout, part, classes) for part in layout.parts}
+    names = readable_names(top / "classes.tsv", classes)
+    splits = splits_of_files(files, classes, names, image_size, validation)
+    print_notes(layout, classes, files)
+    return splits
+
+
+def splits_of_files(
+    files: dict[str, list[list[File]]],
+    classes: Sequence[str],
+    names: tuple[str, ...],
+    image_size: int | None,
+    validation: float | None,
+) -> DataSplits:
+    """A data set of the picture files of each class in each part: ``train``, ``val``, ``test``, in this order.
+
+    A part that is missing is cut from the others; this, sizes and errors are as in :func:`load_folder`. ``classes``
+    are named in errors.
+    """
+    if len(files) == 3 and validation is not None:
+        raise ValueError(f"validation={validation}, but the data have validation pictures of their own: leave it out")
+    sizes = _check_headers(files)
+    parts = [_joined(found) for found in files.values()]
+    if len(parts) == 1:
+        parts = _split(*parts[0], classes, 0.15, least=3)  # one for each of the three parts
+    if len(parts) == 2:
+        parts = [*_split(*parts[0], classes, validation or VALIDATION, least=2), parts[1]]
+    preprocessing = Preprocessing(image_size or _natural_size(sizes), 3, *STATISTICS["imagenet"])
+    train, held, test = (ImageFiles(paths, labels, preprocessing) for paths, labels in parts)
+    return DataSplits(
+        train=train,
+        validation=held,
+        test=test,
+        class_names=names,
+        preprocessing=preprocessing,
+        augmentation=photo_jitter(),
+    )
+
+
+def first_classes(layout: Layout, num_classes: int | None) -> list[str]:
+    """The first classes by the name of their folder; None: all. Raises ValueError where there are fewer."""
     known = list(layout.parts["train"].classes)
     if num_classes is not None and num_classes > len(known):
         folder = shown(str(layout.parts["train"].folder.path))
         raise ValueError(
             f"num_classes={num_classes}, but {folder} has {len(known)} class folders: give 2 to {len(known)}"
         )
-    classes = known[:num_classes]
-    files = {part: pictures_of(layout, part, classes) for part in layout.parts}
-    names = _readable_names(top / "classes.tsv", classes)
-    sizes = _check_headers(files)
-    _print_notes(layout, classes, files)
-
-    parts = [_joined(found) for found in files.values()]
-    if len(parts) == 1:
-        parts = _split(*parts[0], classes, 0.15, least=3)  # one for each of the three parts
-    if len(parts) == 2:
-        parts = [*_split(*parts[0], classes, 0.10, least=2), parts[1]]
-    preprocessing = Preprocessing(image_size or _natural_size(sizes), 3, MEAN, STD)
-    train, validation, test = (ImageFiles(paths, labels, preprocessing) for paths, labels in parts)
-    return DataSplits(
-        train=train,
-        validation=validation,
-        test=test,
-        class_names=names,
-        preprocessing=preprocessing,
-        augmentation=AffineJitter(rotation=5, scale=0.15, translation=0.1, flip=0.5),
-    )
+    return known[:num_classes]
 
 
-def _existing(root: str | None) -> Path:
+def existing_folder(root: str | None, name: str) -> Path:
+    """The folder of a data set. Raises ValueError for none given, FileNotFoundError where it does not exist."""
     if root is None:
-        raise ValueError("the data set 'image-folder' got no root: give the folder that holds the pictures")
+        raise ValueError(f"the data set {name!r} got no root: give the folder that holds the pictures with --data.root")
     path = Path(root).expanduser()
     if not path.is_dir():
         raise FileNotFoundError(
@@ -149,12 +185,13 @@ def _natural_size(sizes: list[tuple[int, int]]) -> int:
     return min(sizes[0]) if max(map(max, sizes)) <= SMALL else 224
 
 
-def _print_notes(layout: Layout, classes: list[str], files: dict[str, list[list[File]]]) -> None:
+def print_notes(layout: Layout, classes: list[str], files: dict[str, list[list[File]]]) -> None:
+    """One line on standard error of what the user should know of the folder."""
     print_note(notes(layout, classes, {part: [len(found) for found in files[part]] for part in files}))
 
 
 def _split(
-    paths: list[Path], labels: Tensor, classes: list[str], fraction: float, *, least: int
+    paths: list[Path], labels: Tensor, classes: Sequence[str], fraction: float, *, least: int
 ) -> list[tuple[list[Path], Tensor]]:
     few = (torch.bincount(labels) < least).nonzero().flatten().tolist()
     if few:
@@ -165,7 +202,7 @@ def _split(
     return [([paths[i] for i in part.tolist()], labels[part]) for part in hold_out(labels, fraction, SPLIT_SEED)]
 
 
-def _readable_names(table: Path, classes: list[str]) -> tuple[str, ...]:
+def readable_names(table: Path, classes: list[str]) -> tuple[str, ...]:
     """Class names from ``classes.tsv``, else from the folders; undecodable bytes and control characters are escaped."""
     names: dict[str, str] = {}
     for number, line in text_lines(table) if table.is_file() else ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,8 +32,8 @@ class Layout:
     )  # file -> its part, class and path
 
 
-def find_layout(top: Path) -> Layout:
-    """The parts and class folders below ``top``; :func:`pictures_of` lists the pictures.
+def find_layout(top: Path, unused: Collection[str] = ()) -> Layout:
+    """The parts and class folders below ``top``, without ``unused`` ones; :func:`pictures_of` lists the pictures.
 
     Raises:
         ValueError: no training folder beside others, two folders for one part, a part or a set with too few classes,
@@ -41,7 +42,11 @@ def find_layout(top: Path) -> Layout:
     root, left = Folder.at(top), Leftovers(top)
     layout = Layout(root, left)
     inside = listing(root, left)
-    folders = [*inside.folders, *inside.linked]
+    every = [*inside.folders, *inside.linked]
+    folders = [folder for folder in every if folder.path.name not in unused]
+    for folder in every:
+        if folder.path.name in unused:
+            left.add("folder beside the parts", folder.path)
     parts = _parts(root, folders)
     layout.flat = not parts
     _leave_files(inside.files, left, top)

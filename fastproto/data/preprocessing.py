@@ -16,6 +16,19 @@ from .optional import require
 if TYPE_CHECKING:
     from PIL import Image
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, of pixels in [0, 1]."""
+
+STATISTICS: dict[str, Statistics] = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    "stl10": ((0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "imagenet200": ((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)),
+}
+"""Published statistics of the training pictures; photographs of other sources come close to those of ImageNet."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -101,7 +114,7 @@ class Preprocessing:
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
 
-def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def pixel_statistics(images: Tensor) -> Statistics:
     """Mean and standard deviation per channel, of pixels in [0, 1], of uint8 [N, channels, H, W]."""
     # A histogram needs no floating-point copy of the whole set.
     levels = torch.arange(256, dtype=torch.float64) / 255

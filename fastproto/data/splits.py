@@ -26,6 +26,10 @@ class LabelledImages(Dataset[Item]):
     def check(self) -> None:
         """Raise ValueError for an item that cannot be read, as far as a quick check can tell."""
 
+    def take(self, indices: Tensor) -> LabelledImages:
+        """The items at these indices, int64 [n], in this order."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class DataSplits:
@@ -57,6 +61,10 @@ class ImagesInMemory(LabelledImages):
     def __getitem__(self, index: int) -> Item:
         return self.images[index], self.labels[index]
 
+    def take(self, indices: Tensor) -> ImagesInMemory:
+        """A copy of the items at these indices, int64 [n], in this order."""
+        return ImagesInMemory(self.images[indices], self.labels[indices])
+
     def __getitems__(self, indices: Sequence[int]) -> Item:
         """A whole batch in one index operation, which `collate` passes through."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
@@ -85,9 +93,16 @@ def hold_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor
         raise ValueError(
             f"class {lone} has 1 picture and cannot be split into training and held-out parts: add pictures to it"
         )
+    quota = (counts * fraction).round().long().clamp(min=1)
+    held, kept = draw_by_class(labels, torch.minimum(quota, counts - 1), seed)
+    return kept, held
+
+
+def draw_by_class(labels: Tensor, quota: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of ``quota[c]`` random items of each class c, and of the others: both int64 and ascending."""
+    counts = torch.bincount(labels)
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     order = shuffled[labels[shuffled].argsort(stable=True)]
     rank = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[order]]
-    quota = (counts * fraction).round().long().clamp(min=1)
-    held = rank < torch.minimum(quota, counts - 1)[labels[order]]
-    return order[~held].sort().values, order[held].sort().values
+    drawn = rank < quota[labels[order]]
+    return order[drawn].sort().values, order[~drawn].sort().values

@@ -49,7 +49,7 @@ class Classifier(L.LightningModule):
     ) -> None:
         super().__init__()
         self.config, self.class_names, self.preprocessing = config, class_names, preprocessing
-        self.augmentation = augmentation if config.data.augment else None
+        self.augmentation = None if config.data.augment == "none" else augmentation
         self.class_weights = class_weights
         self.held_out = HeldOutMetrics()
         self.data_facts: dict[str, PartFacts] | None = None  # stored in checkpoints

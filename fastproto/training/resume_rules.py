@@ -22,6 +22,10 @@ RULES = {
     "data.batch_size": Rule.TAKEN,
     "data.workers": Rule.TAKEN,
     "data.augment": Rule.TAKEN,
+    "data.lists": Rule.DATA,
+    "data.download": Rule.TAKEN,
+    "data.validation": Rule.DATA,
+    "data.imbalance": Rule.DATA,
     "model.name": Rule.REFUSED,
     "model.weights": Rule.REFUSED,
     "model.batchnorm": Rule.REFUSED,
@@ -73,15 +77,9 @@ RULES = {
     "progress": Rule.TAKEN,
     "deterministic": Rule.TAKEN,
 }
-SILENT = (
-    "out",
-    "name",
-    "resume",
-    "progress",
-    "loggers",
-    "data.workers",
-)  # without effect on training: changes are not reported
-PATHS = ("data.root", "data.fonts", "model.weights", "head.prototypes", "head.words", "head.trained")
+# Without effect on training: changes are not reported.
+SILENT = ("out", "name", "resume", "progress", "loggers", "data.workers", "data.download")
+PATHS = ("data.root", "data.fonts", "data.lists", "model.weights", "head.prototypes", "head.words", "head.trained")
 
 
 def rule_of(key: str) -> Rule:

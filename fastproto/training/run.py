@@ -89,6 +89,11 @@ def _fit(place: RunFolder, classes: int | None) -> RunResult:
         image_size=config.data.image_size,
         root=config.data.root,
         fonts=config.data.fonts,
+        lists=config.data.lists,
+        download=config.data.download,
+        validation=config.data.validation,
+        imbalance=config.data.imbalance,
+        augment=config.data.augment,
     )
     if classes not in (None, len(data.class_names)):
         raise ValueError(

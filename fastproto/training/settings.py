@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
+from fastproto.support.data_options import Augment, augment_of
 from fastproto.support.loss_options import Loss, Means
 from fastproto.training.heads import FILES, HeadName, heads_that_take
 from fastproto.training.setting_ranges import RANGES, range_of
@@ -25,14 +26,20 @@ class DataConfig:
     """The images.
 
     Args:
-        name: digits, glyphs or image-folder.
+        name: digits, glyphs, cifar10, cifar100, svhn, stl10, imagenet, imagenet200, imagenet-lt or image-folder.
         num_classes: number of classes to use (None: the set's own number).
-        root: folder of an image-folder set (root/train/CLASS/*, root/val/CLASS/*).
+        root: folder of the set (of image-folder: root/train/CLASS/*, root/val/CLASS/*).
         fonts: folder of font files for glyphs (None: those of matplotlib).
         image_size: side of the square images in pixels (None: the set's own).
         batch_size: samples per step and device.
         workers: processes that load images; 0 suits data sets that lie in memory.
-        augment: whether training images are augmented (jitter).
+        augment: auto (what suits the set), none, jitter (small affine changes), crop_flip (pad by 4, crop, flip) or
+            resized_crop (a random part of the image, resized and flipped); true is auto, false is none.
+        lists: folder of the list files of imagenet-lt (None: root).
+        download: whether cifar10, cifar100, svhn or stl10 is downloaded where it is not in root.
+        validation: fraction of the training images held out where the set has no validation part (None: 0.1).
+        imbalance: long tail of the training images: size of the last class over that of the first, in (0, 1] (None:
+            all images).
     """
 
     name: str = "digits"
@@ -42,7 +49,15 @@ class DataConfig:
     image_size: int | None = None
     batch_size: int = 64
     workers: int = 0
-    augment: bool = True
+    augment: Augment = "auto"
+    lists: str | None = None
+    download: bool = False
+    validation: float | None = None
+    imbalance: float | None = None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """``augment`` was true or false in earlier versions."""
+        super().__setattr__(name, augment_of(value) if name == "augment" else value)
 
 
 @dataclass
@@ -221,6 +236,9 @@ class TrainConfig:
                 self._require(key, False, range_of(value, least, most))
         self._require("seed", 0 <= self.seed < 2**32, "0 <= seed < 2^32")
         self._require("optim.lr", self.optim.lr > 0, "a number > 0")
+        validation, imbalance = self.data.validation, self.data.imbalance
+        self._require("data.validation", validation is None or 0 < validation < 1, "0 < validation < 1")
+        self._require("data.imbalance", imbalance is None or 0 < imbalance <= 1, "0 < imbalance <= 1")
         self._require("head.scale", self.head.scale > 0, "a number > 0")
         self._require("head.momentum", 0 <= self.head.momentum < 1, "0 <= momentum < 1")
         for key, kind, value in settings_of(self):

@@ -51,8 +51,8 @@ def test_options_and_files_read_the_same_values(tmp_path: Path) -> None:
         ("optim.milestones", "100, 200", [100.0, 200.0]),
         ("data.num_classes", "null", None),
         ("data.root", "null", None),
-        ("data.augment", "off", False),
-        ("data.augment", "True", True),
+        ("data.augment", "off", "none"),
+        ("data.augment", "True", "auto"),
         ("name", "12", "12"),
         ("precision", "bf16-true", "bf16-true"),
     ):

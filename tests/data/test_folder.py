@@ -40,6 +40,14 @@ def test_folder_with_train_and_val_tests_on_val(tmp_path: Path) -> None:
     assert {int(splits.validation[i][0][2, 0, 0]) for i in range(6)} == {0}
 
 
+def test_another_share_for_validation(tmp_path: Path) -> None:
+    splits = load_data("image-folder", root=image_folder(tmp_path / "two", ("train", "val")), validation=0.25)
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [45, 15, 60]
+    root = image_folder(tmp_path / "three", ("train", "val", "test"), per_class=2)
+    with pytest.raises(ValueError, match=r"validation=0\.25, but the data have validation pictures of their own"):
+        load_data("image-folder", root=root, validation=0.25)
+
+
 def test_folder_with_three_parts_keeps_them(tmp_path: Path) -> None:
     root = image_folder(tmp_path, ("train", "val", "test"), per_class=2)
     splits = load_data("image-folder", root=root)

@@ -94,6 +94,12 @@ def test_digits_in_another_size() -> None:
         ({"name": "digits", "num_classes": 5}, "'digits' has 10 classes, but got num_classes=5"),
         ({"name": "digits", "root": "x"}, "'digits' got root='x'"),
         ({"name": "image-folder", "fonts": "x"}, "'image-folder' got fonts='x'"),
+        (
+            {"name": "digits", "lists": "x"},
+            "'digits' got lists='x': leave lists out, or use the data set 'imagenet-lt'",
+        ),
+        ({"name": "imagenet", "download": True}, "got download=True: .* or use one of cifar10, cifar100, svhn, stl10"),
+        ({"name": "svhn", "validation": 1.0}, "validation=1.0 is not between 0 and 1"),
         ({"name": "digits", "image_size": 4}, "image_size=4 is too small"),
         ({"name": "glyphs", "num_classes": 1}, "num_classes=1 is too small"),
     ],

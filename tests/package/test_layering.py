@@ -26,7 +26,8 @@ ROOMS = [
     ["fastproto.cli"],
 ]
 ALONE = ("fastproto.reference", "fastproto.data", "fastproto.models", "fastproto.plots", "fastproto.support")
-LEAVES = ("fastproto.support.atomic_files", "fastproto.support.text_files")  # of the standard library only
+# Of the standard library only.
+LEAVES = ("fastproto.support.atomic_files", "fastproto.support.data_options", "fastproto.support.text_files")
 
 
 def inside(module: str, room: str) -> bool:

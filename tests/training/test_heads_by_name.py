@@ -39,7 +39,12 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(toy: Path, out: Path, head: str, **options: Any) -> TrainConfig:
     config = TrainConfig(out=str(out), progress=False, accelerator="cpu")
-    config.data.name, config.data.root, config.data.image_size, config.data.augment = "image-folder", str(toy), 8, False
+    config.data.name, config.data.root, config.data.image_size, config.data.augment = (
+        "image-folder",
+        str(toy),
+        8,
+        "none",
+    )
     config.data.batch_size, config.model.name, config.optim.epochs = 16, "mlp", 3
     config.head.name, config.head.dim = head, 2
     for key, value in options.items():

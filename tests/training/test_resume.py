@@ -121,7 +121,7 @@ def test_what_is_taken_is_used_and_recorded(run: Path, capsys: pytest.CaptureFix
         "data.batch_size": 32,
         "head.renewals_per_epoch": 2.0,
         "head.momentum": 0.5,
-        "data.augment": False,
+        "data.augment": "none",
     }
     assert resume(run, *(f"--{key}={str(value).lower()}" for key, value in asked.items())) == 0
     note = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("note: after epoch 2"))

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from fastproto.cli.train_command import parse_train
 from fastproto.training import TrainConfig, fit
+from fastproto.training.config_files import read_config
+from fastproto.training.resume import changes
 from fastproto.training.run import geometry_note
 
 from .helpers import quick
@@ -29,11 +32,37 @@ from .helpers import quick
         ({"head__initial_samples": 0}, "head.initial_samples is 0; expected at least 1"),
         ({"head__early_epochs": -1.0}, "head.early_epochs is -1.0; expected at least 0"),
         ({"head__early_renewals_per_epoch": float("nan")}, "head.early_renewals_per_epoch"),
+        ({"data__name": "cifar-100"}, r"unknown data set 'cifar-100': did you mean 'cifar100'\?"),
+        ({"data__imbalance": 0.0}, "data.imbalance is 0.0; expected 0 < imbalance <= 1"),
+        ({"data__imbalance": 1.1}, "data.imbalance is 1.1; expected 0 < imbalance <= 1"),
+        ({"data__validation": 1.0}, "data.validation is 1.0; expected 0 < validation < 1"),
+        ({"data__validation": 0.1}, "'digits' got validation=0.1: leave validation out"),
+        (
+            {"data__augment": "flip"},
+            "data.augment is 'flip'; expected one of auto, none, jitter, crop_flip, resized_crop",
+        ),
+        ({"data__augment": 1}, "data.augment is 1; expected a text"),
     ],
 )
 def test_settings_that_no_run_can_use(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         fit(quick(tmp_path / "run", **changes))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(True, "auto"), (False, "none"), ("Yes", "auto"), ("off", "none"), ("jitter", "jitter")]
+)
+def test_augment_was_true_or_false_in_earlier_versions(old: bool | str, new: str, tmp_path: Path) -> None:
+    config = TrainConfig.from_dict({"data": {"augment": old}})
+    assert config.data.augment == new
+    config.check()
+    (tmp_path / "config.yaml").write_text(f"data:\n  augment: {str(old).lower()}\n")
+    assert read_config(tmp_path / "config.yaml") == {"data.augment": str(old).lower()}
+    assert parse_train(["--config", str(tmp_path / "config.yaml")]).data.augment == new
+    assert parse_train(["--data.augment", str(old)]).data.augment == new
+    given = TrainConfig()
+    given.data.augment = old  # type: ignore[assignment]
+    assert changes(config, given) == {}
 
 
 @pytest.mark.parametrize(
