@@ -15,8 +15,9 @@ from fastproto.support.text_files import text_lines
 from .augment import AffineJitter
 from .decode import ends_well, picture_size, with_picture
 from .layout import Layout, find_layout, notes, pictures_of
+from .picture_cache import CacheMode, cached_pictures
 from .preprocessing import Preprocessing
-from .splits import DataSplits, Item, LabelledImages, hold_out
+from .splits import DataSplits, ImagesInMemory, Item, LabelledImages, hold_out
 from .tree import File, class_key, print_note, shown
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a name is printed on one line
@@ -53,7 +54,22 @@ class ImageFiles(LabelledImages):
             with_picture(path, self.preprocessing.read)
 
 
-def load_folder(root: str | None, num_classes: int | None = None, image_size: int | None = None) -> DataSplits:
+class CachedFiles(ImagesInMemory):
+    """Picture files that are decoded: pictures uint8 [N, 3, H, W] in memory, labels int64 [N], and their paths."""
+
+    def __init__(self, paths: Sequence[Path], labels: Tensor, images: Tensor) -> None:
+        super().__init__(images, labels)
+        self.paths = list(paths)
+
+
+def load_folder(
+    root: str | None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    *,
+    cache: CacheMode = "false",
+    progress: bool = False,
+) -> DataSplits:
     """``root/train/<class>/*`` with ``root/val`` and ``root/test``, or just ``root/<class>/*``.
 
     With val and test folders these are validation and test. With one of them it is the test set, and 10 % of the
@@ -71,6 +87,7 @@ def load_folder(root: str | None, num_classes: int | None = None, image_size: in
         num_classes: take the first classes by the name of their folder; None: all.
         image_size: None takes the size of the first picture if the first one of every class is at most 64 pixels
             wide and high, and 224 otherwise.
+        cache, progress: as in :func:`fastproto.data.load_data`.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -87,16 +104,16 @@ def load_folder(root: str | None, num_classes: int | None = None, image_size: in
     classes = known[:num_classes]
     files = {part: pictures_of(layout, part, classes) for part in layout.parts}
     names = _readable_names(top / "classes.tsv", classes)
-    sizes = _check_headers(files)
-    _print_notes(layout, classes, files)
-
-    parts = [_joined(found) for found in files.values()]
-    if len(parts) == 1:
-        parts = _split(*parts[0], classes, 0.15, least=3)  # one for each of the three parts
-    if len(parts) == 2:
-        parts = [*_split(*parts[0], classes, 0.10, least=2), parts[1]]
+    parts = _parts(list(files.values()), classes)
+    _check_not_empty(files)
+    sizes = [picture_size(found[0].path) for found in files["train"]]
     preprocessing = Preprocessing(image_size or _natural_size(sizes), 3, MEAN, STD)
-    train, validation, test = (ImageFiles(paths, labels, preprocessing) for paths, labels in parts)
+    every = [path for paths, _ in parts for path in paths]
+    images = cached_pictures(every, preprocessing, cache, progress=progress)
+    if images is None:
+        _check_headers(files)
+    _print_notes(layout, classes, files)
+    train, validation, test = _data_sets(parts, images, preprocessing)
     return DataSplits(
         train=train,
         validation=validation,
@@ -124,23 +141,36 @@ def _joined(found: list[list[File]]) -> tuple[list[Path], Tensor]:
     return [file.path for files in found for file in files], labels
 
 
-def _check_headers(parts: dict[str, list[list[File]]]) -> list[tuple[int, int]]:
-    """Find out before training that a picture is empty or no picture: the size of the first one of every class."""
-    firsts: list[tuple[int, int]] = []
-    checked = 0
-    for part, found in parts.items():
-        for files in found:
-            for number, file in enumerate(files):
-                if file.size == 0:
-                    raise ValueError(
-                        f"the image {file.path} cannot be read (it is empty): replace the file or delete it"
-                    )
-                first = part == "train" and number == 0
-                if first or checked < CHECKED:
-                    size = picture_size(file.path)
-                    checked += 1
-                    firsts += [size] if first else []
-    return firsts
+def _parts(found: list[list[list[File]]], classes: list[str]) -> list[tuple[list[Path], Tensor]]:
+    """Paths and labels of training, validation and test, of the files of each class in each part of the folder."""
+    parts = [_joined(files) for files in found]
+    if len(parts) == 1:
+        parts = _split(*parts[0], classes, 0.15, least=3)  # one for each of the three parts
+    if len(parts) == 2:
+        parts = [*_split(*parts[0], classes, 0.10, least=2), parts[1]]
+    return parts
+
+
+def _data_sets(
+    parts: list[tuple[list[Path], Tensor]], images: Tensor | None, preprocessing: Preprocessing
+) -> list[LabelledImages]:
+    if images is None:
+        return [ImageFiles(paths, labels, preprocessing) for paths, labels in parts]
+    shares = images.split([len(paths) for paths, _ in parts])
+    return [CachedFiles(*part, share) for part, share in zip(parts, shares, strict=True)]
+
+
+def _check_not_empty(parts: dict[str, list[list[File]]]) -> None:
+    for file in (file for found in parts.values() for files in found for file in files):
+        if file.size == 0:
+            raise ValueError(f"the image {file.path} cannot be read (it is empty): replace the file or delete it")
+
+
+def _check_headers(parts: dict[str, list[list[File]]]) -> None:
+    """Find out before training that a file is no picture."""
+    every = (file for found in parts.values() for files in found for file in files)
+    for file in islice(every, CHECKED):
+        picture_size(file.path)
 
 
 def _natural_size(sizes: list[tuple[int, int]]) -> int:

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from .digits import load_digits
 from .folder import load_folder
 from .glyphs import load_glyphs
+from .picture_cache import CacheMode
 from .splits import DataSplits
 
 DATASETS = ("digits", "glyphs", "image-folder")
@@ -19,6 +20,8 @@ def load_data(
     image_size: int | None = None,
     root: str | None = None,
     fonts: str | None = None,
+    cache: CacheMode = "false",
+    progress: bool = False,
 ) -> DataSplits:
     """Load a data set with its three splits, which are the same on every call so that runs can be compared.
 
@@ -29,6 +32,10 @@ def load_data(
         image_size: height and width in pixels, at least 8; None: 8, 32, or what suits the folder.
         root: the folder of ``"image-folder"``.
         fonts: a folder of font files for ``"glyphs"``, instead of the fonts that come with matplotlib.
+        cache: ``"auto"`` or ``"true"``: decode the pictures of ``"image-folder"`` now, hold them in memory as uint8 and
+            keep them in ``$XDG_CACHE_HOME/fastproto/pictures`` for the next time; ``"auto"`` only if they take at most
+            2 GiB and a quarter of the free memory. ``"false"``: decode a picture when it is asked for.
+        progress: draw a bar on standard error while pictures are decoded, after two seconds.
 
     Raises:
         ValueError: an unknown name, or an argument that the data set cannot honour.
@@ -53,4 +60,4 @@ def load_data(
         return load_digits(image_size)
     if name == "glyphs":
         return load_glyphs(num_classes, image_size, fonts)
-    return load_folder(root, num_classes, image_size)
+    return load_folder(root, num_classes, image_size, cache=cache, progress=progress)

@@ -22,6 +22,7 @@ RULES = {
     "data.batch_size": Rule.TAKEN,
     "data.workers": Rule.TAKEN,
     "data.augment": Rule.TAKEN,
+    "data.cache": Rule.TAKEN,
     "model.name": Rule.REFUSED,
     "head.name": Rule.REFUSED,
     "head.dim": Rule.REFUSED,
@@ -62,7 +63,7 @@ RULES = {
     "progress": Rule.TAKEN,
     "deterministic": Rule.TAKEN,
 }
-SILENT = ("out", "name", "resume", "progress", "data.workers")  # nothing of the training depends on them
+SILENT = ("out", "name", "resume", "progress", "data.workers", "data.cache")  # nothing of the training depends on them
 PATHS = ("data.root", "data.fonts", "head.prototypes", "head.words", "head.trained")
 
 

@@ -75,6 +75,8 @@ def _fit_quietly(place: RunFolder) -> RunResult:
         image_size=config.data.image_size,
         root=config.data.root,
         fonts=config.data.fonts,
+        cache=config.data.cache,
+        progress=config.progress,
     )
     module = Classifier.for_data(config, data)
     if resumed is not None:

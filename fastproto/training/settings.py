@@ -29,8 +29,9 @@ class DataConfig:
         fonts: folder of font files for glyphs (None: those inside matplotlib).
         image_size: side of the square images in pixels (None: the set's own).
         batch_size: samples of one step on one device.
-        workers: processes that read images; 0 suits the sets that lie in memory.
+        workers: processes that read images which do not lie in memory.
         augment: whether training images are jittered.
+        cache: whether pictures of files are decoded once and held in memory: true, false, or auto (up to 2 GiB).
     """
 
     name: str = "digits"
@@ -41,6 +42,7 @@ class DataConfig:
     batch_size: int = 64
     workers: int = 0
     augment: bool = True
+    cache: Literal["auto", "true", "false"] = "auto"
 
 
 @dataclass

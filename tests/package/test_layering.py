@@ -26,7 +26,9 @@ ROOMS = [
     ["fastproto.cli"],
 ]
 ALONE = ("fastproto.reference", "fastproto.data", "fastproto.models", "fastproto.plots", "fastproto.support")
-LEAVES = ("fastproto.support.atomic_files", "fastproto.support.text_files")  # of the standard library only
+LEAVES = tuple(
+    f"fastproto.support.{name}" for name in ("atomic_files", "cache_folder", "text_files")
+)  # standard library
 
 
 def inside(module: str, room: str) -> bool:
