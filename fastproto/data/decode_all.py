@@ -94,7 +94,7 @@ def _loader(files: _Files, step: int, processes: int) -> DataLoader[Any]:
     )
 
 
-def _unchanged(chunk: Pictures) -> Pictures:
+def _unchanged(chunk: Any) -> Any:
     return chunk
 
 
