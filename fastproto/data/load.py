@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from typing import get_args
 
 from .digits import load_digits
 from .folder import load_folder
@@ -50,6 +51,8 @@ def load_data(
         raise ValueError(f"the data set {name!r} got root={root!r}: leave root out, or use the data set 'image-folder'")
     if fonts is not None and name != "glyphs":
         raise ValueError(f"the data set {name!r} got fonts={fonts!r}: leave fonts out, or use the data set 'glyphs'")
+    if cache not in get_args(CacheMode):
+        raise ValueError(f"cache={cache!r} is unknown: give one of {', '.join(get_args(CacheMode))}")
     if image_size is not None and image_size < 8:
         raise ValueError(f"image_size={image_size} is too small: give at least 8 pixels")
     if num_classes is not None and num_classes < 2:

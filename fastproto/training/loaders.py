@@ -7,7 +7,7 @@ from functools import cached_property
 
 import lightning as L
 import torch
-from torch.utils.data import DataLoader, DistributedSampler, Sampler
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampler
 
 from fastproto.data import DataSplits, ImagesInMemory, collate
 from fastproto.data.splits import Item, LabelledImages
@@ -21,7 +21,7 @@ Order = Sampler[int] | range  # the samples of an epoch
 class BatchesInMemory:
     """Batches of a data set that lies on the training device: each is one index operation there.
 
-    The order is that of a DataLoader with the same sampler, whose epoch Lightning sets.
+    The order is that of a DataLoader with the same sampler; Lightning sets the epoch of ``batch_sampler.sampler``.
 
     Yields:
         uint8 [B, channels, H, W] and int64 [B] on ``device``.
@@ -29,14 +29,14 @@ class BatchesInMemory:
 
     def __init__(self, part: ImagesInMemory, sampler: Order, batch_size: int, device: torch.device) -> None:
         self.images, self.labels = part.images.to(device), part.labels.to(device)
-        self.sampler, self.batch_size = sampler, batch_size
+        self.batch_sampler = BatchSampler(sampler, batch_size, drop_last=False)
 
     def __len__(self) -> int:
-        return -(-len(self.sampler) // self.batch_size)  # type: ignore[arg-type]  # a sampler of known length
+        return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Item]:
-        order = torch.tensor(list(self.sampler), dtype=torch.int64, device=self.images.device)
-        for chosen in order.split(self.batch_size):
+        order = torch.tensor(list(self.batch_sampler.sampler), dtype=torch.int64, device=self.images.device)
+        for chosen in order.split(self.batch_sampler.batch_size):
             yield self.images.index_select(0, chosen), self.labels.index_select(0, chosen)
 
 

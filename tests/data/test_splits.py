@@ -96,6 +96,7 @@ def test_digits_in_another_size() -> None:
         ({"name": "image-folder", "fonts": "x"}, "'image-folder' got fonts='x'"),
         ({"name": "digits", "image_size": 4}, "image_size=4 is too small"),
         ({"name": "glyphs", "num_classes": 1}, "num_classes=1 is too small"),
+        ({"name": "digits", "cache": True}, "cache=True is unknown: give one of auto, true, false"),
     ],
 )
 def test_bad_arguments_say_what_to_do(arguments: dict[str, object], words: str) -> None:
