@@ -21,7 +21,7 @@ from .preprocessing import Preprocessing
 from .tree import is_first_rank
 
 Pictures = npt.NDArray[np.uint8]
-CHUNK = 2**18  # bytes that a process sends at once: many processes do not fill a pipe or the memory
+CHUNK = 2**18  # bytes that a process sends at once: a bar that moves, and little memory with many processes
 SECONDS_PER_FILE, SECONDS_PER_BYTE = 2e-4, 1e-8  # of one process, roughly
 WORTHWHILE = 1.0  # seconds: starting processes takes some tenths
 MEMORY_OF_ONE = 2**30  # bytes: a process decodes photographs of 20 million pixels in that
@@ -105,8 +105,8 @@ def _processes(paths: Sequence[Path]) -> int:
     seconds = sum(SECONDS_PER_FILE + SECONDS_PER_BYTE * _size(path) for path in paths)
     if seconds < WORTHWHILE:
         return 0
-    cores = len(os.sched_getaffinity(0))
-    return min(cores, int(min(free_memory() / MEMORY_OF_ONE, seconds / WORTHWHILE)))
+    count = min(len(os.sched_getaffinity(0)), int(min(free_memory() / MEMORY_OF_ONE, seconds / WORTHWHILE)))
+    return count if count > 1 else 0
 
 
 def _size(path: Path) -> int:
