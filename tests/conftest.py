@@ -30,6 +30,7 @@ LONG = {
     "tests/cli/test_commands.py::test_train_resume_and_predict",
     "tests/cli/test_prototypes_command.py::test_prototypes_command",
     "tests/cli/test_prototypes_command.py::test_prototypes_made_by_hand_are_trained_on",
+    "tests/data/test_picture_cache.py::test_two_processes_at_once",
     "tests/data/test_training_on_sets.py::test_two_steps",
     "tests/docs/test_site.py::test_the_site_builds_without_a_warning",
     "tests/docs/test_snippets.py::test_python_blocks_of_a_page",

@@ -1,4 +1,4 @@
-"""Folders of pictures, one folder per class, decoded on access."""
+"""Folders of pictures, one folder per class, decoded on access or kept decoded."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from fastproto.support.text_files import text_lines
 from .augment import photo_jitter
 from .decode import ends_well, picture_size, with_picture
 from .layout import Layout, find_layout, notes, pictures_of
+from .picture_cache import NO_CACHE, Caching, cached_pictures
 from .preprocessing import STATISTICS, Preprocessing
-from .splits import DataSplits, Item, LabelledImages, hold_out
+from .splits import DataSplits, ImagesInMemory, Item, LabelledImages, hold_out
 from .tree import File, class_key, print_note, shown
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a name is printed on one line
@@ -56,6 +57,18 @@ class ImageFiles(LabelledImages):
             with_picture(path, self.preprocessing.read)
 
 
+class CachedFiles(ImagesInMemory):
+    """Decoded picture files: pictures uint8 [N, 3, H, W] in memory, labels int64 [N], and their paths."""
+
+    def __init__(self, paths: Sequence[Path], labels: Tensor, images: Tensor) -> None:
+        super().__init__(images, labels)
+        self.paths = list(paths)
+
+    def take(self, indices: Tensor) -> CachedFiles:
+        """A copy of the pictures at these indices, int64 [n], in this order."""
+        return CachedFiles([self.paths[i] for i in indices.tolist()], self.labels[indices], self.images[indices])
+
+
 def load_folder(
     root: str | None,
     num_classes: int | None = None,
@@ -63,6 +76,7 @@ def load_folder(
     validation: float | None = None,
     *,
     unused: Collection[str] = (),
+    caching: Caching = NO_CACHE,
 ) -> DataSplits:
     """``root/train/<class>/*`` with ``root/val`` and ``root/test``, or just ``root/<class>/*``.
 
@@ -83,8 +97,9 @@ def load_folder(
         num_classes: take the first classes by the name of their folder; None: all.
         image_size: None takes the size of the first picture if the first one of every class is at most 64 pixels
             wide and high, and 224 otherwise.
-        validation: part of the training pictures that is held out, in (0, 1); None: 0.1.
+        validation: fraction of the training pictures that is held out, in (0, 1); None: 0.1.
         unused: names of folders in ``root`` that are left alone.
+        caching: whether the pictures are decoded now and kept.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -95,7 +110,7 @@ def load_folder(
     classes = first_classes(layout, num_classes)
     files = {part: pictures_of(layout, part, classes) for part in layout.parts}
     names = readable_names(top / "classes.tsv", classes)
-    splits = splits_of_files(files, classes, names, image_size, validation)
+    splits = splits_of_files(files, classes, names, image_size, validation, caching)
     print_notes(layout, classes, files)
     return splits
 
@@ -106,6 +121,7 @@ def splits_of_files(
     names: tuple[str, ...],
     image_size: int | None,
     validation: float | None,
+    caching: Caching,
 ) -> DataSplits:
     """A data set of the picture files of each class in each part: ``train``, ``val``, ``test``, in this order.
 
@@ -114,14 +130,14 @@ def splits_of_files(
     """
     if len(files) == 3 and validation is not None:
         raise ValueError(f"validation={validation}, but the data have validation pictures of their own: leave it out")
-    sizes = _check_headers(files)
-    parts = [_joined(found) for found in files.values()]
-    if len(parts) == 1:
-        parts = _split(*parts[0], classes, 0.15, least=3)  # one for each of the three parts
-    if len(parts) == 2:
-        parts = [*_split(*parts[0], classes, validation or VALIDATION, least=2), parts[1]]
+    parts = _parts(list(files.values()), classes, validation)
+    _check_not_empty(files)
+    sizes = [picture_size(found[0].path) for found in files["train"]]
     preprocessing = Preprocessing(image_size or _natural_size(sizes), 3, *STATISTICS["imagenet"])
-    train, held, test = (ImageFiles(paths, labels, preprocessing) for paths, labels in parts)
+    images = cached_pictures([path for paths, _ in parts for path in paths], preprocessing, caching)
+    if images is None:
+        _check_headers(files)
+    train, held, test = _data_sets(parts, images, preprocessing)
     return DataSplits(
         train=train,
         validation=held,
@@ -161,23 +177,38 @@ def _joined(found: list[list[File]]) -> tuple[list[Path], Tensor]:
     return [file.path for files in found for file in files], labels
 
 
-def _check_headers(parts: dict[str, list[list[File]]]) -> list[tuple[int, int]]:
-    """Raise for an empty or unreadable picture; return the size of every class's first training picture."""
-    firsts: list[tuple[int, int]] = []
-    checked = 0
-    for part, found in parts.items():
-        for files in found:
-            for number, file in enumerate(files):
-                if file.size == 0:
-                    raise ValueError(
-                        f"the image {file.path} cannot be read (it is empty): replace the file or delete it"
-                    )
-                first = part == "train" and number == 0
-                if first or checked < CHECKED:
-                    size = picture_size(file.path)
-                    checked += 1
-                    firsts += [size] if first else []
-    return firsts
+def _parts(
+    found: list[list[list[File]]], classes: Sequence[str], validation: float | None
+) -> list[tuple[list[Path], Tensor]]:
+    """Paths and labels of training, validation and test, of the files of each class in each part of the folder."""
+    parts = [_joined(files) for files in found]
+    if len(parts) == 1:
+        parts = _split(*parts[0], classes, 0.15, least=3)  # one for each of the three parts
+    if len(parts) == 2:
+        parts = [*_split(*parts[0], classes, validation or VALIDATION, least=2), parts[1]]
+    return parts
+
+
+def _data_sets(
+    parts: list[tuple[list[Path], Tensor]], images: Tensor | None, preprocessing: Preprocessing
+) -> list[LabelledImages]:
+    if images is None:
+        return [ImageFiles(paths, labels, preprocessing) for paths, labels in parts]
+    shares = images.split([len(paths) for paths, _ in parts])
+    return [CachedFiles(*part, share) for part, share in zip(parts, shares, strict=True)]
+
+
+def _check_not_empty(parts: dict[str, list[list[File]]]) -> None:
+    for file in (file for found in parts.values() for files in found for file in files):
+        if file.size == 0:
+            raise ValueError(f"the image {file.path} cannot be read (it is empty): replace the file or delete it")
+
+
+def _check_headers(parts: dict[str, list[list[File]]]) -> None:
+    """Raise before training for a file that is not a picture."""
+    every = (file for found in parts.values() for files in found for file in files)
+    for file in islice(every, CHECKED):
+        picture_size(file.path)
 
 
 def _natural_size(sizes: list[tuple[int, int]]) -> int:

@@ -19,6 +19,7 @@ from .folder import (
     splits_of_files,
 )
 from .layout import find_layout, pictures_of
+from .picture_cache import NO_CACHE, Caching
 from .preprocessing import STATISTICS
 from .splits import DataSplits
 from .tree import SUFFIXES, File, Folder, Leftovers, listing, print_note, shown
@@ -36,6 +37,7 @@ def load_imagenet(
     validation: float | None = None,
     *,
     name: str = "imagenet",
+    caching: Caching = NO_CACHE,
 ) -> DataSplits:
     """``root/train/<wnid>/*`` and ``root/val/<wnid>/*``: val is the test set, validation is cut from train.
 
@@ -47,7 +49,7 @@ def load_imagenet(
     top = existing_folder(root, name)
     for part in ("train", "val"):
         _check_part(top / part, name)
-    splits = load_folder(root, num_classes, image_size, validation, unused=UNLABELLED)
+    splits = load_folder(root, num_classes, image_size, validation, unused=UNLABELLED, caching=caching)
     return replace(splits, augmentation=ResizedCrop())
 
 
@@ -71,6 +73,8 @@ def load_imagenet200(
     num_classes: int | None = None,
     image_size: int | None = None,
     validation: float | None = None,
+    *,
+    caching: Caching = NO_CACHE,
 ) -> DataSplits:
     """The 200 classes of 64 x 64 pictures; val is the test set, validation is cut from train.
 
@@ -81,14 +85,16 @@ def load_imagenet200(
     """
     top = existing_folder(root, "imagenet200")
     if (top / "val" / "images").is_dir():
-        splits = _load_annotated(top, num_classes, image_size, validation)
+        splits = _load_annotated(top, num_classes, image_size, validation, caching)
     else:
-        splits = load_imagenet(root, num_classes, image_size, validation, name="imagenet200")
+        splits = load_imagenet(root, num_classes, image_size, validation, name="imagenet200", caching=caching)
     mean, std = STATISTICS["imagenet200"]
     return replace(splits, preprocessing=replace(splits.preprocessing, mean=mean, std=std), augmentation=CropFlip())
 
 
-def _load_annotated(top: Path, num_classes: int | None, image_size: int | None, validation: float | None) -> DataSplits:
+def _load_annotated(
+    top: Path, num_classes: int | None, image_size: int | None, validation: float | None, caching: Caching
+) -> DataSplits:
     _check_part(top / "train", "imagenet200")
     layout = find_layout(top / "train")
     classes = first_classes(layout, num_classes)
@@ -97,7 +103,7 @@ def _load_annotated(top: Path, num_classes: int | None, image_size: int | None, 
     test = _files_of(rows, top / "val" / "images", len(classes))
     files = {"train": pictures_of(layout, "train", classes), "test": test}
     names = readable_names(top / "words.txt", classes)
-    splits = splits_of_files(files, classes, names, image_size, validation)
+    splits = splits_of_files(files, classes, names, image_size, validation, caching)
     print_notes(layout, classes, files)
     _print_unused(top, {picture for _, picture, _ in rows})
     return splits
@@ -133,7 +139,12 @@ def _print_unused(top: Path, named: set[str]) -> None:
 
 
 def load_imagenet_lt(
-    root: str | None, lists: str | None = None, num_classes: int | None = None, image_size: int | None = None
+    root: str | None,
+    lists: str | None = None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    *,
+    caching: Caching = NO_CACHE,
 ) -> DataSplits:
     """The long-tailed part of ImageNet by its published lists, whose lines are ``train/n01440764/x.JPEG 0``.
 
@@ -155,7 +166,7 @@ def load_imagenet_lt(
     _check_once([row for rows in parts.values() for row in rows])
     classes = _classes_of(parts, num_classes)
     files = {part: _files_of(rows, top, len(classes)) for part, rows in parts.items()}
-    splits = splits_of_files(files, classes, tuple(classes), image_size, None)
+    splits = splits_of_files(files, classes, tuple(classes), image_size, None, caching)
     return replace(splits, augmentation=ResizedCrop())
 
 

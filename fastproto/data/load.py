@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
+from typing import get_args
 
 from fastproto.support.data_options import Augment
 
@@ -15,6 +16,7 @@ from .folder import load_folder
 from .glyphs import load_glyphs
 from .imagenet import load_imagenet, load_imagenet200, load_imagenet_lt
 from .imbalance import check_imbalance, long_tailed
+from .picture_cache import CacheMode, Caching
 from .splits import DataSplits
 from .torchvision_sets import SOURCES, load_torchvision_set
 
@@ -42,6 +44,8 @@ def load_data(
     validation: float | None = None,
     imbalance: float | None = None,
     augment: Augment = "auto",
+    cache: CacheMode = "false",
+    progress: bool = False,
 ) -> DataSplits:
     """Load a data set with its three splits, which are the same on every call so that runs can be compared.
 
@@ -57,12 +61,16 @@ def load_data(
         fonts: a folder of font files for ``"glyphs"``, instead of the fonts that come with matplotlib.
         lists: the folder of the lists of ``"imagenet-lt"``; None: root.
         download: fetch the files of ``"cifar10"``, ``"cifar100"``, ``"svhn"`` or ``"stl10"`` that are not in root.
-        validation: part of the training pictures that is held out where the set has no validation part, in (0, 1);
+        validation: fraction of the training pictures that is held out where the set has no validation part, in (0, 1);
             None: 0.1.
         imbalance: keep a long tail of the training pictures: class c of C has at most
-            ``floor(largest * imbalance ** (c / (C - 1)))``, and at least 1; in (0, 1]. What is held out stays whole.
+            ``floor(largest * imbalance ** (c / (C - 1)))``, and at least 1; in (0, 1]. Held-out parts stay whole.
         augment: of training pictures: ``"auto"`` (what suits the set), ``"none"``, ``"jitter"`` (small affine changes),
-            ``"crop_flip"`` (pad by 4 and crop) or ``"resized_crop"`` (scale a part of the picture to its size).
+            ``"crop_flip"`` (pad by 4 and crop) or ``"resized_crop"`` (resize a random part of the picture).
+        cache: of pictures in files: ``"auto"`` or ``"true"`` decodes them now, holds them in memory as uint8 and keeps
+            them in ``$XDG_CACHE_HOME/fastproto/pictures`` for the next time; ``"auto"`` only if they take at most 2 GiB
+            and a quarter of the free memory. ``"false"`` decodes a picture when it is indexed.
+        progress: draw a bar on standard error while pictures are decoded, after two seconds.
 
     Raises:
         ValueError: an unknown name, an argument that does not fit the data set, or files that cannot be read.
@@ -70,17 +78,18 @@ def load_data(
         OSError: a download that failed.
         ImportError: a package that the data set needs is not installed.
     """
-    _check(name, num_classes, image_size, validation, imbalance)
+    _check(name, num_classes, image_size, validation, imbalance, cache)
+    caching = Caching(cache, progress)
     given = {"root": root, "fonts": fonts, "lists": lists, "download": download or None, "validation": validation}
     for argument, value in given.items():
         _check_taken(name, argument, value)
     loaders: dict[str, Callable[[], DataSplits]] = {
         "digits": lambda: load_digits(image_size),
         "glyphs": lambda: load_glyphs(num_classes, image_size, fonts),
-        "imagenet": lambda: load_imagenet(root, num_classes, image_size, validation),
-        "imagenet200": lambda: load_imagenet200(root, num_classes, image_size, validation),
-        "imagenet-lt": lambda: load_imagenet_lt(root, lists, num_classes, image_size),
-        "image-folder": lambda: load_folder(root, num_classes, image_size, validation),
+        "imagenet": lambda: load_imagenet(root, num_classes, image_size, validation, caching=caching),
+        "imagenet200": lambda: load_imagenet200(root, num_classes, image_size, validation, caching=caching),
+        "imagenet-lt": lambda: load_imagenet_lt(root, lists, num_classes, image_size, caching=caching),
+        "image-folder": lambda: load_folder(root, num_classes, image_size, validation, caching=caching),
     }
     torchvisions = partial(load_torchvision_set, name, root, num_classes, image_size, validation, download=download)
     data = loaders.get(name, torchvisions)()
@@ -95,11 +104,14 @@ def _check(
     image_size: int | None,
     validation: float | None,
     imbalance: float | None,
+    cache: CacheMode,
 ) -> None:
     if name not in DATASETS:
         close = get_close_matches(name, DATASETS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"unknown data set {name!r}: {hint}Give one of {', '.join(DATASETS)}")
+    if cache not in get_args(CacheMode):
+        raise ValueError(f"cache={cache!r} is unknown: give one of {', '.join(get_args(CacheMode))}")
     if image_size is not None and image_size < 8:
         raise ValueError(f"image_size={image_size} is too small: give at least 8 pixels")
     if num_classes is not None and num_classes < 2:

@@ -135,9 +135,14 @@ def listing(folder: Folder, left: Leftovers) -> Listing:
 
 def print_note(text: str) -> None:
     """Print one line on standard error, on rank 0 only; nothing for an empty text."""
-    ranks = (os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"))
-    if text and all(rank == "0" for rank in ranks):
+    if text and is_first_rank():
         print(f"note: {text}", file=sys.stderr)
+
+
+def is_first_rank() -> bool:
+    """Whether no launcher has made this process another rank than 0."""
+    ranks = (os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"))
+    return all(rank == "0" for rank in ranks)
 
 
 def _leads_up(linked: Folder, folder: Folder) -> bool:

@@ -1,13 +1,13 @@
 """Making, measuring, saving and loading prototypes: C unit vectors spread evenly on the sphere (paper: Section 3.2)."""
 
 from fastproto.prototypes.bounds import max_cosine_bound, uniformity_bound
-from fastproto.prototypes.cache import cache_folder
 from fastproto.prototypes.closed_forms import closed_form
 from fastproto.prototypes.codes import binary_code, code_capacity
 from fastproto.prototypes.estimate import METHODS, OBJECTIVES, estimate_prototypes
 from fastproto.prototypes.files import Prototypes, check_shape, load_prototypes
 from fastproto.prototypes.quality import Quality, measure_prototypes
 from fastproto.prototypes.words import load_word_vectors
+from fastproto.support.cache_folder import cache_folder
 
 __all__ = [
     "METHODS",

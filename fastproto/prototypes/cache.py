@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Hashable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fastproto.prototypes.files import Prototypes, as_safetensors, make
 from fastproto.support.atomic_files import write_whole
-
-
-def cache_folder() -> Path:
-    """The folder of the cache: ``$XDG_CACHE_HOME/fastproto``, or ``~/.cache/fastproto``.
-
-    Raises:
-        RuntimeError: XDG_CACHE_HOME is not set and the home folder is unknown.
-    """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastproto"
+from fastproto.support.cache_folder import cache_folder
 
 
 class CacheFile:

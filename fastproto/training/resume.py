@@ -145,7 +145,7 @@ def _digest(part: LabelledImages) -> str:
     labels, images, paths = (getattr(part, name, None) for name in ("labels", "images", "paths"))
     if isinstance(labels, Tensor):
         digest.update(labels.cpu().contiguous().numpy().tobytes())
-    if isinstance(images, Tensor):
+    if isinstance(images, Tensor) and paths is None:
         digest.update(images.cpu().contiguous().numpy().data)
     if paths is not None:
         for path in paths:

@@ -26,6 +26,7 @@ RULES = {
     "data.download": Rule.TAKEN,
     "data.validation": Rule.DATA,
     "data.imbalance": Rule.DATA,
+    "data.cache": Rule.TAKEN,
     "model.name": Rule.REFUSED,
     "model.weights": Rule.REFUSED,
     "model.batchnorm": Rule.REFUSED,
@@ -78,7 +79,7 @@ RULES = {
     "deterministic": Rule.TAKEN,
 }
 # Without effect on training: changes are not reported.
-SILENT = ("out", "name", "resume", "progress", "loggers", "data.workers", "data.download")
+SILENT = ("out", "name", "resume", "progress", "loggers", "data.workers", "data.download", "data.cache")
 PATHS = ("data.root", "data.fonts", "data.lists", "model.weights", "head.prototypes", "head.words", "head.trained")
 
 

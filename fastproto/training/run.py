@@ -94,6 +94,8 @@ def _fit(place: RunFolder, classes: int | None) -> RunResult:
         validation=config.data.validation,
         imbalance=config.data.imbalance,
         augment=config.data.augment,
+        cache=config.data.cache,
+        progress=config.progress,
     )
     if classes not in (None, len(data.class_names)):
         raise ValueError(

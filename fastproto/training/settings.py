@@ -32,7 +32,7 @@ class DataConfig:
         fonts: folder of font files for glyphs (None: those of matplotlib).
         image_size: side of the square images in pixels (None: the set's own).
         batch_size: samples per step and device.
-        workers: processes that load images; 0 suits data sets that lie in memory.
+        workers: processes that load images which do not lie in memory.
         augment: auto (what suits the set), none, jitter (small affine changes), crop_flip (pad by 4, crop, flip) or
             resized_crop (a random part of the image, resized and flipped); true is auto, false is none.
         lists: folder of the list files of imagenet-lt (None: root).
@@ -40,6 +40,7 @@ class DataConfig:
         validation: fraction of the training images held out where the set has no validation part (None: 0.1).
         imbalance: long tail of the training images: size of the last class over that of the first, in (0, 1] (None:
             all images).
+        cache: whether image files are decoded once and kept in memory: true, false, or auto (up to 2 GiB).
     """
 
     name: str = "digits"
@@ -54,6 +55,7 @@ class DataConfig:
     download: bool = False
     validation: float | None = None
     imbalance: float | None = None
+    cache: Literal["auto", "true", "false"] = "auto"
 
     def __setattr__(self, name: str, value: object) -> None:
         """``augment`` was true or false in earlier versions."""

@@ -102,6 +102,7 @@ def test_digits_in_another_size() -> None:
         ({"name": "svhn", "validation": 1.0}, "validation=1.0 is not between 0 and 1"),
         ({"name": "digits", "image_size": 4}, "image_size=4 is too small"),
         ({"name": "glyphs", "num_classes": 1}, "num_classes=1 is too small"),
+        ({"name": "digits", "cache": True}, "cache=True is unknown: give one of auto, true, false"),
     ],
 )
 def test_bad_arguments_say_what_to_do(arguments: dict[str, object], words: str) -> None:

@@ -27,7 +27,7 @@ ROOMS = [
 ]
 ALONE = ("fastproto.reference", "fastproto.data", "fastproto.models", "fastproto.plots", "fastproto.support")
 # Of the standard library only.
-LEAVES = ("fastproto.support.atomic_files", "fastproto.support.data_options", "fastproto.support.text_files")
+LEAVES = tuple(f"fastproto.support.{name}" for name in ("atomic_files", "cache_folder", "data_options", "text_files"))
 
 
 def inside(module: str, room: str) -> bool:

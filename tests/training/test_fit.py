@@ -65,6 +65,7 @@ def test_an_unreadable_image_in_a_worker_is_one_sentence(tmp_path: Path, capsys:
         file.write_bytes(file.read_bytes()[:40])
     (tmp_path / "train" / "a" / "0.png").write_bytes((tmp_path / "val" / "a" / "0.png").read_bytes())
     arguments = ["--data", "image-folder", "--data.root", str(tmp_path), "--data.workers", "1", "--model", "mlp"]
+    arguments += ["--data.cache", "false"]
     assert train([*arguments, "--head.dim", "2", "--out", str(tmp_path / "run"), "--progress", "false"]) == 2
     error = capsys.readouterr().err
     sentence = next(line for line in error.splitlines() if line.startswith("error: "))

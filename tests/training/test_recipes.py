@@ -17,9 +17,6 @@ from fastproto.training.settings_table import OPTIONS, flatten
 
 from .helpers import column, state
 
-needs_data_by_name = pytest.mark.skipif(
-    "data.imbalance" not in OPTIONS, reason="recipes name settings of the data sets by name"
-)
 NAMES = recipe_names()
 SMALL = ["cifar100-d10", "cifar100-d25", "cifar100-d50", "cifar100-d100"]
 SMALL += ["imagenet200-d25", "imagenet200-d50", "imagenet200-d100", "imagenet200-d200"]
@@ -49,7 +46,7 @@ def test_what_a_recipe_says(name: str) -> None:
         "-".join(name.split("-")[:2]) if name.startswith("imagenet-lt") else name.split("-")[0]
     )
     assert read["head.initial_assignment"] == "random"  # the paper's
-    assert set(read) <= {*OPTIONS, "data.imbalance"}
+    assert set(read) <= OPTIONS.keys()
     if name in SMALL:
         expected = {"head.loss": "official", "head.reduction": "sum", "optim.lr": "0.01", "optim.weight_decay": "1e-4"}
         assert expected.items() <= read.items() and read["data.batch_size"] == "128"
@@ -60,7 +57,6 @@ def test_what_a_recipe_says(name: str) -> None:
         assert epochs == pytest.approx([160, 180], abs=1e-3) and float(read["optim.mixup"]) == 1
 
 
-@needs_data_by_name
 def test_options_override_files_override_the_recipe(tmp_path: Path) -> None:
     file = tmp_path / "more.yaml"
     file.write_text("optim: {lr: 0.5, epochs: 7}\n")
@@ -89,7 +85,6 @@ def tiny(name: str, pictures: Path, out: Path) -> list[str]:
     return ["--recipe", name, *options]
 
 
-@needs_data_by_name
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_trains(name: str, pictures: Path, tmp_path: Path, no_pictures: None) -> None:
     config = parse_train([*tiny(name, pictures, tmp_path / "run"), "--data.num_classes", "3"])
@@ -99,7 +94,6 @@ def test_a_recipe_trains(name: str, pictures: Path, tmp_path: Path, no_pictures:
     assert int(state(tmp_path / "run")["head.updates"]) == steps
 
 
-@needs_data_by_name
 def test_other_classes_than_the_recipe_is_for(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

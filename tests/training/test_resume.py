@@ -275,3 +275,13 @@ def test_checkpoints_without_a_record_of_the_data(run: Path, capsys: pytest.Capt
     assert resume(run, "--data.num_classes", "10") == 2
     assert "does not say what its data were" in capsys.readouterr().err
     assert resume(run) == 0
+
+
+def test_a_run_goes_on_with_pictures_in_memory(folders: Path, tmp_path: Path) -> None:
+    options = ["--data.root", str(folders / "set"), "--optim.epochs", "2"]
+    states = []
+    for cache in ("true", "false"):  # the first epoch was run with auto
+        run = shutil.copytree(folders / "run", tmp_path / cache)
+        assert resume(run, *options, "--data.cache", cache) == 0
+        states.append(read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"])
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
