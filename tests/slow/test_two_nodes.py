@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_only_the_first_node_reports(tmp_path: Path) -> None:
     programs = Path(sys.executable).parent
     with socket.socket() as free:
