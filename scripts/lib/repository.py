@@ -18,7 +18,7 @@ if sys.version_info >= (3, 9):  # noqa: UP036 - an older Python must get as far 
 OLDEST = (3, 10)
 # The modules that fastproto[train] installs, except lapx, which SciPy can replace
 CORE = ("torch", "numpy", "scipy", "safetensors", "numba")
-TRAIN = (*CORE, "lightning", "torchvision", "yaml", "sklearn", "matplotlib", "PIL")
+TRAIN = (*CORE, "lightning", "torchvision", "yaml", "sklearn", "matplotlib", "PIL", "filelock", "tqdm")
 
 
 def use_repository() -> None:

@@ -199,7 +199,7 @@ def test_bad_weights(name: str) -> None:
         (lambda: SoftmaxUniformHead(6, 5, uniformity_weight=-1.0), "uniformity_weight is -1.0"),
         (lambda: ETFHead(7, 5), "expected dim >= 6"),
         (lambda: ETFHead(6, 5, energy=0.0), "energy is 0.0"),
-        (lambda: HPNHead(6, 5, prototypes=unit_rows(6, 5), word_vectors=WORDS), "expected one"),
+        (lambda: HPNHead(6, 5, prototypes=unit_rows(6, 5), word_vectors=WORDS), "expected at most one"),
         (lambda: HPNHead(7, 5, word_vectors=WORDS), "has 6 rows; expected 7"),
         (lambda: HPNHead(6, 5, word_vectors=torch.zeros(6, 4)), "row 0 is zero"),
         (lambda: HPNHead(6, 5, prototypes=unit_rows(6, 4)), r"\[6, 4\]; expected \[6, 5\]"),
