@@ -60,7 +60,7 @@ def ipm_loss(
 ) -> Tensor:
     """Eq. 6 per sample, ½ (z·w_{A[y]} - 1)² [B], without the ½ for ``official``, times the weight [B]."""
     cosine = (normalise(features) * prototypes[assignment[labels]]).sum(1)
-    value = (0.5 if loss == "eq6" else 1.0) * (cosine - 1) ** 2
+    value = {"eq6": 0.5, "official": 1.0}[loss] * (cosine - 1) ** 2
     return value if weight is None else value * weight
 
 

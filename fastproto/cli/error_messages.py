@@ -8,31 +8,29 @@ from __future__ import annotations
 import os
 import traceback
 
-from fastproto.support.exit_codes import BAD_INPUT, INTERRUPTED, UNEXPECTED
+from fastproto.support.exit_codes import INTERRUPTED, UNEXPECTED, code_of, is_out_of_memory
 from fastproto.support.stopping import how_to_go_on, stopping
 
 
 def explain(error: BaseException) -> tuple[int, str]:
     """Exit code and text of an error: one sentence, after the traceback if FASTPROTO_TRACEBACK is set."""
-    if isinstance(error, KeyboardInterrupt):
+    code = code_of(error)
+    if code == INTERRUPTED:
         advice = how_to_go_on(str(error))
-        return INTERRUPTED, "\ninterrupted" + (f"; {advice}" if advice else "")
-    code, sentence = _sentence(error)
+        return code, "\ninterrupted" + (f"; {advice}" if advice else "")
     asked = bool(os.environ.get("FASTPROTO_TRACEBACK"))
-    return code, ("".join(traceback.format_exception(error)) if asked else "") + f"error: {sentence}"
+    trace = "".join(traceback.format_exception(error)) if asked else ""
+    return code, f"{trace}error: {_sentence(error, code)}"
 
 
-def _sentence(error: BaseException) -> tuple[int, str]:
+def _sentence(error: BaseException, code: int) -> str:
     message, kind = one_line(error), type(error).__name__
-    memory = isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "allocate memory" in message
-    if memory:
-        return BAD_INPUT, f"not enough memory ({message or kind}); use a smaller data.batch_size, image size, C or D"
+    if is_out_of_memory(error):
+        return f"not enough memory ({message or kind}); use a smaller data.batch_size, image size, C or D"
+    if code == UNEXPECTED:
+        return f"unexpected {kind}: {message}; set FASTPROTO_TRACEBACK=1 to see where, and please report it"
     advice = how_to_go_on(stopping.folder) if isinstance(error, OSError) else None
-    if advice is not None:
-        return BAD_INPUT, f"{message or kind}: {advice}"
-    if isinstance(error, ValueError | ImportError | OSError) or kind == "MisconfigurationException":
-        return BAD_INPUT, message or kind
-    return UNEXPECTED, f"unexpected {kind}: {message}; set FASTPROTO_TRACEBACK=1 to see where, and please report it"
+    return (message or kind) + (f": {advice}" if advice else "")
 
 
 def one_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastproto.training.settings import DataConfig, HeadConfig, ModelConfig, OptimConfig, TrainConfig
+from fastproto.training.settings_and_flags import DataConfig, HeadConfig, ModelConfig, OptimConfig, TrainConfig
 
 if TYPE_CHECKING:
     from fastproto.training.run import RunResult, fit

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fastproto.data import DataSplits
-from fastproto.training.settings import TrainConfig
+from fastproto.training.settings_and_flags import TrainConfig
 
 
 def check_batches(config: TrainConfig, data: DataSplits, backbone: nn.Module) -> None:

@@ -14,7 +14,7 @@ from fastproto.prototypes import check_shape, load_prototypes, load_word_vectors
 from fastproto.support.checks import default_device
 from fastproto.training.checkpoint_files import rebuild_module
 from fastproto.training.heads import FILES, HEADS
-from fastproto.training.settings import HeadConfig
+from fastproto.training.settings_and_flags import HeadConfig
 
 Head = PrototypeHead | CosineHead
 ClassNames = tuple[str, ...]

@@ -21,7 +21,7 @@ import fastproto
 from fastproto.data import Preprocessing
 from fastproto.support.array_files import check_torch_archive
 from fastproto.support.atomic_files import write_whole
-from fastproto.training.settings import TrainConfig
+from fastproto.training.settings_and_flags import TrainConfig
 
 KEY = "fastproto"  # of our entry in a checkpoint, beside Lightning's
 Module = TypeVar("Module", bound=nn.Module)

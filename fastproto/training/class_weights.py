@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastproto.support.distributed import gather_labels
-from fastproto.training.settings import OptimConfig
+from fastproto.training.settings_and_flags import OptimConfig
 
 
 class ClassWeights:

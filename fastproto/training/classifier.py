@@ -23,7 +23,7 @@ from fastproto.training.metrics import HeldOutMetrics, log_training_step
 from fastproto.training.mixing import Mixed, mix
 from fastproto.training.pretrained import load_pretrained
 from fastproto.training.seeds import seed_of_step
-from fastproto.training.settings import OptimConfig, TrainConfig
+from fastproto.training.settings_and_flags import OptimConfig, TrainConfig
 
 Batch = tuple[Tensor, Tensor]
 CHECK_EVERY = 100  # steps between two calls of check_batches: each waits for the device
@@ -139,8 +139,9 @@ class Classifier(L.LightningModule):
         mixed = None
         if self.config.optim.mixup > 0:
             pixels, mixed = mix(pixels, labels, self.config.optim.mixup)
-        loss = self._loss(self._features(pixels), labels, mixed)
-        log_training_step(self, loss, samples=len(labels))
+        features = self._features(pixels)
+        loss = self._loss(features, labels, mixed)
+        log_training_step(self, loss, features, labels)
         return loss
 
     def _loss(self, features: Tensor, labels: Tensor, mixed: Mixed | None) -> Tensor:

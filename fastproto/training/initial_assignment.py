@@ -17,7 +17,7 @@ from fastproto.head import PrototypeHead
 from fastproto.training.classifier import Classifier
 from fastproto.training.metrics import log_renewal
 from fastproto.training.seeds import seed_of_first_look
-from fastproto.training.settings import HeadConfig
+from fastproto.training.settings_and_flags import HeadConfig
 
 ALIGNED_FROM = 100  # classes
 SAMPLE_BATCH = 64  # images; the same on any number of devices, and so are batch statistics and class means

@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampl
 from fastproto.data import DataSplits, ImagesInMemory, collate
 from fastproto.data.splits import Item, LabelledImages
 from fastproto.training.batch_checks import check_share
-from fastproto.training.settings import TrainConfig
+from fastproto.training.settings_and_flags import TrainConfig
 
 SHARE = 4  # a data set takes at most this part of the free memory of a GPU
 Order = Sampler[int] | range  # the samples of an epoch

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 
 from fastproto.data.optional import require
-from fastproto.training.settings import LoggerName, TrainConfig
+from fastproto.training.settings_and_flags import LoggerName, TrainConfig
 
 
 def check_loggers(names: Sequence[LoggerName]) -> None:

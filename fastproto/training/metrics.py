@@ -23,8 +23,11 @@ Renewal = Assignment | Alignment
 Row = dict[str, str | int | float]  # of metrics.csv; values read from the file are text
 
 
-def log_training_step(module: L.LightningModule, loss: Tensor, samples: int) -> None:
-    """Add a step to the means of its epoch, which :func:`log_training_epoch` writes."""
+def log_training_step(module: L.LightningModule, loss: Tensor, features: Tensor, labels: Tensor) -> None:
+    """Add a step to the means of its epoch, which :func:`log_training_epoch` writes.
+
+    ``features`` [B, D] and ``labels`` [B] are at hand for further metrics.
+    """
     module.log(
         "train/loss",
         loss.detach(),
@@ -32,7 +35,7 @@ def log_training_step(module: L.LightningModule, loss: Tensor, samples: int) -> 
         on_epoch=True,
         logger=False,
         prog_bar=True,
-        batch_size=samples,
+        batch_size=len(labels),
         sync_dist=True,
     )
 

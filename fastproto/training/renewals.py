@@ -14,7 +14,7 @@ from fastproto.head import PrototypeHead
 from fastproto.training.class_means_files import read_class_means, save_class_means
 from fastproto.training.classifier import Batch, Classifier
 from fastproto.training.metrics import Renewal, log_renewal
-from fastproto.training.settings import HeadConfig
+from fastproto.training.settings_and_flags import HeadConfig
 
 __all__ = ["RenewAssignment", "Schedule", "read_class_means"]
 

@@ -43,7 +43,7 @@ from fastproto.training.renewals import RenewAssignment
 from fastproto.training.resume import Resumed, check_data, data_facts, open_run
 from fastproto.training.run_folder import FACTS, RunFolder
 from fastproto.training.run_pictures import draw_pictures
-from fastproto.training.settings import TrainConfig
+from fastproto.training.settings_and_flags import TrainConfig
 
 _COMPILER = "clang++" if sys.platform == "darwin" else "g++"  # what torch.compile looks for
 

@@ -18,7 +18,7 @@ from fastproto.support.atomic_files import remove_abandoned
 from fastproto.support.stopping import has_checkpoint, stopping
 from fastproto.training.checkpoint_files import find_checkpoint
 from fastproto.training.config_files import run_of
-from fastproto.training.settings import TrainConfig
+from fastproto.training.settings_and_flags import TrainConfig
 
 FACTS = "versions.json"  # the first file that a run writes: it marks a run folder
 FOLDERS = ("checkpoints", "class_means", "tensorboard", "wandb")

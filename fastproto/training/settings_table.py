@@ -14,7 +14,7 @@ from typing import Any
 
 from fastproto.support.spelling import shown
 from fastproto.training.setting_types import EXPECTED, Kind, hints_of, setting_type
-from fastproto.training.settings import TrainConfig
+from fastproto.training.settings_and_flags import TrainConfig
 
 NULL = "null"
 NAMES_OF_THE_RUN = ("out", "name", "resume")  # null is an ordinary text here: a run may have that name

@@ -18,7 +18,7 @@ from statistics import mean, stdev
 
 from fastproto.cli.command_runner import run_command
 from fastproto.cli.train_command import parse_train
-from fastproto.training.settings import TrainConfig
+from fastproto.training.settings_and_flags import TrainConfig
 
 DATA = ["--data", "glyphs", "--data.num_classes", "64"]
 TRAINING = ["--head.dim", "4", "--optim.epochs", "30", "--progress", "false"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fastproto.training.build_head import build_head
-from fastproto.training.settings import HeadConfig
+from fastproto.training.settings_and_flags import HeadConfig
 
 
 def test_class_means_may_stay_on_their_rank() -> None:

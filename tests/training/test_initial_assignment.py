@@ -12,7 +12,7 @@ import torch
 from fastproto.training import fit, run
 from fastproto.training.initial_assignment import initial_assignment, sample_of_each_class
 from fastproto.training.renewals import RenewAssignment
-from fastproto.training.settings import HeadConfig
+from fastproto.training.settings_and_flags import HeadConfig
 
 from .helpers import column, quick, rows, state
 

@@ -33,7 +33,6 @@ def draw_curves(metrics_csv: Path, out: Path) -> None:
         for panel, column, name, colour, line in (
             (loss, "train/loss", "training", ORANGE, "-s"),
             (loss, "val/loss", "validation", BLUE, "-o"),
-            (accuracy, "train/accuracy_top1", "training top-1", ORANGE, "-s"),
             (accuracy, "val/accuracy_top1", "validation top-1", BLUE, "-o"),
             (accuracy, "val/accuracy_top5", "validation top-5", BLUE, "--o"),
         ):
