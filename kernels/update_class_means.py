@@ -1,8 +1,8 @@
 """Class means, in place: q_y ← α q_y + (1-α) z for every sample in batch order; exact, deterministic, independent of C.
 
 The batch is sorted by label (batch_order) and split into walks (lib/class_mean_walks). Memory traffic: the features
-once, the rows of q of the labels in the batch twice (read and write), and at most D float32 per walk for classes that cross
-the border of two walks. A row with NaN, inf or an unknown label is skipped.
+once, the rows of q of the labels in the batch twice (read and write), and at most D float32 per walk for classes that
+cross the border of two walks. A row with NaN, inf or an unknown label is skipped.
 """
 # jit functions have no Python types
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
