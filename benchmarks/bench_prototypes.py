@@ -20,8 +20,8 @@ import torch
 
 from common import Record, exponent, machine
 from fastproto.prototypes import estimate_prototypes, load_prototypes
+from fastproto.prototypes.budget import Budget
 from fastproto.prototypes.closed_forms import Objective
-from fastproto.prototypes.effort import Effort
 from fastproto.prototypes.optimise import minimise
 from fastproto.prototypes.search import random_start
 from fastproto.support.options import SgdForm
@@ -175,10 +175,10 @@ def test_scaling(rows: list[Record]) -> None:
     sizes = [250, 500, 1000, 2000, 4000]
     seconds = []
     for classes in sizes:
-        start, effort = random_start(classes, 64, 0).float(), Effort()
-        minimise(start, 2.0, Effort(), passes=3, tolerance=0.0)
+        start, budget = random_start(classes, 64, 0).float(), Budget()
+        minimise(start, 2.0, Budget(), passes=3, tolerance=0.0)
         began = time.perf_counter()
-        minimise(start, 2.0, effort, passes=max(6, 16000 // classes), tolerance=0.0)
-        seconds.append((time.perf_counter() - began) / effort.spent)
-        add(rows, "seconds of a pass", (classes, 64), seconds[-1], passes=int(effort.spent), seconds=seconds[-1])
+        minimise(start, 2.0, budget, passes=max(6, 16000 // classes), tolerance=0.0)
+        seconds.append((time.perf_counter() - began) / budget.spent)
+        add(rows, "seconds of a pass", (classes, 64), seconds[-1], passes=int(budget.spent), seconds=seconds[-1])
     assert exponent(sizes, seconds) < 2.3

@@ -9,10 +9,10 @@ from typing import Literal, TypeAlias, get_args
 
 import torch
 
+from fastproto.prototypes.budget import Budget
 from fastproto.prototypes.cache import CacheFile
 from fastproto.prototypes.closed_forms import Objective, closed_form
 from fastproto.prototypes.codes import binary_code
-from fastproto.prototypes.effort import Effort
 from fastproto.prototypes.files import Prototypes, make
 from fastproto.prototypes.search import random_start, search_max_cosine, search_uniform
 from fastproto.prototypes.sgd import check_sgd, sgd
@@ -96,23 +96,23 @@ def estimate_prototypes(
         if found is not None:
             return found
     deadline = None if time_limit is None else began + time_limit
-    effort = Effort(max_passes, deadline, progress, trace=[] if trace is None else trace)
+    budget = Budget(max_passes, deadline, progress, trace=[] if trace is None else trace)
     name = "sgd" if method == "sgd" else "lbfgs"
     with default_cpu():
         if method == "sgd":
             start = random_start(num_classes, dim, seed, device)
             vectors = sgd(
-                start, t, effort, form=form, subset_size=subset_size, lr=lr, iterations=iterations, seed=seed
+                start, t, budget, form=form, subset_size=subset_size, lr=lr, iterations=iterations, seed=seed
             )  # fmt: skip
         elif objective == "uniform":
-            vectors = search_uniform(num_classes, dim, t, seed, effort, device=device, precision=precision)
+            vectors = search_uniform(num_classes, dim, t, seed, budget, device=device, precision=precision)
         else:
             codes = method == "auto"
-            vectors, name = search_max_cosine(num_classes, dim, t, seed, effort, device=device, codes=codes)
-    effort.finish()
+            vectors, name = search_max_cosine(num_classes, dim, t, seed, budget, device=device, codes=codes)
+    budget.finish()
     seconds = time.perf_counter() - began
-    found = make(vectors, t, name, passes=effort.spent, seconds=seconds, device=device)
-    if effort.interrupted:
+    found = make(vectors, t, name, passes=budget.spent, seconds=seconds, device=device)
+    if budget.interrupted:
         print(
             f"fastproto: interrupted after {found.passes} passes; going on with the best prototypes so far",
             file=sys.stderr,

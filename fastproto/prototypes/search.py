@@ -11,8 +11,8 @@ from fastproto.backend import resolve
 from fastproto.ops.gaussian_potential import potential_and_pull
 from fastproto.ops.nearest_prototypes import BLOCK
 from fastproto.prototypes.bounds import max_cosine_bound, uniformity_bound
+from fastproto.prototypes.budget import Budget
 from fastproto.prototypes.codes import binary_code, code_capacity, code_cosine
-from fastproto.prototypes.effort import Effort
 from fastproto.prototypes.energy import PLAIN_SHARPNESS
 from fastproto.prototypes.optimise import minimise
 from fastproto.prototypes.population import CHAINS, MOVED, hopping_population
@@ -50,7 +50,7 @@ def search_uniform(
     dim: int,
     t: float,
     seed: int,
-    effort: Effort,
+    budget: Budget,
     *,
     device: torch.device | str | None = None,
     precision: Precision = "highest",
@@ -70,32 +70,32 @@ def search_uniform(
         # float32 products but for 3e-5 of the gradient, which no descent was seen to feel, in half the time
         finest: PassPrecision = "higher" if resolve("gaussian_potential", points).backend == "triton" else "highest"
         if precision != "highest":
-            points, _ = minimise(points, t, effort, passes=PASSES, tolerance=5 * tolerance, precision=precision)
-        points, value = minimise(points, t, effort, passes=PASSES, tolerance=tolerance, precision=finest)
+            points, _ = minimise(points, t, budget, passes=PASSES, tolerance=5 * tolerance, precision=precision)
+        points, value = minimise(points, t, budget, passes=PASSES, tolerance=tolerance, precision=finest)
         found.append((value, points))
-        if effort.over():
+        if budget.over():
             break
     found.sort(key=lambda pair: pair[0])
-    if tries == 1 or effort.over():
+    if tries == 1 or budget.over():
         return found[0][1]
-    if num_classes**2 * dim <= TINY and t <= PLAIN_SHARPNESS[torch.float64] and effort.affords(3 * CHAINS):
-        for value, points in hopping_population(num_classes, dim, t, seed, effort):
+    if num_classes**2 * dim <= TINY and t <= PLAIN_SHARPNESS[torch.float64] and budget.affords(3 * CHAINS):
+        for value, points in hopping_population(num_classes, dim, t, seed, budget):
             found.append((value, points.to(found[0][1])))
-            if not effort.over():
-                points, value = minimise(found[-1][1], t, effort, passes=PASSES, tolerance=0.05 * tolerance)
+            if not budget.over():
+                points, value = minimise(found[-1][1], t, budget, passes=PASSES, tolerance=0.05 * tolerance)
                 found.append((value, points))
         return min(found, key=lambda pair: pair[0])[1]
     generator = torch.Generator().manual_seed(seed)
     for _ in range(tries):
         for k in range(2):
             points = _hop(found[k][1], t, generator)
-            effort.spent += 1
-            points, value = minimise(points, t, effort, passes=PASSES, tolerance=tolerance)
+            budget.spent += 1
+            points, value = minimise(points, t, budget, passes=PASSES, tolerance=tolerance)
             if value < found[k][0]:
                 found[k] = value, points
-            if effort.over():
+            if budget.over():
                 return min(found, key=lambda pair: pair[0])[1]
-    return minimise(min(found, key=lambda pair: pair[0])[1], t, effort, passes=PASSES, tolerance=0.05 * tolerance)[0]
+    return minimise(min(found, key=lambda pair: pair[0])[1], t, budget, passes=PASSES, tolerance=0.05 * tolerance)[0]
 
 
 def number_of_starts(num_classes: int, dim: int) -> int:
@@ -131,7 +131,7 @@ def search_max_cosine(
     dim: int,
     t: float,
     seed: int,
-    effort: Effort,
+    budget: Budget,
     *,
     device: torch.device | str | None = None,
     codes: bool = True,
@@ -154,28 +154,28 @@ def search_max_cosine(
     for k in range(max(1, min(2 * STARTS, ANNEALED // size))):
         points = random_start(num_classes, dim, seed + START_STRIDE * k, device)
         first, factor = WAYS_UP[k % len(WAYS_UP)] if size <= SMALL else (1.0, 2.0)
-        points = anneal(points, first * t, 32 * t, factor, effort)
+        points = anneal(points, first * t, 32 * t, factor, budget)
         middle.append((max_cosine(points), points))
-        if effort.over():
+        if budget.over():
             break
     last = 2048 * t if size <= SMALL else 256 * t if size <= WIDE else 64 * t
     for reached, points in sorted(middle, key=lambda pair: pair[0])[:FINALISTS]:
-        if not effort.over():
-            points = anneal(points, 64 * t, last, 2.0, effort)
+        if not budget.over():
+            points = anneal(points, 64 * t, last, 2.0, budget)
             reached = max_cosine(points)
         found.append((reached, points, "lbfgs"))
     return min(found, key=lambda triple: triple[0])[1:]
 
 
-def anneal(points: Tensor, first: float, last: float, factor: float, effort: Effort) -> Tensor:
+def anneal(points: Tensor, first: float, last: float, factor: float, budget: Budget) -> Tensor:
     """Descents at ever larger t: the sharper the potential, the more it is about the closest pairs alone.
 
     ``L_uni / 2t + 1`` tends to the max cosine; each descent ends when it gains less than 1e-6 of that in 20 passes.
     """
     t, best, lowest = first, points, math.inf
     passes = PASSES // 2 if len(points) ** 2 * points.shape[1] <= WIDE else PASSES // 8
-    while t <= last * 1.001 and not effort.over():
-        points, _ = minimise(points, t, effort, passes=passes, tolerance=2e-6 * t)
+    while t <= last * 1.001 and not budget.over():
+        points, _ = minimise(points, t, budget, passes=passes, tolerance=2e-6 * t)
         reached = max_cosine(points)
         if reached < lowest:
             best, lowest = points, reached

@@ -13,7 +13,7 @@ READ_TOGETHER = 50  # values of L_uni per device-to-host copy
 
 
 @dataclass
-class Effort:
+class Budget:
     """A pass is one evaluation of the potential and its gradient over all pairs."""
 
     limit: int | None = None  # passes
