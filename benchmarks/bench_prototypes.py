@@ -23,7 +23,7 @@ from fastproto.prototypes import estimate_prototypes, load_prototypes
 from fastproto.prototypes.budget import Budget
 from fastproto.prototypes.closed_forms import Objective
 from fastproto.prototypes.optimise import minimise
-from fastproto.prototypes.search import random_start
+from fastproto.prototypes.starts import random_start
 from fastproto.support.options import SgdForm
 
 FULL = bool(os.environ.get("FASTPROTO_BENCH_FULL"))

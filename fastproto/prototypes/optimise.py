@@ -6,6 +6,7 @@ A pass is one evaluation of the potential and its gradient over all pairs; every
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from fastproto.ops.sphere_step import tangent
 from fastproto.prototypes.budget import Budget
 from fastproto.prototypes.energy import Energy, energy
-from fastproto.prototypes.lbfgs import History, Preconditioner
+from fastproto.prototypes.lbfgs import MEMORY, History, Preconditioner
 from fastproto.support.options import PassPrecision
 
 LONGEST = 1.0  # no point moves farther than this in one step (before it is put back on the sphere)
@@ -22,19 +23,30 @@ PATIENCE = 20  # passes over which a descent must have gained its tolerance
 
 
 def minimise(
-    points: Tensor, t: float, budget: Budget, *, passes: int, tolerance: float, precision: PassPrecision = "highest"
+    points: Tensor,
+    t: float,
+    budget: Budget,
+    *,
+    passes: int,
+    tolerance: float,
+    precision: PassPrecision = "highest",
+    memory: int = MEMORY,
+    enough: Callable[[float, float], bool] | None = None,
 ) -> tuple[Tensor, float]:
     """Lower L_uni at sharpness t from unit rows [C, D]; returns the points reached and their value.
 
-    Stops after ``passes``, when the last 20 have gained less than ``tolerance``, when no step lowers the value any
-    more, when the budget is over, or on Ctrl-C (noted in the budget). The points returned are the best seen.
+    Stops after ``passes``, when the last 20 have gained less than ``tolerance``, when ``enough`` says so of the passes
+    and the value after a step, when no step lowers the value any more, when the budget is over, or on Ctrl-C (noted in
+    the budget). ``memory`` is that of L-BFGS, in pairs. The points returned are the best seen.
     """
-    evaluate, history, count = energy(t, precision), History(points), len(points)
-    end, values = budget.spent + passes, []
+    evaluate, history, count = energy(t, precision), History(points, memory), len(points)
+    began, end, values = budget.spent, budget.spent + passes, []
     value = math.inf
     try:
         value, gradient = evaluate(points)
         budget.count(t, value)
+        if enough is not None and enough(1, value):
+            return points, value
         slack = _slack(points.dtype, value, precision)
         while budget.spent < end and not budget.over():
             precondition = Preconditioner(points, t)
@@ -56,6 +68,8 @@ def minimise(
             moved, step, new_value, new_gradient = found
             history.add(tangent(moved, step), new_gradient - tangent(moved, gradient))
             points, value, gradient = moved, new_value, new_gradient
+            if enough is not None and enough(budget.spent - began, value):
+                return points, value
             values.append((budget.spent, value))
             while values[0][0] < budget.spent - PATIENCE:
                 before = values.pop(0)[1]

@@ -13,36 +13,22 @@ from fastproto.ops.nearest_prototypes import BLOCK
 from fastproto.prototypes.bounds import max_cosine_bound, uniformity_bound
 from fastproto.prototypes.budget import Budget
 from fastproto.prototypes.codes import binary_code, code_capacity, code_cosine
-from fastproto.prototypes.energy import PLAIN_SHARPNESS
+from fastproto.prototypes.energy import PLAIN_SHARPNESS, energy
 from fastproto.prototypes.optimise import minimise
 from fastproto.prototypes.population import CHAINS, MOVED, hopping_population
+from fastproto.prototypes.starts import PASSES, START_STRIDE, WIDE, random_start, random_value
 from fastproto.support.options import PassPrecision, Precision
 
-PASSES = 400  # at most for one descent
 TINY = 150_000  # numbers C²·D up to which a population hops in batched calls, some twenty seconds
 SMALL = 8_000_000  # numbers C²·D that are looked at again and again in a second
-WIDE = 200_000_000  # C²·D up to which all is done in float64
 STARTS = 12  # at most
-START_STRIDE = 1_000_003  # between the seeds of one search, so that neighbouring seeds share no start
 HOPELESS = 0.04  # a descent stays at least this far above the bound on the max cosine once C >= 4D (seen, not proved)
 ANNEALED = 2_500_000  # as SMALL, for annealing: it is slower and more often right
 # Where annealing begins, as a multiple of t, and by which factor it goes on. The slow way from t finds arrangements
 # that the others miss where C is a few times D; in few dimensions the others find better packings.
 WAYS_UP = ((1.0, math.sqrt(2)), (16.0, 4.0), (1.0, math.sqrt(2)), (4.0, 4.0))
+CODE_MARGIN = 1e-6  # in L_uni, by which a code must be lower: a search may have found it itself
 FINALISTS = 3  # annealed descents that go on to the end
-
-
-def random_start(num_classes: int, dim: int, seed: int, device: torch.device | str | None = None) -> Tensor:
-    """Independent uniform directions [C, D] in the width that descents of this size use; the same on every device.
-
-    Many are normalised where they are needed, in float64: the order in which a device adds squares then shows in a
-    float32 number by rare chance only.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    points = torch.randn(num_classes, dim, generator=generator, dtype=torch.float32, device="cpu")
-    if num_classes**2 * dim <= WIDE:
-        return torch.nn.functional.normalize(points.double(), dim=1).to(device or "cpu")
-    return torch.nn.functional.normalize(points.to(device or "cpu").double(), dim=1).float()
 
 
 def search_uniform(
@@ -65,7 +51,7 @@ def search_uniform(
     for k in range(tries):
         points = random_start(num_classes, dim, seed + START_STRIDE * k, device)
         if k == 0:
-            gain = _random_value(num_classes, dim, t) - uniformity_bound(num_classes, dim, t)
+            gain = random_value(num_classes, dim, t) - uniformity_bound(num_classes, dim, t)
             tolerance = (2e-4 if num_classes**2 * dim <= WIDE else 5e-4) * gain
         # float32 products but for 3e-5 of the gradient, which no descent was seen to feel, in half the time
         finest: PassPrecision = "higher" if resolve("gaussian_potential", points).backend == "triton" else "highest"
@@ -98,19 +84,23 @@ def search_uniform(
     return minimise(min(found, key=lambda pair: pair[0])[1], t, budget, passes=PASSES, tolerance=0.05 * tolerance)[0]
 
 
+def or_code(points: Tensor, t: float, budget: Budget) -> tuple[Tensor, str]:
+    """The points that a search for a low L_uni ended at or, where it is lower, the binary code; and what made them.
+
+    A code that is nearly whole is far lower than what descents reach, and none of less than half its words was seen to
+    be.
+    """
+    count, dim = points.shape
+    capacity = code_capacity(dim)
+    if capacity < 2 * count <= 2 * capacity and not budget.interrupted:
+        code = binary_code(count, dim).to(points)
+        if energy(t)(code)[0] < budget.lowest() - CODE_MARGIN:
+            return code, "binary_code"
+    return points, "lbfgs"
+
+
 def number_of_starts(num_classes: int, dim: int) -> int:
     return max(1, min(STARTS, SMALL // (num_classes**2 * dim)))
-
-
-def _random_value(num_classes: int, dim: int, t: float) -> float:
-    """L_uni of independent uniform directions, on average over pairs: log of the mean of exp(-2t(1 - cos))."""
-    from scipy.special import ive  # the modified Bessel function, scaled by exp(-x)
-
-    order, x = dim / 2 - 1, 2 * t
-    scaled = float(ive(order, x))
-    if scaled <= 0:  # underflow in many dimensions: cosines are normal with variance 1/D
-        return -2 * t + 2 * t * t / dim
-    return math.lgamma(dim / 2) + order * math.log(2 / x) + math.log(scaled)
 
 
 def _hop(points: Tensor, t: float, generator: torch.Generator) -> Tensor:

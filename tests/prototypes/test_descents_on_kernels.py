@@ -14,7 +14,7 @@ from fastproto.prototypes import estimate_prototypes
 from fastproto.prototypes import sgd as descent
 from fastproto.prototypes.budget import Budget
 from fastproto.prototypes.energy import energy
-from fastproto.prototypes.search import random_start
+from fastproto.prototypes.starts import random_start
 
 from ..helpers import unit_rows
 from ..kernel_device import DEVICE, needs_cuda, on_kernels  # it skips the file where the kernels cannot run

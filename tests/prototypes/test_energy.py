@@ -12,7 +12,7 @@ from fastproto.prototypes import measure_prototypes
 from fastproto.prototypes.budget import Budget
 from fastproto.prototypes.energy import energy
 from fastproto.prototypes.optimise import minimise
-from fastproto.prototypes.search import random_start
+from fastproto.prototypes.starts import random_start
 
 
 @pytest.mark.parametrize("t", [2.0, 100.0, 1000.0])

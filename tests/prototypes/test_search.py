@@ -13,7 +13,8 @@ from fastproto.prototypes.budget import Budget
 from fastproto.prototypes.closed_forms import Objective
 from fastproto.prototypes.optimise import minimise
 from fastproto.prototypes.population import hopping_population
-from fastproto.prototypes.search import anneal, max_cosine, random_start, search_uniform
+from fastproto.prototypes.search import anneal, max_cosine, search_uniform
+from fastproto.prototypes.starts import random_start
 
 # --- what is reached -------------------------------------------------------------------------------------------------
 
