@@ -32,7 +32,7 @@ from fastproto.support.distributed import (
 from fastproto.support.error_flags import NOT_FINITE, new_flag, raise_bits, read_and_clear
 from fastproto.support.guarded_module import exclude_from_broadcast
 from fastproto.support.loss_options import Loss, Means, NanPolicy, Reduction
-from fastproto.support.options import check_options
+from fastproto.support.options import Effort, check_options
 from fastproto.support.row_norms import unit
 from fastproto.support.tracing import after_backward, in_backward
 
@@ -68,6 +68,8 @@ class PrototypeHead(RenewableState):
         sync_class_means: over several ranks the means count the samples of all of them, gathered while backward runs.
             False sends no samples: each rank keeps the means of its own, and rank 0's decide.
         seed: of the estimated prototypes, the first assignment and the ``official`` means.
+        effort: of the estimate of the prototypes: ``normal`` or ``best``, see
+            :func:`fastproto.prototypes.estimate_prototypes`.
         nan_policy: ``raise``, or ``skip``: samples with NaN or inf have loss and gradient zero, do not count in the
             means, and are counted in ``skipped``. The ``mean`` is over the batch with them.
 
@@ -101,11 +103,12 @@ class PrototypeHead(RenewableState):
         sync_class_means: bool = True,
         seed: int = 0,
         nan_policy: NanPolicy = "raise",
+        effort: Effort = "normal",
     ) -> None:
         super().__init__()
         num_classes, dim = check_classes(num_classes, dim)
         momentum, seed = check_momentum(momentum), check_seed(seed)
-        check_options(loss=loss, means=means, reduction=reduction, nan_policy=nan_policy)
+        check_options(loss=loss, means=means, reduction=reduction, nan_policy=nan_policy, effort=effort)
         self.num_classes, self.dim, self.momentum = num_classes, dim, momentum
         self.loss: Loss = loss
         self.means: Means = means
@@ -122,7 +125,10 @@ class PrototypeHead(RenewableState):
             start = ask_for_large_pages(torch.zeros(num_classes, dim, device="cpu", dtype=torch.float32))
         device = default_device()
         vectors = prepare_prototypes(
-            prototypes, num_classes, dim, lambda: estimate_prototypes(num_classes, dim, seed=seed).vectors
+            prototypes,
+            num_classes,
+            dim,
+            lambda: estimate_prototypes(num_classes, dim, effort=effort, seed=seed).vectors,
         )
         self.register_buffer("prototypes", ask_for_large_pages(torch.empty_like(vectors)).copy_(vectors))
         self.register_buffer("assignment", permutation.to(device))

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
 from fastproto.support.loss_options import Loss, Means
+from fastproto.support.options import Effort
 from fastproto.training.heads import FILES, HeadName, heads_that_take
 from fastproto.training.setting_types import EXPECTED, from_mapping, plain, settings_of
 
@@ -65,6 +66,7 @@ class HeadConfig:
             distance) or trained (rows of a softmax run as prototypes).
         dim: dimension D of the metric space.
         prototypes: file of prototypes to use (None: estimated and cached).
+        effort: of the estimate, normal or best; of prototype, fixed and fixed_softmax heads.
         words: word vectors of the class names, for prototypes of hpn that are ordered like them.
         trained: run folder or checkpoint of a softmax run, for trained.
         scale: factor on the cosines under cross-entropy.
@@ -91,6 +93,7 @@ class HeadConfig:
     name: HeadName = "prototype"
     dim: int = 5
     prototypes: str | None = None
+    effort: Effort = "normal"
     words: str | None = None
     trained: str | None = None
     scale: float = 16.0
