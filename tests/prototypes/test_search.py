@@ -39,7 +39,7 @@ def test_few_passes_to_one_percent(classes: int, dim: int, target: float, near: 
 def test_lowest_values_of_small_cases() -> None:
     reached, _ = minimise(random_start(200, 25, 0), 2.0, Budget(), passes=400, tolerance=0.0)
     assert measure_prototypes(reached).uniformity <= -3.7915
-    found = estimate_prototypes(30, 5, max_passes=600)
+    found = estimate_prototypes(30, 5, effort="best", max_passes=600)
     assert found.method == "lbfgs"
     assert found.quality.uniformity == pytest.approx(-3.1577892, abs=1e-6)  # where four seeds' whole searches end
     assert found.quality.uniformity >= found.quality.uniformity_bound
@@ -58,7 +58,7 @@ def test_a_population_ends_where_the_best_of_many_descents_does() -> None:
 
 def test_search_finds_sharp_codes() -> None:
     for classes, dim in [(12, 3), (27, 6)]:
-        found = estimate_prototypes(classes, dim, method="lbfgs", max_passes=150, cache=False)
+        found = estimate_prototypes(classes, dim, method="lbfgs", effort="best", max_passes=150, cache=False)
         assert found.method == "lbfgs"
         assert found.quality.uniformity == pytest.approx(found.quality.uniformity_bound, abs=1e-6)
 
