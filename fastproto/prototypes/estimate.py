@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
@@ -9,6 +10,7 @@ from typing import Literal, TypeAlias, get_args
 
 import torch
 
+from fastproto.cpu.shared_rows import one_thread
 from fastproto.prototypes.budget import PATIENCE, Budget
 from fastproto.prototypes.cache import CacheFile
 from fastproto.prototypes.closed_forms import Objective, closed_form
@@ -24,6 +26,7 @@ from fastproto.support.options import Effort, Precision, SgdForm, check_options
 Method: TypeAlias = Literal["auto", "lbfgs", "binary_code", "sgd"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 METHODS: tuple[Method, ...] = get_args(Method)
+SHARED = 4_000_000  # numbers C·D from which more than one thread pays in sums of vectors, not in passes alone
 RECIPE = 5  # part of the cache's key: raise it when the same arguments begin to give other prototypes
 
 
@@ -108,7 +111,7 @@ def estimate_prototypes(
     deadline = None if time_limit is None else began + time_limit
     budget = Budget(max_passes, deadline, progress, trace=[] if trace is None else trace)
     size = num_classes, dim, t, seed
-    with default_cpu():
+    with default_cpu(), one_thread() if num_classes * dim < SHARED else contextlib.nullcontext():
         if method == "sgd":
             start = random_start(num_classes, dim, seed, device)
             vectors = sgd(
