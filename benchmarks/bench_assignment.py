@@ -204,7 +204,7 @@ def real_means(classes: int, dim: int, epochs: int, seed: int = 1) -> tuple[Tens
         config = TrainConfig.from_dict(
             {
                 "data": {"name": "glyphs", "num_classes": classes},
-                "head": {"dim": dim, "save_class_means": True, "renewals_per_epoch": 2},
+                "head": {"dim": dim, "effort": "best", "save_class_means": True, "renewals_per_epoch": 2},
                 "out": str(Path(folder) / "run"),
                 "progress": False,
                 "accelerator": "cpu",

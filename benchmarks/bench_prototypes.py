@@ -20,10 +20,10 @@ import torch
 
 from common import Record, exponent, machine
 from fastproto.prototypes import estimate_prototypes, load_prototypes
+from fastproto.prototypes.budget import Budget
 from fastproto.prototypes.closed_forms import Objective
-from fastproto.prototypes.effort import Effort
 from fastproto.prototypes.optimise import minimise
-from fastproto.prototypes.search import random_start
+from fastproto.prototypes.starts import random_start
 from fastproto.support.options import SgdForm
 
 FULL = bool(os.environ.get("FASTPROTO_BENCH_FULL"))
@@ -102,10 +102,10 @@ def cells(table: dict[tuple[int, int], Any]) -> list[Any]:
 
 @pytest.mark.parametrize(("classes", "dim"), cells(UNIFORM))
 def test_uniform(rows: list[Record], classes: int, dim: int) -> None:
-    """Defaults, seed 0: L_uni, and the passes until (L - L_target) / (L_random - L_target) is 1 %."""
+    """Best effort, seed 0: L_uni, and the passes until (L - L_target) / (L_random - L_target) is 1 %."""
     target, quick, _ = UNIFORM[classes, dim]
     trace: list[tuple[float, float, float]] = []
-    found = estimate_prototypes(classes, dim, trace=trace, cache=False)
+    found = estimate_prototypes(classes, dim, effort="best", trace=trace, cache=False)
     quality, spent = found.quality, {"passes": found.passes, "seconds": found.seconds}
     note = f"bound {quality.uniformity_bound:.6f}, max cosine {quality.max_cosine:.4f}"
     add(rows, "L_uni", (classes, dim), quality.uniformity, target=target, note=note, **spent)
@@ -145,14 +145,14 @@ def test_closed_form(rows: list[Record], objective: Objective) -> None:
 
 @pytest.mark.parametrize(("classes", "dim"), [(100, 10), (1000, 512)])
 def test_published_files(rows: list[Record], classes: int, dim: int) -> None:
-    """With the defaults, L_uni and max cosine are never worse than those of the authors' file."""
+    """With the best effort, L_uni and max cosine are never worse than those of the authors' file."""
     if PUBLISHED is None:
         pytest.skip("not measured: FASTPROTO_PUBLISHED was not given")
     file = Path(PUBLISHED) / f"{classes}centers_{dim}dim.pth"
     if not file.is_file():
         pytest.skip(f"not measured: there is no {file}")
     theirs = load_prototypes(file).quality
-    found = estimate_prototypes(classes, dim, cache=False)
+    found = estimate_prototypes(classes, dim, effort="best", cache=False)
     spent = {"passes": found.passes, "seconds": found.seconds, "note": f"target: the published file; {found.method}"}
     ours = found.quality
     add(rows, "L_uni, published", (classes, dim), ours.uniformity, target=theirs.uniformity, **spent)
@@ -175,10 +175,10 @@ def test_scaling(rows: list[Record]) -> None:
     sizes = [250, 500, 1000, 2000, 4000]
     seconds = []
     for classes in sizes:
-        start, effort = random_start(classes, 64, 0).float(), Effort()
-        minimise(start, 2.0, Effort(), passes=3, tolerance=0.0)
+        start, budget = random_start(classes, 64, 0).float(), Budget()
+        minimise(start, 2.0, Budget(), passes=3, tolerance=0.0)
         began = time.perf_counter()
-        minimise(start, 2.0, effort, passes=max(6, 16000 // classes), tolerance=0.0)
-        seconds.append((time.perf_counter() - began) / effort.spent)
-        add(rows, "seconds of a pass", (classes, 64), seconds[-1], passes=int(effort.spent), seconds=seconds[-1])
+        minimise(start, 2.0, budget, passes=max(6, 16000 // classes), tolerance=0.0)
+        seconds.append((time.perf_counter() - began) / budget.spent)
+        add(rows, "seconds of a pass", (classes, 64), seconds[-1], passes=int(budget.spent), seconds=seconds[-1])
     assert exponent(sizes, seconds) < 2.3

@@ -32,7 +32,7 @@ from fastproto.support.distributed import (
 from fastproto.support.error_flags import NOT_FINITE, new_flag, raise_bits, read_and_clear
 from fastproto.support.guarded_module import exclude_from_broadcast
 from fastproto.support.loss_options import Loss, Means, NanPolicy, Reduction
-from fastproto.support.options import check_options
+from fastproto.support.options import Effort, check_options
 from fastproto.support.row_norms import unit
 from fastproto.support.tracing import after_backward, in_backward
 
@@ -71,6 +71,8 @@ class PrototypeHead(RenewableState):
         sync_class_means: with several ranks, update the means with the samples of all ranks, gathered during backward.
             False gathers nothing: each rank averages its own samples, and assignments come from rank 0's means.
         seed: of the estimated prototypes, the initial assignment and the ``official`` means.
+        effort: of the estimate of the prototypes: ``normal`` or ``best``, see
+            :func:`fastproto.prototypes.estimate_prototypes`.
         nan_policy: ``raise``, or ``skip``: samples with NaN or inf have zero loss and gradient, do not change the means
             and are counted in ``skipped``. ``mean`` still divides by the whole batch.
 
@@ -105,11 +107,12 @@ class PrototypeHead(RenewableState):
         sync_class_means: bool = True,
         seed: int = 0,
         nan_policy: NanPolicy = "raise",
+        effort: Effort = "normal",
     ) -> None:
         super().__init__()
         num_classes, dim = check_classes(num_classes, dim)
         momentum, seed = check_momentum(momentum), check_seed(seed)
-        check_options(loss=loss, means=means, reduction=reduction, nan_policy=nan_policy)
+        check_options(loss=loss, means=means, reduction=reduction, nan_policy=nan_policy, effort=effort)
         self.num_classes, self.dim, self.momentum = num_classes, dim, momentum
         self.loss: Loss = loss
         self.means: Means = means
@@ -126,7 +129,10 @@ class PrototypeHead(RenewableState):
             start = ask_for_large_pages(torch.zeros(num_classes, dim, device="cpu", dtype=torch.float32))
         device = default_device()
         vectors = prepare_prototypes(
-            prototypes, num_classes, dim, lambda: estimate_prototypes(num_classes, dim, seed=seed).vectors
+            prototypes,
+            num_classes,
+            dim,
+            lambda: estimate_prototypes(num_classes, dim, effort=effort, seed=seed).vectors,
         )
         self.register_buffer("prototypes", ask_for_large_pages(torch.empty_like(vectors)).copy_(vectors))
         self.register_buffer("assignment", permutation.to(device))

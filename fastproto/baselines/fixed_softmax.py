@@ -10,6 +10,7 @@ from fastproto.head_state import prepare_prototypes
 from fastproto.prototypes import Prototypes, estimate_prototypes
 from fastproto.support.checks import check_classes, check_seed
 from fastproto.support.loss_options import Reduction
+from fastproto.support.options import Effort, check_options
 
 
 class FixedSoftmaxHead(StaticHead):
@@ -21,6 +22,7 @@ class FixedSoftmaxHead(StaticHead):
         num_classes, dim, scale, reduction: as of :class:`CosineHead`.
         prototypes: unit rows [C, D]; None estimates them.
         seed: of the estimated prototypes and of the assignment.
+        effort: of the estimate: ``normal`` or ``best``, see :func:`fastproto.prototypes.estimate_prototypes`.
 
     Raises:
         TypeError, ValueError: as :class:`CosineHead`; prototypes of another shape, not unit or requiring grad.
@@ -37,11 +39,16 @@ class FixedSoftmaxHead(StaticHead):
         scale: float = 16.0,
         reduction: Reduction = "mean",
         seed: int = 0,
+        effort: Effort = "normal",
     ) -> None:
         num_classes, dim = check_classes(num_classes, dim)
         seed = check_seed(seed)
+        check_options(effort=effort)
         vectors = prepare_prototypes(
-            prototypes, num_classes, dim, lambda: estimate_prototypes(num_classes, dim, seed=seed).vectors
+            prototypes,
+            num_classes,
+            dim,
+            lambda: estimate_prototypes(num_classes, dim, effort=effort, seed=seed).vectors,
         )
         generator = torch.Generator(device="cpu").manual_seed(seed)
         permutation = torch.randperm(num_classes, generator=generator, device="cpu")

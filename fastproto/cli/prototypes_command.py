@@ -65,6 +65,9 @@ def _parser() -> Parser:
     parser.add_argument(
         "--method", choices=("auto", "lbfgs", "binary_code", "sgd"), help="optimisation method (default auto)"
     )
+    parser.add_argument(
+        "--effort", choices=("normal", "best"), help="normal stops about 1 %% before the end (default normal)"
+    )
     parser.add_argument("--t", type=float, help="sharpness of the Gaussian potential (default 2)")
     parser.add_argument("--seed", type=int, help="seed of the random starts (default 0)")
     parser.add_argument("--max-passes", type=int, help="largest number of passes over all pairs")
@@ -116,8 +119,8 @@ def _check_used(given: Given) -> None:
         raise ValueError("nothing to do; expected --num-classes C --dim D [--out FILE], --measure FILE or --words FILE")
     if mode is None:
         sgd = given.get("method") == "sgd"
-        unused = {"names"} | (set() if sgd else OF_SGD)
-        condition = "without --words" if "names" in given else "without --method sgd"
+        unused = {"names"} | ({"effort"} if sgd else OF_SGD)
+        condition = "without --words" if "names" in given else "with --method sgd" if sgd else "without --method sgd"
         if sgd and given.get("objective") == "max_cosine":
             raise ValueError("--objective is max_cosine and --method sgd minimises L_uni; expected --method lbfgs")
     else:
@@ -168,7 +171,8 @@ def _estimated(given: Given) -> Prototypes:
             f"this machine has {_memory() / 2**30:.0f}: expected fewer"
         )
     check_device(given.get("device", "cpu"))
-    return estimate_prototypes(count, dim, progress=sys.stderr is not None and sys.stderr.isatty(), **settings)
+    at_a_terminal = sys.stderr is not None and sys.stderr.isatty()
+    return estimate_prototypes(count, dim, progress=at_a_terminal or None, **settings)
 
 
 def _memory() -> float:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from fastproto.cpu.shared_rows import Turns, share_rows, threads_of_a_pass
+
 OFFSET_MAX = 16.0  # up to this 2t the factor exp(-2t) is applied to the sums; above, g is more accurate with it
 CUDA_SIDE = 4096  # of a block: 64 MiB, products that fill the GPU
+SHARED_ROWS = 3  # rows of blocks from which threads share them: of two, the second waits for all of the first
 LOG2_E = 1 / math.log(2)  # for torch's exp2, which takes a third of the time of its exp
 
 
@@ -79,14 +84,34 @@ class PotentialPass:
     def add_pairs(self) -> None:
         """Each pair once: blocks from the diagonal on, each added to both its rows and its columns."""
         blocks = slices(len(self.points), self.side)
-        for i, rows in enumerate(blocks):
-            left = self.left(rows)
+        turns = Turns(len(blocks))
+        threads = threads_of_a_pass() if self.points.device.type == "cpu" else 1
+        if threads > 1 and len(blocks) >= SHARED_ROWS:
+            share_rows(len(blocks), threads, turns, lambda: partial(self.worker().add_row, blocks, turns))
+        else:
+            for i in range(len(blocks)):
+                self.add_row(blocks, turns, i)
+
+    def add_row(self, blocks: list[slice], turns: Turns, i: int) -> None:
+        """The pairs of the rows ``blocks[i]`` with themselves and with all later ones.
+
+        The sums of these rows take their terms in the order of the others' numbers, and so do those of the columns.
+        """
+        rows = blocks[i]
+        left = self.left(rows)
+        with turns.turn(i, i):
             self.add_diagonal(left, rows)
-            for columns in blocks[i + 1 :]:
-                block = self.block(left, columns, None)
+        for j, columns in enumerate(blocks[i + 1 :], i + 1):
+            block = self.block(left, columns, None)
+            with turns.turn(i, j):
                 self.add(rows, columns, block)
+            with turns.turn(j, i):
                 self.add(columns, rows, block.turned())
-                del block  # otherwise two are held at once
+            del block  # otherwise two are held at once
+
+    def worker(self) -> PotentialPass:
+        """The same points and sums, with buffers of its own, for one thread."""
+        return copy.copy(self)
 
     def add_diagonal(self, left: Tensor, rows: slice) -> None:
         """The pairs of the rows with each other."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -40,7 +41,7 @@ class RoundedPass(PotentialPass):
         integers: bool,
     ) -> None:
         super().__init__(points, others, k, weights, blocks)
-        self.g, self.exponent, self.g16 = self.buffer(), self.buffer(), self.buffer(torch.bfloat16)
+        self.take_buffers()
         # Both factors are scaled by the root of k·log2(e), so that a row is rounded alike on either side of a product.
         self.root = math.sqrt(k * LOG2_E)
         self.right = (self.others * self.root).to(torch.bfloat16)
@@ -54,6 +55,17 @@ class RoundedPass(PotentialPass):
         else:
             self.lefts = self.right if others is None else (points * self.root).to(torch.bfloat16)
         self.split = precision == "high" or self.step > 0
+
+    def take_buffers(self) -> None:
+        self.g, self.exponent, self.g16 = self.buffer(), self.buffer(), self.buffer(torch.bfloat16)
+
+    def worker(self) -> RoundedPass:
+        """With room for blocks of its own."""
+        other = copy.copy(self)
+        other.take_buffers()
+        if self.step:
+            other.g8 = other.buffer(torch.int8)
+        return other
 
     def buffer(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Memory for one block, reused by all of them."""

@@ -63,9 +63,7 @@ def quadrature(num_classes: int, dim: int) -> tuple[Array, Array]:
     if dim == 2:  # the polygon's own cosines: it is optimal, and its strength grows with C
         cosines = np.cos(2 * np.pi * np.arange(1, num_classes) / num_classes)
         return cosines, np.full(num_classes - 1, 1 / num_classes)
-    tau = 1
-    while num_classes > _design_bound(dim, tau + 1):
-        tau += 1
+    tau = design_strength(num_classes, dim)
     shape = (dim - 3) / 2
     if tau % 2:
         return _gauss(shape, shape, (tau + 1) // 2, 1 / num_classes)
@@ -74,6 +72,14 @@ def quadrature(num_classes: int, dim: int) -> tuple[Array, Array]:
     weights = weights / (1 + nodes)
     rest = 1 - 1 / num_classes - weights.sum()
     return np.append(nodes, -1.0), np.append(weights, rest)
+
+
+def design_strength(num_classes: int, dim: int) -> int:
+    """The largest τ >= 1 whose design bound D(D, τ) lies below C: a set of C points can be no design much stronger."""
+    tau = 1
+    while num_classes > _design_bound(dim, tau + 1):
+        tau += 1
+    return tau
 
 
 def _design_bound(dim: int, tau: int) -> int:

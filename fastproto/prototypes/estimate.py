@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
@@ -9,20 +10,24 @@ from typing import Literal, TypeAlias, get_args
 
 import torch
 
+from fastproto.cpu.shared_rows import one_thread
+from fastproto.prototypes.budget import PATIENCE, Budget
 from fastproto.prototypes.cache import CacheFile
 from fastproto.prototypes.closed_forms import Objective, closed_form
 from fastproto.prototypes.codes import binary_code
-from fastproto.prototypes.effort import Effort
 from fastproto.prototypes.files import Prototypes, make
-from fastproto.prototypes.search import random_start, search_max_cosine, search_uniform
+from fastproto.prototypes.quick_search import search_quickly
+from fastproto.prototypes.search import or_code, search_max_cosine, search_uniform
 from fastproto.prototypes.sgd import check_sgd, sgd
+from fastproto.prototypes.starts import random_start
 from fastproto.support.checks import check_classes, check_seed, check_sharpness, default_cpu, real, whole
-from fastproto.support.options import Precision, SgdForm, check_options
+from fastproto.support.options import Effort, Precision, SgdForm, check_options
 
 Method: TypeAlias = Literal["auto", "lbfgs", "binary_code", "sgd"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 METHODS: tuple[Method, ...] = get_args(Method)
-RECIPE = 4  # part of the cache's key: increment it when the same arguments give other prototypes
+SHARED = 4_000_000  # C·D from which more than one thread pays in sums of vectors, and not in passes alone
+RECIPE = 5  # part of the cache's key: increment it when the same arguments give other prototypes
 
 
 def estimate_prototypes(
@@ -32,13 +37,14 @@ def estimate_prototypes(
     objective: Objective = "uniform",
     t: float = 2.0,
     method: Method = "auto",
+    effort: Effort = "normal",
     seed: int = 0,
     device: torch.device | str | None = None,
     max_passes: int | None = None,
     time_limit: float | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     cache: bool = True,
-    precision: Precision = "highest",
+    precision: Precision | None = None,
     form: SgdForm = "eq5",
     subset_size: int | None = None,
     lr: float = 0.1,
@@ -47,7 +53,8 @@ def estimate_prototypes(
 ) -> Prototypes:
     """C unit vectors spread evenly over the sphere in D dimensions: a closed form where there is one, else a search.
 
-    Ctrl-C ends a search: the best prototypes so far are returned, with a line on standard error.
+    A search that took longer than two seconds prints what it reached, in a line on standard error. Ctrl-C ends it: the
+    best prototypes so far are returned.
 
     Args:
         num_classes: C >= 2.
@@ -56,14 +63,19 @@ def estimate_prototypes(
         t: sharpness of the Gaussian potential, > 0; for ``max_cosine`` the first of a rising series.
         method: ``auto``, a closed form or a search; ``lbfgs`` searches even where there is a closed form;
             ``binary_code`` takes ±1 words (D a power of two); ``sgd`` is the paper's descent, for comparison.
+        effort: ``normal`` stops a search for a low L_uni when about 1 % of the gain over random is left
+            (:class:`fastproto.prototypes.stopping.NearTheEnd`), with one descent except at small sizes; ``best``
+            continues, from several starts, for figures that are compared. No effect on closed forms, codes and ``sgd``.
         seed: of the random starts (closed forms and codes need none).
         device: of the search and of the vectors; None is the CPU.
         max_passes: limit on the passes over all pairs, in total; None leaves it to the search.
         time_limit: seconds; the best so far is returned, and not cached.
-        progress: print a line on standard error.
+        progress: show on standard error how far a search is; None does so after two seconds, if that is a terminal.
+            False also leaves out the line at the end.
         cache: keep and reuse the result in ``$XDG_CACHE_HOME/fastproto`` (or ``~/.cache/fastproto``).
-        precision: of the matrix products at the start of a search; it always finishes at ``highest`` (on Triton with
-            three float16 products for each, which change the gradient by 3e-5).
+        precision: of the matrix products at the start of a search; None is ``high`` under ``normal`` and ``highest``
+            under ``best``, which always finishes at ``highest`` (on Triton with three float16 products for each, which
+            change the gradient by 3e-5).
         form, subset_size, lr, iterations: of ``sgd`` alone, see :func:`fastproto.prototypes.sgd.sgd`.
         trace: a list to which a search appends (passes spent, t, L_uni) after each evaluation; the cache is then not
             read.
@@ -72,15 +84,16 @@ def estimate_prototypes(
         Prototypes: vectors [C, D] float32, the passes and the seconds spent; ``quality`` is measured on access.
 
     Raises:
-        TypeError, ValueError: C < 2, D < 2, t <= 0, an unknown objective, method, precision or form, no code of that
-            size, limits below 1.
+        TypeError, ValueError: C < 2, D < 2, t <= 0, an unknown objective, method, effort, precision or form, no code of
+            that size, limits below 1.
 
     Source: Eq. 4-5 of Saadabadi et al., CVPR 2024.
     """
     num_classes, dim = check_classes(num_classes, dim)
     t, seed = check_sharpness(t), check_seed(seed)
     max_passes, time_limit = _limits(max_passes, time_limit)
-    _check(objective, method, precision)
+    precision = ("high" if effort == "normal" else "highest") if precision is None else precision
+    _check(objective, method, effort, precision)
     subset_size, lr, iterations = check_sgd(num_classes, form, subset_size, lr, iterations)
     began = time.perf_counter()
     known = closed_form(num_classes, dim, objective, t) if method == "auto" else None
@@ -88,7 +101,7 @@ def estimate_prototypes(
         known = binary_code(num_classes, dim), "binary_code"
     if known is not None:
         return make(known[0], t, known[1], seconds=time.perf_counter() - began, device=device)
-    options = (form, subset_size, lr, iterations) if method == "sgd" else (precision,)
+    options = (form, subset_size, lr, iterations) if method == "sgd" else (effort, precision)
     key = (num_classes, dim, t, objective, method, options, seed, max_passes, RECIPE)
     kept = CacheFile(num_classes, dim, key)
     if cache and trace is None:
@@ -96,38 +109,55 @@ def estimate_prototypes(
         if found is not None:
             return found
     deadline = None if time_limit is None else began + time_limit
-    effort = Effort(max_passes, deadline, progress, trace=[] if trace is None else trace)
-    name = "sgd" if method == "sgd" else "lbfgs"
-    with default_cpu():
+    budget = Budget(max_passes, deadline, progress, trace=[] if trace is None else trace)
+    size = num_classes, dim, t, seed
+    with default_cpu(), one_thread() if num_classes * dim < SHARED else contextlib.nullcontext():
         if method == "sgd":
             start = random_start(num_classes, dim, seed, device)
             vectors = sgd(
-                start, t, effort, form=form, subset_size=subset_size, lr=lr, iterations=iterations, seed=seed
+                start, t, budget, form=form, subset_size=subset_size, lr=lr, iterations=iterations, seed=seed
             )  # fmt: skip
-        elif objective == "uniform":
-            vectors = search_uniform(num_classes, dim, t, seed, effort, device=device, precision=precision)
+            name = "sgd"
+        elif objective == "max_cosine":
+            vectors, name = search_max_cosine(*size, budget, device=device, codes=method == "auto")
         else:
-            codes = method == "auto"
-            vectors, name = search_max_cosine(num_classes, dim, t, seed, effort, device=device, codes=codes)
-    effort.finish()
+            search = search_quickly if effort == "normal" else search_uniform
+            vectors, name = search(*size, budget, device=device, precision=precision), "lbfgs"
+            if method == "auto":
+                vectors, name = or_code(vectors, t, budget)
+    budget.finish()
     seconds = time.perf_counter() - began
-    found = make(vectors, t, name, passes=effort.spent, seconds=seconds, device=device)
-    if effort.interrupted:
+    found = make(vectors, t, name, passes=budget.spent, seconds=seconds, device=device)
+    if budget.interrupted:
         print(
             f"fastproto: interrupted after {found.passes} passes; going on with the best prototypes so far",
             file=sys.stderr,
         )
     elif cache and time_limit is None:
         kept.write(found)
+    if progress is not False and seconds > PATIENCE and not budget.interrupted:
+        print(_reached(found, budget), file=sys.stderr)
     return found
 
 
-def _check(objective: Objective, method: Method, precision: Precision) -> None:
+def _reached(found: Prototypes, budget: Budget) -> str:
+    """What a search reached, for those who waited for it."""
+    count, dim = found.vectors.shape
+    said = f"fastproto: prototypes for C = {count}, D = {dim}: {found.seconds:.0f} s, {found.passes} passes"
+    if found.method == "binary_code":
+        return f"{said}, a binary code"
+    said += f", L_uni {budget.lowest():.4f}"
+    if budget.near_the_end:
+        said += ", within about 1 % of what a longer search reaches; effort='best' goes on"
+    return said
+
+
+def _check(objective: Objective, method: Method, effort: Effort, precision: Precision) -> None:
     if objective not in OBJECTIVES or method not in METHODS:
         raise ValueError(
             f"objective {objective!r} with method {method!r}; expected one of {OBJECTIVES} and of {METHODS}"
         )
-    check_options(precision=precision)
+    check_options(effort=effort, precision=precision)
 
 
 def _limits(max_passes: int | None, time_limit: float | None) -> tuple[int | None, float | None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastproto.prototypes.effort import Effort
+from fastproto.prototypes.budget import Budget
 
 CHAINS = 32
 FIRST, AGAIN = 600, 200  # steps of relaxation before the first hop and after each hop; L-BFGS does the rest
@@ -21,10 +21,10 @@ STEPS = 0.02, 20.0  # shortest and longest step along C times the gradient
 LONGEST = 1.0  # no point moves farther in one step
 
 
-def hopping_population(num_classes: int, dim: int, t: float, seed: int, effort: Effort) -> list[tuple[float, Tensor]]:
+def hopping_population(num_classes: int, dim: int, t: float, seed: int, budget: Budget) -> list[tuple[float, Tensor]]:
     """Up to three arrangements of lowest L_uni: the value and [C, D] float64, nearly relaxed, lowest first.
 
-    Ends early when the effort is over; Ctrl-C is recorded in it.
+    Ends early when the budget is over; Ctrl-C is recorded in it.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -35,13 +35,13 @@ def hopping_population(num_classes: int, dim: int, t: float, seed: int, effort: 
     values = torch.full((CHAINS,), torch.inf, dtype=torch.float64)
     moved, lowest, since = max(2, round(MOVED * num_classes)), float("inf"), 0
     try:
-        points, values = relax(points, t, FIRST, effort)
+        points, values = relax(points, t, FIRST, budget)
         for generation in range(1, GENERATIONS + 1):
-            if not effort.affords(3 * CHAINS):  # the potentials of a hop, the first evaluation and one step
+            if not budget.affords(3 * CHAINS):  # the potentials of a hop, the first evaluation and one step
                 break
-            effort.spent += CHAINS
+            budget.spent += CHAINS
             crowded = weights(points, t).sum(2).topk(moved, dim=1).indices[:, :, None].expand(-1, -1, dim)
-            hopped, reached = relax(points.scatter(1, crowded, directions(CHAINS, moved, dim)), t, AGAIN, effort)
+            hopped, reached = relax(points.scatter(1, crowded, directions(CHAINS, moved, dim)), t, AGAIN, budget)
             lower = reached < values
             points, values = torch.where(lower[:, None, None], hopped, points), torch.where(lower, reached, values)
             if generation % BREED == 0:
@@ -52,7 +52,7 @@ def hopping_population(num_classes: int, dim: int, t: float, seed: int, effort: 
             if since == PATIENCE:
                 break
     except KeyboardInterrupt:
-        effort.interrupted = True
+        budget.interrupted = True
     order = values.argsort()
     other = values[order].diff(prepend=values.new_tensor([-torch.inf])) > 1e-9  # the replacements have made copies
     return [(float(values[k]), points[k]) for k in order[other][:3]]
@@ -65,7 +65,7 @@ def weights(points: Tensor, t: float) -> Tensor:
     return g
 
 
-def relax(points: Tensor, t: float, steps: int, effort: Effort) -> tuple[Tensor, Tensor]:
+def relax(points: Tensor, t: float, steps: int, budget: Budget) -> tuple[Tensor, Tensor]:
     """The lowest iterate [S, C, D] of a Barzilai-Borwein descent from each arrangement, and its L_uni [S]."""
     chains, count, _ = points.shape
 
@@ -76,17 +76,17 @@ def relax(points: Tensor, t: float, steps: int, effort: Effort) -> tuple[Tensor,
         return torch.log(total / (count * (count - 1))), pull * (4 * t * count / total)[:, None, None]
 
     value, gradient = evaluate(points)
-    effort.count(t, float(value.min()), chains)
+    budget.count(t, float(value.min()), chains)
     best, lowest = points, value
     size = torch.full((chains,), 0.1 / t, dtype=points.dtype)
     for step in range(steps):
-        if not effort.affords(chains):
+        if not budget.affords(chains):
             break
         longest = torch.linalg.vector_norm(gradient, dim=2).amax(1).clamp_min(1e-30)
         taken = torch.minimum(size, LONGEST / longest)[:, None, None]
         moved = torch.nn.functional.normalize(points - taken * gradient, dim=2)
         value, new = evaluate(moved)
-        effort.count(t, float(torch.minimum(value, lowest).min()), chains)
+        budget.count(t, float(torch.minimum(value, lowest).min()), chains)
         s, y = moved - points, new - gradient
         along = (s * y).sum((1, 2))
         secant = (s * s).sum((1, 2)) / along if step % 2 else along / (y * y).sum((1, 2))

@@ -11,38 +11,25 @@ from fastproto.backend import resolve
 from fastproto.ops.gaussian_potential import potential_and_pull
 from fastproto.ops.nearest_prototypes import BLOCK
 from fastproto.prototypes.bounds import max_cosine_bound, uniformity_bound
+from fastproto.prototypes.budget import Budget
 from fastproto.prototypes.codes import binary_code, code_capacity, code_cosine
-from fastproto.prototypes.effort import Effort
-from fastproto.prototypes.energy import PLAIN_SHARPNESS
+from fastproto.prototypes.energy import PLAIN_SHARPNESS, energy
 from fastproto.prototypes.optimise import minimise
 from fastproto.prototypes.population import CHAINS, MOVED, hopping_population
+from fastproto.prototypes.starts import PASSES, START_STRIDE, WIDE, random_start, random_value
 from fastproto.support.options import PassPrecision, Precision
 
-PASSES = 400  # at most for one descent
 TINY = 150_000  # C²·D up to which a population hops in batched calls
 SMALL = 8_000_000  # C²·D, summed over the starts, up to which a search takes several
-WIDE = 200_000_000  # C²·D up to which descents are in float64
 STARTS = 12  # at most
-START_STRIDE = 1_000_003  # between the seeds of one search, so that neighbouring seeds share no start
 # With C >= 4D a descent was never seen to come closer than this to the bound on the max cosine.
 DESCENT_MARGIN = 0.04
 ANNEALED = 2_500_000  # as SMALL, for annealing, which needs more passes from each start
 # Annealing schedules: the first sharpness as a multiple of t, and the factor from one descent to the next. The slow
 # schedule finds arrangements that the others miss where C is a few times D; in few dimensions the others do better.
 SCHEDULES = ((1.0, math.sqrt(2)), (16.0, 4.0), (1.0, math.sqrt(2)), (4.0, 4.0))
+CODE_MARGIN = 1e-6  # in L_uni, by which a code must be lower: a search may have found it itself
 FINALISTS = 3  # annealed descents that go on to the end
-
-
-def random_start(num_classes: int, dim: int, seed: int, device: torch.device | str | None = None) -> Tensor:
-    """Independent uniform directions [C, D] in the dtype that descents of this size use; the same on every device.
-
-    Large ones are normalised on the device in float64, so that its order of summation rarely changes a float32 number.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    points = torch.randn(num_classes, dim, generator=generator, dtype=torch.float32, device="cpu")
-    if num_classes**2 * dim <= WIDE:
-        return torch.nn.functional.normalize(points.double(), dim=1).to(device or "cpu")
-    return torch.nn.functional.normalize(points.to(device or "cpu").double(), dim=1).float()
 
 
 def search_uniform(
@@ -50,7 +37,7 @@ def search_uniform(
     dim: int,
     t: float,
     seed: int,
-    effort: Effort,
+    budget: Budget,
     *,
     device: torch.device | str | None = None,
     precision: Precision = "highest",
@@ -65,52 +52,56 @@ def search_uniform(
     for k in range(tries):
         points = random_start(num_classes, dim, seed + START_STRIDE * k, device)
         if k == 0:
-            gain = _random_value(num_classes, dim, t) - uniformity_bound(num_classes, dim, t)
+            gain = random_value(num_classes, dim, t) - uniformity_bound(num_classes, dim, t)
             tolerance = (2e-4 if num_classes**2 * dim <= WIDE else 5e-4) * gain
         # "higher" is within 3e-5 of the float32 gradient in half the time; no descent was seen to end higher
         finest: PassPrecision = "higher" if resolve("gaussian_potential", points).backend == "triton" else "highest"
         if precision != "highest":
-            points, _ = minimise(points, t, effort, passes=PASSES, tolerance=5 * tolerance, precision=precision)
-        points, value = minimise(points, t, effort, passes=PASSES, tolerance=tolerance, precision=finest)
+            points, _ = minimise(points, t, budget, passes=PASSES, tolerance=5 * tolerance, precision=precision)
+        points, value = minimise(points, t, budget, passes=PASSES, tolerance=tolerance, precision=finest)
         found.append((value, points))
-        if effort.over():
+        if budget.over():
             break
     found.sort(key=lambda pair: pair[0])
-    if tries == 1 or effort.over():
+    if tries == 1 or budget.over():
         return found[0][1]
-    if num_classes**2 * dim <= TINY and t <= PLAIN_SHARPNESS[torch.float64] and effort.affords(3 * CHAINS):
-        for value, points in hopping_population(num_classes, dim, t, seed, effort):
+    if num_classes**2 * dim <= TINY and t <= PLAIN_SHARPNESS[torch.float64] and budget.affords(3 * CHAINS):
+        for value, points in hopping_population(num_classes, dim, t, seed, budget):
             found.append((value, points.to(found[0][1])))
-            if not effort.over():
-                points, value = minimise(found[-1][1], t, effort, passes=PASSES, tolerance=0.05 * tolerance)
+            if not budget.over():
+                points, value = minimise(found[-1][1], t, budget, passes=PASSES, tolerance=0.05 * tolerance)
                 found.append((value, points))
         return min(found, key=lambda pair: pair[0])[1]
     generator = torch.Generator().manual_seed(seed)
     for _ in range(tries):
         for k in range(2):
             points = _hop(found[k][1], t, generator)
-            effort.spent += 1
-            points, value = minimise(points, t, effort, passes=PASSES, tolerance=tolerance)
+            budget.spent += 1
+            points, value = minimise(points, t, budget, passes=PASSES, tolerance=tolerance)
             if value < found[k][0]:
                 found[k] = value, points
-            if effort.over():
+            if budget.over():
                 return min(found, key=lambda pair: pair[0])[1]
-    return minimise(min(found, key=lambda pair: pair[0])[1], t, effort, passes=PASSES, tolerance=0.05 * tolerance)[0]
+    return minimise(min(found, key=lambda pair: pair[0])[1], t, budget, passes=PASSES, tolerance=0.05 * tolerance)[0]
+
+
+def or_code(points: Tensor, t: float, budget: Budget) -> tuple[Tensor, str]:
+    """The points that a search for a low L_uni ended at or, where it is lower, the binary code; and what made them.
+
+    A code that is nearly whole is far lower than what descents reach, and none of less than half its words was seen to
+    be.
+    """
+    count, dim = points.shape
+    capacity = code_capacity(dim)
+    if capacity < 2 * count <= 2 * capacity and not budget.interrupted:
+        code = binary_code(count, dim).to(points)
+        if energy(t)(code)[0] < budget.lowest() - CODE_MARGIN:
+            return code, "binary_code"
+    return points, "lbfgs"
 
 
 def number_of_starts(num_classes: int, dim: int) -> int:
     return max(1, min(STARTS, SMALL // (num_classes**2 * dim)))
-
-
-def _random_value(num_classes: int, dim: int, t: float) -> float:
-    """L_uni of independent uniform directions, the mean taken in expectation: log E exp(-2t(1 - cos))."""
-    from scipy.special import ive  # the modified Bessel function, scaled by exp(-x)
-
-    order, x = dim / 2 - 1, 2 * t
-    scaled = float(ive(order, x))
-    if scaled <= 0:  # underflow in many dimensions: cosines are normal with variance 1/D
-        return -2 * t + 2 * t * t / dim
-    return math.lgamma(dim / 2) + order * math.log(2 / x) + math.log(scaled)
 
 
 def _hop(points: Tensor, t: float, generator: torch.Generator) -> Tensor:
@@ -131,7 +122,7 @@ def search_max_cosine(
     dim: int,
     t: float,
     seed: int,
-    effort: Effort,
+    budget: Budget,
     *,
     device: torch.device | str | None = None,
     codes: bool = True,
@@ -154,28 +145,28 @@ def search_max_cosine(
     for k in range(max(1, min(2 * STARTS, ANNEALED // size))):
         points = random_start(num_classes, dim, seed + START_STRIDE * k, device)
         first, factor = SCHEDULES[k % len(SCHEDULES)] if size <= SMALL else (1.0, 2.0)
-        points = anneal(points, first * t, 32 * t, factor, effort)
+        points = anneal(points, first * t, 32 * t, factor, budget)
         middle.append((max_cosine(points), points))
-        if effort.over():
+        if budget.over():
             break
     last = 2048 * t if size <= SMALL else 256 * t if size <= WIDE else 64 * t
     for reached, points in sorted(middle, key=lambda pair: pair[0])[:FINALISTS]:
-        if not effort.over():
-            points = anneal(points, 64 * t, last, 2.0, effort)
+        if not budget.over():
+            points = anneal(points, 64 * t, last, 2.0, budget)
             reached = max_cosine(points)
         found.append((reached, points, "lbfgs"))
     return min(found, key=lambda triple: triple[0])[1:]
 
 
-def anneal(points: Tensor, first: float, last: float, factor: float, effort: Effort) -> Tensor:
+def anneal(points: Tensor, first: float, last: float, factor: float, budget: Budget) -> Tensor:
     """Descents at rising t: the sharper the potential, the more it depends on the closest pairs alone.
 
     ``L_uni / 2t + 1`` tends to the max cosine; each descent ends when it gains less than 1e-6 of that in 20 passes.
     """
     t, best, lowest = first, points, math.inf
     passes = PASSES // 2 if len(points) ** 2 * points.shape[1] <= WIDE else PASSES // 8
-    while t <= last * 1.001 and not effort.over():
-        points, _ = minimise(points, t, effort, passes=passes, tolerance=2e-6 * t)
+    while t <= last * 1.001 and not budget.over():
+        points, _ = minimise(points, t, budget, passes=passes, tolerance=2e-6 * t)
         reached = max_cosine(points)
         if reached < lowest:
             best, lowest = points, reached

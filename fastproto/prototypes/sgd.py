@@ -11,7 +11,7 @@ from torch import Tensor
 from fastproto.ops.gaussian_potential import potential_and_pull
 from fastproto.ops.sphere_step import sphere_step_
 from fastproto.ops.uniformity_loss import FLOAT32_SHARPNESS
-from fastproto.prototypes.effort import Effort
+from fastproto.prototypes.budget import Budget
 from fastproto.support.checks import real, whole
 from fastproto.support.options import SgdForm
 
@@ -22,7 +22,7 @@ FORMS: tuple[SgdForm, ...] = get_args(SgdForm)
 def sgd(
     points: Tensor,
     t: float,
-    effort: Effort,
+    budget: Budget,
     *,
     form: SgdForm = "eq5",
     subset_size: int | None = None,
@@ -38,7 +38,7 @@ def sgd(
     Args:
         points: [C, D] unit rows.
         t: sharpness.
-        effort: what may be spent; a step costs ĉC / C² passes, or ĉ² / C² within a batch.
+        budget: what may be spent; a step costs ĉC / C² passes, or ĉ² / C² within a batch.
         form: ``eq5``, the rows of the subset against all rows (Eq. 5); ``within_batch``, the pairs inside the subset
             (the authors' published code).
         subset_size: ĉ rows that move in one step; None is min(C, 100).
@@ -59,7 +59,7 @@ def sgd(
     cost = size / count if form == "eq5" else (size / count) ** 2
     try:
         for _ in range(iterations):
-            if effort.over():
+            if budget.over():
                 break
             if len(waiting) < size:
                 waiting = torch.randperm(count, generator=generator, device="cpu").to(points.device)
@@ -75,10 +75,10 @@ def sgd(
                 value = torch.log(total[0] / (size * (size - 1)))
             sphere_step_(w, velocity, pull, total, 2 * t, lr, 0.0)
             points.index_copy_(0, rows, w)
-            effort.count(t, value, cost)
+            budget.count(t, value, cost)
     except KeyboardInterrupt:
-        effort.interrupted = True
-    effort.read()
+        budget.interrupted = True
+    budget.read()
     if not bool(torch.isfinite(points).all()):
         raise ValueError(
             f"t is {t}, so sharp that every pair of a batch underflows; expected at most about 170: lower t"

@@ -10,11 +10,13 @@ Form: TypeAlias = Literal["pairs", "eq5"]
 SgdForm: TypeAlias = Literal["eq5", "within_batch"]
 Precision: TypeAlias = Literal["highest", "high", "medium"]
 PassPrecision: TypeAlias = Literal["highest", "higher", "high", "medium"]  # of a pass inside a search
+Effort: TypeAlias = Literal["normal", "best"]
 Backend: TypeAlias = Literal["auto", "triton", "numba", "torch"]
 
 _ALLOWED: dict[str, tuple[str, ...]] = loss_options.ALLOWED | {
     "form": get_args(Form),
     "precision": get_args(Precision),
+    "effort": get_args(Effort),
     "backend": get_args(Backend),
 }
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

@@ -26,23 +26,18 @@ class HeadKind:
     renewed: bool = False  # whether its assignment is renewed during training
 
 
-CLASS_MEANS = (
-    "momentum",
-    "loss",
-    "means",
-    "reduction",
-    "sync_class_means",
-    "seed",
-)  # of heads with class means
+PROTOTYPES = ("prototypes", "effort")  # of heads that estimate prototypes where no file is given
+# Of heads with class means.
+CLASS_MEANS = ("momentum", "loss", "means", "reduction", "sync_class_means", "seed")
 
 HEADS: dict[HeadName, HeadKind] = {
-    "prototype": HeadKind("fastproto.head:PrototypeHead", ("prototypes", *CLASS_MEANS), renewed=True),
-    "fixed": HeadKind("fastproto.baselines:FixedHead", ("prototypes", *CLASS_MEANS)),
+    "prototype": HeadKind("fastproto.head:PrototypeHead", (*PROTOTYPES, *CLASS_MEANS), renewed=True),
+    "fixed": HeadKind("fastproto.baselines:FixedHead", (*PROTOTYPES, *CLASS_MEANS)),
     "trained": HeadKind("fastproto.baselines:TrainedPrototypesHead", ("weights", *CLASS_MEANS), renewed=True),
     "softmax": HeadKind("fastproto.baselines:SoftmaxHead", ("scale", "reduction")),
     "softmax_uniform": HeadKind("fastproto.baselines:SoftmaxUniformHead", ("uniformity_weight", "scale", "reduction")),
     "linear": HeadKind("fastproto.baselines:LinearHead", ("reduction",)),
-    "fixed_softmax": HeadKind("fastproto.baselines:FixedSoftmaxHead", ("prototypes", "scale", "reduction", "seed")),
+    "fixed_softmax": HeadKind("fastproto.baselines:FixedSoftmaxHead", (*PROTOTYPES, "scale", "reduction", "seed")),
     "etf": HeadKind("fastproto.baselines:ETFHead", ("reduction", "seed")),
     "hpn": HeadKind("fastproto.baselines:HPNHead", ("prototypes", "word_vectors", "reduction", "seed")),
 }

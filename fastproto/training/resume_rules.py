@@ -33,6 +33,7 @@ RULES = {
     "head.name": Rule.REFUSED,
     "head.dim": Rule.REFUSED,
     "head.prototypes": Rule.REFUSED,
+    "head.effort": Rule.REFUSED,
     "head.words": Rule.REFUSED,
     "head.trained": Rule.REFUSED,
     "head.scale": Rule.TAKEN,

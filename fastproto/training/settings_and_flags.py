@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 from fastproto.support.data_options import Augment, augment_of
 from fastproto.support.loss_options import Loss, Means
+from fastproto.support.options import Effort
 from fastproto.training.heads import FILES, HeadName, heads_that_take
 from fastproto.training.setting_ranges import RANGES, range_of
 from fastproto.training.setting_types import EXPECTED, from_mapping, plain, settings_of
@@ -90,6 +91,7 @@ class HeadConfig:
             (separated prototypes, squared cosine distance) or trained (weights of a softmax run as prototypes).
         dim: dimension D of the metric space.
         prototypes: file of prototypes to use (None: estimated and cached).
+        effort: of the estimate, normal or best; for prototype, fixed and fixed_softmax.
         words: for hpn: file of word vectors of the class names, whose similarities the prototypes follow.
         trained: for trained: run folder or checkpoint of a softmax run.
         scale: factor on the cosines before cross-entropy.
@@ -115,6 +117,7 @@ class HeadConfig:
     name: HeadName = "prototype"
     dim: int = 5
     prototypes: str | None = None
+    effort: Effort = "normal"
     words: str | None = None
     trained: str | None = None
     scale: float = 16.0

@@ -76,7 +76,9 @@ def train(study: str, head: str, seed: int, lr: float) -> Record:
 
     data, dim, epochs, _ = STUDIES[study]
     with tempfile.TemporaryDirectory() as folder:
-        config = TrainConfig.from_dict({"data": data, "head": {"dim": dim, **HEADS[head]}, "seed": seed})
+        config = TrainConfig.from_dict(
+            {"data": data, "head": {"dim": dim, "effort": "best", **HEADS[head]}, "seed": seed}
+        )
         config.out, config.progress, config.accelerator = str(Path(folder) / "run"), False, "cpu"
         config.optim.epochs, config.optim.lr = epochs, lr
         result = fit(config)

@@ -49,7 +49,7 @@ def table7(published: Path | None, sizes: dict[tuple[int, int], tuple[str, str]]
             descent = estimate_prototypes(*size, method="sgd", form=form)
             add(rows, size, f"SGD, lr 0.1, 1000 steps, {form}", descent)
         for objective in OBJECTIVES:
-            add(rows, size, f"fastproto, {objective}", estimate_prototypes(*size, objective=objective))
+            add(rows, size, f"fastproto, {objective}", estimate_prototypes(*size, objective=objective, effort="best"))
     print(
         "Differences: (100, 50) and (100, 100) have closed forms, which fastproto uses: 0 and -1, -1/99.\n"
         "The paper's descent with its published settings does not reach the paper's own figures."
@@ -93,7 +93,7 @@ def figure2(published: Path | None, passes: tuple[int, ...] = (1, 3, 10, 30, 100
     if found is not None:
         sets[AUTHORS] = [found.vectors]
     for objective in OBJECTIVES:
-        sets[f"fastproto, {objective}"] = [estimate_prototypes(100, 3, objective=objective).vectors]
+        sets[f"fastproto, {objective}"] = [estimate_prototypes(100, 3, objective=objective, effort="best").vectors]
     for name, members in sets.items():
         rows.append({"part": "sets", "what": name, **averages(members)})
         print(f"{name:<38}{figure2_cells(rows[-1])}")
@@ -133,7 +133,7 @@ def averages(members: list[Tensor]) -> dict[str, float]:
 def after(passes: int, form: SgdForm | None) -> Prototypes:
     """Prototypes after so many passes of fastproto (``form`` None), or steps of the paper's gradient descent."""
     if form is None:
-        return estimate_prototypes(100, 10, cache=False, max_passes=passes)
+        return estimate_prototypes(100, 10, effort="best", cache=False, max_passes=passes)
     return estimate_prototypes(100, 10, cache=False, method="sgd", form=form, iterations=passes)
 
 

@@ -17,7 +17,18 @@ from numpy.typing import NDArray
 from lib.repository import ROOT
 
 Array = NDArray[Any]
-SETTINGS = ["--data", "glyphs", "--data.num_classes", "36", "--head.dim", "3", "--optim.epochs", "60"]
+SETTINGS = [
+    "--data",
+    "glyphs",
+    "--data.num_classes",
+    "36",
+    "--head.dim",
+    "3",
+    "--head.effort",
+    "best",
+    "--optim.epochs",
+    "60",
+]
 SAVING = ["--head.save_class_means", "true", "--progress", "false"]
 BLUE, VERMILLION = "#0072B2", "#D55E00"  # palette of Okabe and Ito, safe for colour-blind readers
 AHEAD, RIGHT = np.array([0.7595, 0.5318, 0.3746]), np.array([-0.5736, 0.8192, 0.0])  # 35 degrees east, 22 north

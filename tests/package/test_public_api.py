@@ -13,7 +13,7 @@ from fastproto.training import fit
 
 SIGNATURES = {
     prototypes.estimate_prototypes: (
-        "num_classes dim * objective t method seed device max_passes time_limit progress cache "
+        "num_classes dim * objective t method effort seed device max_passes time_limit progress cache "
         "precision form subset_size lr iterations trace"
     ),
     prototypes.measure_prototypes: "vectors t",
@@ -27,7 +27,9 @@ SIGNATURES = {
     assignment.assign: "class_means prototypes * previous method tolerance time_limit progress",
     assignment.solve: "cost * previous method tolerance time_limit progress",
     assignment.align: "class_means prototypes * starts seed time_limit",
-    head.PrototypeHead: "num_classes dim * prototypes momentum loss means reduction sync_class_means seed nan_policy",
+    head.PrototypeHead: (
+        "num_classes dim * prototypes momentum loss means reduction sync_class_means seed nan_policy effort"
+    ),
     head.PrototypeHead.forward: "self features labels weight * labels2 lam weight2 update_means",
     head.PrototypeHead.logits: "self features",
     head.PrototypeHead.predict: "self features k",

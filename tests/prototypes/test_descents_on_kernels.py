@@ -12,9 +12,9 @@ from fastproto.ops import gaussian_potential as P
 from fastproto.ops import sphere_step as sphere
 from fastproto.prototypes import estimate_prototypes
 from fastproto.prototypes import sgd as descent
-from fastproto.prototypes.effort import Effort
+from fastproto.prototypes.budget import Budget
 from fastproto.prototypes.energy import energy
-from fastproto.prototypes.search import random_start
+from fastproto.prototypes.starts import random_start
 
 from ..helpers import unit_rows
 from ..kernel_device import DEVICE, needs_cuda, on_kernels  # it skips the file where the kernels cannot run
@@ -42,16 +42,16 @@ def test_energy_of_the_optimiser(t: float, calls: list[str]) -> None:
 @pytest.mark.parametrize("form", ["eq5", "within_batch"])
 def test_sgd_steps_with_the_sphere_kernel(form: str, calls: list[str]) -> None:
     start = random_start(40, 6, 0).to(DEVICE)
-    effort = Effort()
-    moved = descent.sgd(start.float(), 2.0, effort, form=form, subset_size=15, iterations=5, lr=2.0)
+    budget = Budget()
+    moved = descent.sgd(start.float(), 2.0, budget, form=form, subset_size=15, iterations=5, lr=2.0)
     assert calls.count("sphere_step_") == 5
     assert calls.count("gaussian_potential") == 5 * (2 if form == "eq5" else 1)
     with use_backend("torch"):
-        exact = Effort()
+        exact = Budget()
         expected = descent.sgd(start, 2.0, exact, form=form, subset_size=15, iterations=5, lr=2.0)
     assert len(calls) <= 15
     torch.testing.assert_close(moved.double(), expected, rtol=0, atol=3e-6)
-    torch.testing.assert_close(torch.tensor(effort.trace), torch.tensor(exact.trace), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.tensor(budget.trace), torch.tensor(exact.trace), rtol=1e-5, atol=1e-5)
     assert float((moved - start).norm()) > 0.05
 
 

@@ -9,10 +9,10 @@ import torch
 
 from fastproto import reference
 from fastproto.prototypes import measure_prototypes
-from fastproto.prototypes.effort import Effort
+from fastproto.prototypes.budget import Budget
 from fastproto.prototypes.energy import energy
 from fastproto.prototypes.optimise import minimise
-from fastproto.prototypes.search import random_start
+from fastproto.prototypes.starts import random_start
 
 
 @pytest.mark.parametrize("t", [2.0, 100.0, 1000.0])
@@ -41,5 +41,5 @@ def test_coincident_points_do_not_blow_up() -> None:
     for t in (2.0, 4096.0):
         value, gradient = energy(t)(w)
         assert math.isfinite(value) and bool(torch.isfinite(gradient).all())
-    points, value = minimise(w, 2.0, Effort(), passes=50, tolerance=0.0)
+    points, value = minimise(w, 2.0, Budget(), passes=50, tolerance=0.0)
     assert math.isfinite(value) and bool(torch.isfinite(points).all())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastproto.ops.sphere_step import tangent
 from fastproto.prototypes.lbfgs import History, Preconditioner
-from fastproto.prototypes.search import random_start
+from fastproto.prototypes.starts import random_start
 
 from ..helpers import unit_rows
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from fastproto.prototypes import cache_folder, estimate_prototypes, measure_prototypes
+from fastproto.prototypes.budget import Budget
 from fastproto.prototypes.closed_forms import Objective
-from fastproto.prototypes.effort import Effort
 from fastproto.prototypes.optimise import minimise
 from fastproto.prototypes.population import hopping_population
-from fastproto.prototypes.search import anneal, max_cosine, random_start, search_uniform
+from fastproto.prototypes.search import anneal, max_cosine, search_uniform
+from fastproto.prototypes.starts import random_start
 
 # --- what is reached -------------------------------------------------------------------------------------------------
 
@@ -27,45 +28,45 @@ def passes_to(trace: list[tuple[float, float, float]], value: float) -> float:
     [(200, 25, -3.7915, 60), (200, 50, -3.9336, 180), (1000, 64, -3.8982, 62)],
 )
 def test_few_passes_to_one_percent(classes: int, dim: int, target: float, near: int) -> None:
-    effort = Effort(limit=near)
-    _, value = minimise(random_start(classes, dim, 0), 2.0, effort, passes=near, tolerance=0.0)
-    random = effort.trace[0][2]
+    budget = Budget(limit=near)
+    _, value = minimise(random_start(classes, dim, 0), 2.0, budget, passes=near, tolerance=0.0)
+    random = budget.trace[0][2]
     assert value <= target + 0.01 * (random - target)
-    assert passes_to(effort.trace, target + 0.01 * (random - target)) <= near
-    assert effort.spent == len(effort.trace) <= near
+    assert passes_to(budget.trace, target + 0.01 * (random - target)) <= near
+    assert budget.spent == len(budget.trace) <= near
 
 
 def test_lowest_values_of_small_cases() -> None:
-    reached, _ = minimise(random_start(200, 25, 0), 2.0, Effort(), passes=400, tolerance=0.0)
+    reached, _ = minimise(random_start(200, 25, 0), 2.0, Budget(), passes=400, tolerance=0.0)
     assert measure_prototypes(reached).uniformity <= -3.7915
-    found = estimate_prototypes(30, 5, max_passes=600)
+    found = estimate_prototypes(30, 5, effort="best", max_passes=600)
     assert found.method == "lbfgs"
     assert found.quality.uniformity == pytest.approx(-3.1577892, abs=1e-6)  # where four seeds' whole searches end
     assert found.quality.uniformity >= found.quality.uniformity_bound
 
 
 def test_a_population_ends_where_the_best_of_many_descents_does() -> None:
-    effort = Effort(limit=60_000)
-    for _, points in hopping_population(48, 6, 2.0, 0, effort):
-        reached, value = minimise(points, 2.0, Effort(), passes=400, tolerance=0.0)
+    budget = Budget(limit=60_000)
+    for _, points in hopping_population(48, 6, 2.0, 0, budget):
+        reached, value = minimise(points, 2.0, Budget(), passes=400, tolerance=0.0)
         torch.testing.assert_close(torch.linalg.vector_norm(reached, dim=1), torch.ones(48, dtype=torch.float64))
-    starts = [minimise(random_start(48, 6, k), 2.0, Effort(), passes=400, tolerance=0.0)[1] for k in range(6)]
-    assert effort.spent <= 60_000 and value <= min(starts) + 1e-9 and value < max(starts) - 1e-4
-    short = Effort(limit=100)
+    starts = [minimise(random_start(48, 6, k), 2.0, Budget(), passes=400, tolerance=0.0)[1] for k in range(6)]
+    assert budget.spent <= 60_000 and value <= min(starts) + 1e-9 and value < max(starts) - 1e-4
+    short = Budget(limit=100)
     assert hopping_population(20, 4, 2.0, 0, short)[0][1].shape == (20, 4) and short.spent <= 100
 
 
 def test_search_finds_sharp_codes() -> None:
     for classes, dim in [(12, 3), (27, 6)]:
-        found = estimate_prototypes(classes, dim, method="lbfgs", max_passes=150, cache=False)
+        found = estimate_prototypes(classes, dim, method="lbfgs", effort="best", max_passes=150, cache=False)
         assert found.method == "lbfgs"
         assert found.quality.uniformity == pytest.approx(found.quality.uniformity_bound, abs=1e-6)
 
 
 def test_annealing_lowers_the_max_cosine() -> None:
-    points = anneal(random_start(100, 32, 0), 8.0, 2048.0, 4.0, Effort(limit=500))
+    points = anneal(random_start(100, 32, 0), 8.0, 2048.0, 4.0, Budget(limit=500))
     assert max_cosine(points) <= 0.085  # the authors' published file has 0.2465
-    points = anneal(random_start(24, 3, 0), 2.0, 4096.0, 4.0, Effort())
+    points = anneal(random_start(24, 3, 0), 2.0, 4096.0, 4.0, Budget())
     assert max_cosine(points) == pytest.approx(0.7231, abs=2e-4)  # the snub cube: the record for 24 on a sphere
     found = estimate_prototypes(10, 3, objective="max_cosine", max_passes=300)
     assert found.quality.max_cosine < 0.43  # the record is 0.40439
@@ -74,7 +75,7 @@ def test_annealing_lowers_the_max_cosine() -> None:
 
 def test_the_authors_file_is_beaten() -> None:
     uniformity, largest = -3.45515788, 0.45727780  # of their published 100centers_10dim.pth, at t = 2
-    points, value = minimise(random_start(100, 10, 0), 2.0, Effort(), passes=200, tolerance=0.0)
+    points, value = minimise(random_start(100, 10, 0), 2.0, Budget(), passes=200, tolerance=0.0)
     assert value < uniformity and max_cosine(points) < largest
 
 
@@ -121,8 +122,8 @@ def test_interruption_returns_the_best_so_far(objective: Objective, capsys: pyte
 
 
 def test_lower_precision_ends_as_well_as_the_highest() -> None:
-    exact = search_uniform(120, 40, 2.0, 0, Effort(limit=100))
-    quick = search_uniform(120, 40, 2.0, 0, Effort(limit=100), precision="medium")
+    exact = search_uniform(120, 40, 2.0, 0, Budget(limit=100))
+    quick = search_uniform(120, 40, 2.0, 0, Budget(limit=100), precision="medium")
     values = [measure_prototypes(w).uniformity for w in (exact, quick)]
     assert values[1] == pytest.approx(values[0], abs=2e-3)
 

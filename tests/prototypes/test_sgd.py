@@ -9,7 +9,7 @@ import torch
 
 from fastproto import reference
 from fastproto.prototypes import estimate_prototypes, measure_prototypes
-from fastproto.prototypes.search import random_start
+from fastproto.prototypes.starts import random_start
 
 
 @pytest.mark.parametrize(("form", "cost"), [("eq5", 1 / 4), ("within_batch", 1 / 16)])

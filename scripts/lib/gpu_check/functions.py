@@ -10,7 +10,7 @@ from torch import Tensor
 from fastproto import reference
 from fastproto.backend import resolve, use_backend
 from fastproto.functional import gaussian_potential, uniformity_loss
-from fastproto.prototypes.effort import Effort
+from fastproto.prototypes.budget import Budget
 from fastproto.prototypes.sgd import sgd
 from lib.gpu_check.measuring import milliseconds, unit_rows
 from lib.gpu_check.steps import Entries
@@ -39,7 +39,7 @@ def functions(dry: bool) -> Entries:
         yield "gaussian_potential", milliseconds(lambda: gaussian_potential(w), dry)
         yield "uniformity_loss and gradient", milliseconds(lambda: step(w, 2.0, None), dry)
         steps = 2 if dry else 100
-        took = milliseconds(lambda: sgd(w, 2.0, Effort(), subset_size=len(w), iterations=steps), dry)
+        took = milliseconds(lambda: sgd(w, 2.0, Budget(), subset_size=len(w), iterations=steps), dry)
         yield f"{steps} steps of sgd on all rows", took
         if not dry:
             torch.cuda.set_sync_debug_mode("error")

@@ -1,0 +1,101 @@
+"""Threads that take turns at the rows of blocks of a pass, and each do the products of a block alone.
+
+PyTorch's own threads share every product and wait for each other after it, spinning: beside another busy process that
+takes longer than one thread alone. Here a thread waits asleep, and only for its turn to add.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+
+import torch
+
+_THREADS: ContextVar[int | None] = ContextVar("threads", default=None)
+
+
+def threads_of_a_pass() -> int:
+    """How many threads a pass may use: as many as PyTorch does, also inside :func:`one_thread`."""
+    return _THREADS.get() or torch.get_num_threads()
+
+
+@contextlib.contextmanager
+def one_thread(passes: int | None = None) -> Iterator[None]:
+    """PyTorch uses one thread, but passes over all pairs as many as before, or as ``passes`` says."""
+    threads = torch.get_num_threads()
+    token = _THREADS.set(passes or threads_of_a_pass())
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        _THREADS.reset(token)
+
+
+class Turns:
+    """The order in which terms are added to sums: that of one thread, so that the bits do not depend on the threads."""
+
+    def __init__(self, sums: int) -> None:
+        self.next = [0] * sums  # the term that each sum waits for
+        self.changed = threading.Condition()
+        self.error: BaseException | None = None
+
+    @contextlib.contextmanager
+    def turn(self, which: int, term: int) -> Iterator[None]:
+        """Waits until all earlier terms of that sum have been added."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.error is not None or self.next[which] == term)
+            if self.error is not None:
+                raise RuntimeError("another thread of this pass failed") from self.error
+        yield
+        with self.changed:
+            self.next[which] += 1
+            self.changed.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        with self.changed:
+            self.error = self.error or error
+            self.changed.notify_all()
+
+
+def share_rows(rows: int, threads: int, turns: Turns, worker: Callable[[], Callable[[int], None]]) -> None:
+    """Calls ``worker()(i)`` for i = 0, 1, ... in this order, on so many threads, each with a worker of its own.
+
+    An error or Ctrl-C in one of them ends all, and is raised.
+    """
+    waiting = iter(range(rows))  # next() of it is atomic
+
+    def work() -> None:
+        try:
+            torch.set_num_threads(1)  # of this thread
+            with torch.no_grad(), torch.autocast("cpu", enabled=False):
+                do = worker()
+                for i in waiting:
+                    do(i)
+        except BaseException as error:
+            turns.fail(error)
+
+    others = [threading.Thread(target=work) for _ in range(min(threads, rows) - 1)]
+    with one_thread(passes=1):
+        try:
+            for thread in others:
+                thread.start()
+            work()
+        except KeyboardInterrupt as error:
+            turns.fail(error)
+        finally:
+            _join(others, turns)
+    if turns.error is not None:
+        raise turns.error
+
+
+def _join(threads: list[threading.Thread], turns: Turns) -> None:
+    """Also on Ctrl-C: it ends them soon, and none of them may outlive the sums."""
+    for thread in threads:
+        while thread.is_alive():
+            try:
+                thread.join()
+            except KeyboardInterrupt as error:
+                turns.fail(error)
