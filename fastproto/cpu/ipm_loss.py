@@ -14,6 +14,7 @@ from fastproto.cpu.numba_cache import compiled
 from fastproto.cpu.row_helpers import AHEAD, GOOD, ONE, REORDER, ZERO, fetch_row, inverse_norm
 from fastproto.support.checks import check_finite, check_label_range, not_unit, unit_tolerance
 from fastproto.support.error_flags import BAD_ASSIGNMENT, BAD_LABEL, NOT_FINITE, NOT_UNIT
+from fastproto.support.loss_options import EQ6_POWER
 from fastproto.support.row_norms import AT_TARGET as AT_TARGETS
 from fastproto.support.row_norms import not_finite
 
@@ -51,7 +52,7 @@ def ipm_loss(
         np.float32(factor),
         np.float32(unit_tolerance(prototypes.dtype)),
         skip,
-        np.float32(power),
+        None if power == EQ6_POWER else np.float32(power),
         loss.numpy(),
         gradient.numpy(),
     )
@@ -103,7 +104,7 @@ def _ipm_rows(x, labels, prototypes, assignment, weight, factor, tolerance, skip
     """Write loss [B] and gradient [B, D] of factor · ω · (1 - cos)^p / p; return error, its row and rows skipped.
 
     An empty weight stands for ones; ``tolerance`` is that of ‖w‖ = 1; ``skip``: rows that are not finite have zero loss
-    and gradient.
+    and gradient; ``power`` is None for Eq. 6, which is compiled without the code of the other powers.
     """
     dim, count, skipped = x.shape[1], len(prototypes), 0
     entries = assignment.reshape(-1, 1)
@@ -134,7 +135,7 @@ def _ipm_rows(x, labels, prototypes, assignment, weight, factor, tolerance, skip
             continue
         cosine = xw * inverse
         scale = factor * weight[i] if len(weight) else factor
-        if power == TWO:  # Eq. 6
+        if power is None:
             slope = scale * (cosine - ONE) * inverse
             loss[i] = HALF * scale * (cosine - ONE) * (cosine - ONE)
         else:

@@ -29,6 +29,8 @@ class HeadKind:
 CLASS_MEANS = (
     "momentum",
     "loss",
+    "power",
+    "scale",
     "means",
     "reduction",
     "sync_class_means",

@@ -30,19 +30,27 @@ class SettingType:
     kind: Kind
     optional: bool = False  # whether it may be None
     choices: tuple[str, ...] = ()  # allowed texts; empty: any
+    words: tuple[str, ...] = ()  # texts that are allowed beside numbers
 
     def allows(self, value: object) -> bool:
         """Whether the value is of this type; choices are not checked."""
-        return (value is None and self.optional) or _is_a(value, self.kind)
+        return (value is None and self.optional) or self.is_word(value) or _is_a(value, self.kind)
+
+    def is_word(self, value: object) -> bool:
+        return isinstance(value, str) and value in self.words
+
+    @property
+    def expected(self) -> str:
+        return " or ".join((EXPECTED[self.kind], *self.words))
 
 
 def setting_type(hint: object) -> SettingType:
-    """The type that an annotation such as ``int | None`` or ``Literal["mean", "sum"]`` stands for."""
-    optional = get_origin(hint) in (Union, UnionType)
-    (inner,) = [part for part in get_args(hint) if part is not type(None)] if optional else [hint]
-    if get_origin(inner) is Literal:
-        return SettingType("str", optional, get_args(inner))
-    return SettingType(_KINDS[inner], optional)
+    """The type that ``int | None``, ``Literal["mean", "sum"]`` or ``float | Literal["norm"]`` stands for."""
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    optional = type(None) in parts
+    texts = tuple(text for part in parts if get_origin(part) is Literal for text in get_args(part))
+    kinds = [_KINDS[part] for part in parts if part in _KINDS]
+    return SettingType(kinds[0], optional, words=texts) if kinds else SettingType("str", optional, texts)
 
 
 def hints_of(cls: type) -> dict[str, Any]:

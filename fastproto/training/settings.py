@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
-from fastproto.support.loss_options import Loss, Means
+from fastproto.support.loss_options import POWERS, Loss, Means, Scale
 from fastproto.training.heads import FILES, HeadName, heads_that_take
-from fastproto.training.setting_types import EXPECTED, from_mapping, plain, settings_of
+from fastproto.training.setting_types import from_mapping, plain, settings_of
 
 InitialAssignment = Literal["auto", "random", "features", "aligned"]
 
@@ -61,16 +61,19 @@ class HeadConfig:
     Args:
         name: prototype (the paper's), fixed (the same, assignment never renewed), softmax (learned weights,
             cross-entropy of cosines), softmax_uniform (the same, with L_uni of the weights added), linear (the usual
-            last layer), fixed_softmax (fixed prototypes, cross-entropy), etf (a simplex, dot-regression loss), hpn
+            last layer), fixed_softmax (as fixed with the loss softmax), etf (a simplex, dot-regression loss), hpn
             (separated prototypes, squared cosine distance) or trained (weights of a softmax run as prototypes).
         dim: dimension D of the metric space.
         prototypes: file of prototypes to use (None: estimated and cached).
         words: for hpn: file of word vectors of the class names, whose similarities the prototypes follow.
         trained: for trained: run folder or checkpoint of a softmax run.
-        scale: factor on the cosines before cross-entropy.
+        scale: factor on the cosines before cross-entropy; norm, for fixed_softmax and the loss softmax, is the features'
+            own length.
         uniformity_weight: factor on L_uni in the loss of softmax_uniform.
         momentum: alpha of the class means, in [0, 1).
-        loss: eq6 for the paper's (1 - cos)^2 / 2, or official for the (1 - cos)^2 of the authors' code.
+        loss: eq6 for the paper's (1 - cos)^2 / 2, power for (1 - cos)^P / P, softmax for cross-entropy over the
+            prototypes, or official for the (1 - cos)^2 of the authors' code.
+        power: P of the loss power, 0.01 to 100; 2 is eq6.
         means: ema, or official for the class means of the authors' code.
         reduction: mean or sum over the batch.
         sync_class_means: whether class means use the samples of all devices; if not, none are communicated, and the
@@ -92,10 +95,11 @@ class HeadConfig:
     prototypes: str | None = None
     words: str | None = None
     trained: str | None = None
-    scale: float = 16.0
+    scale: Scale = 16.0
     uniformity_weight: float = 1.0
     momentum: float = 0.9
     loss: Loss = "eq6"
+    power: float | None = None
     means: Means = "ema"
     reduction: Literal["mean", "sum"] = "mean"
     sync_class_means: bool = True
@@ -186,14 +190,14 @@ class TrainConfig:
     def check(self) -> None:
         """Raise ValueError for a value that no run can use."""
         for key, kind, value in settings_of(self):
-            self._require(key, kind.allows(value), EXPECTED[kind.kind])
+            self._require(key, kind.allows(value), kind.expected)
         for key, (least, most) in _RANGES.items():
             value = self._get(key)
-            if value is not None and not least <= value <= most:
+            if value not in (None, "norm") and not least <= value <= most:
                 self._require(key, False, _range_of(value, least, most))
         self._require("seed", 0 <= self.seed < 2**32, "0 <= seed < 2^32")
         self._require("optim.lr", self.optim.lr > 0, "a number > 0")
-        self._require("head.scale", self.head.scale > 0, "a number > 0")
+        self._require("head.scale", self.head.scale == "norm" or self.head.scale > 0, "a number > 0")
         self._require("head.momentum", 0 <= self.head.momentum < 1, "0 <= momentum < 1")
         for key, kind, value in settings_of(self):
             self._require(key, not kind.choices or value in kind.choices, "one of " + ", ".join(kind.choices))
@@ -203,7 +207,20 @@ class TrainConfig:
             self._require(f"head.{name}", not unused, f"none with head {self.head.name}: it is for {', '.join(heads)}")
         missing = self.head.name == "trained" and self.head.trained is None
         self._require("head.trained", not missing, "the run folder or a checkpoint of a softmax run")
+        self._check_loss()
         self._require("optim.milestones", all(0 < m < 1 for m in self.optim.milestones), "fractions between 0 and 1")
+
+    def _check_loss(self) -> None:
+        """Raise ValueError for a power or the scale norm with a head or a loss that has none."""
+        head = self.head
+        has_loss = head.name in heads_that_take("loss")
+        powered, softmax = has_loss and head.loss == "power", has_loss and head.loss == "softmax"
+        self._require("head.power", powered or head.power is None, "none: it is for head.loss power")
+        self._require(
+            "head.power", head.power is not None or not powered, "an exponent such as 0.5 for head.loss power"
+        )
+        by_norm = softmax or head.name == "fixed_softmax" or head.scale != "norm"
+        self._require("head.scale", by_norm, "a number: norm is for fixed_softmax and head.loss softmax")
 
     def _get(self, key: str) -> Any:
         value: Any = self
@@ -232,6 +249,7 @@ _RANGES = {
     "optim.warmup_epochs": (0, _LARGE),
     "optim.clip_norm": (0, _LARGE),
     "head.scale": (0, _LARGE),
+    "head.power": POWERS,
     "head.uniformity_weight": (0, _LARGE),
     "head.renewals_per_epoch": (0, _LARGE),
     "head.early_epochs": (0, _LARGE),
