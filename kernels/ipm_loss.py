@@ -61,9 +61,8 @@ def power_loss_and_slope(products, distance, inverse, good, power, POWER: tl.con
         steepness = tl.full(residual.shape, 1.0, tl.float32)
         loss = residual
     elif POWER == 0.5:
-        root = tl.sqrt_rn(residual)
-        steepness = tl.div_rn(1.0, root)
-        loss = 2.0 * root
+        steepness = tl.rsqrt(residual)
+        loss = 2.0 * residual * steepness
     else:
         steepness = tl.exp2((power - 1.0) * tl.log2(residual))
         loss = steepness * residual / power

@@ -112,7 +112,7 @@ def exponent_of(loss: Loss, power: object) -> float:
         return EQ6_POWER
     if power is None:
         raise ValueError("power is None with loss 'power'; expected an exponent such as 0.5 (2 is Eq. 6)")
-    exponent, (least, most) = check_positive("power", power, "0.5", "exponent"), POWERS
+    exponent, (least, most) = check_positive("power", power, "0.5"), POWERS
     if not least <= exponent <= most:
         raise ValueError(f"power is {exponent}; expected an exponent from {least:g} to {most:g}, such as 0.5")
     return exponent

@@ -48,7 +48,7 @@ def softmax_per_sample(
     return scaled_loss(_operator, features, labels, prototypes, assignment, options, number, differentiated)
 
 
-def _softmax_loss(
+def loss_and_gradient(
     features: Tensor,
     labels: Tensor,
     prototypes: Tensor,
@@ -70,7 +70,7 @@ def _softmax_loss(
     finite = ~inverse.isnan()
     if skipped is not None:
         skipped += (~finite).sum()
-    rows, good = _rows_of(labels, assignment, finite.squeeze(1), skip, flag)
+    rows, good = rows_of(labels, assignment, finite.squeeze(1), skip, flag)
     own = prototypes[rows].to(z.dtype)
     left = scale * z if scale is not None else torch.where(finite, features.to(z.dtype), 0.0)
     with torch.autocast(features.device.type, enabled=False):
@@ -85,7 +85,7 @@ def _softmax_loss(
     return loss, (gradient * share[:, None]).to(features.dtype)
 
 
-def _rows_of(
+def rows_of(
     labels: Tensor, assignment: Tensor, finite: Tensor, skip: bool, flag: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The prototype of each label [B], 0 for a bad one, and which samples are good [B]; errors go to the flag."""
@@ -141,4 +141,4 @@ def _shapes(features: Tensor, *others: object) -> tuple[Tensor, Tensor]:
     return loss, features.new_empty(rows, features.shape[1])
 
 
-_operator = register("softmax_loss", _softmax_loss, _shapes, mutates=["flag", "skipped"])
+_operator = register("softmax_loss", loss_and_gradient, _shapes, mutates=["flag", "skipped"])
