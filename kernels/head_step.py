@@ -43,7 +43,7 @@ def _head_step_kernel(
     prototypes_ptr, assignment_ptr, loss_ptr, gradient_ptr, skipped_ptr,
     B, C, D, steps,
     stride_row, stride_column, stride_prototype,
-    momentum, share, power,
+    momentum, share, exponent, over_power,
     POWER: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     BLOCK_ROWS: tl.constexpr = BLOCK.rows
@@ -68,12 +68,13 @@ def _head_step_kernel(
             label, known, head, tail, 0, D, momentum, share, BLOCK,
         )  # fmt: skip
         w = load_rows(prototypes_ptr, row, stride_prototype, 1, 0, D, known, BLOCK_WIDTH)
-        products = tl.sum(x * w, 1)
         if POWER == 2.0:
-            loss, cosine, slope = loss_and_slope(products, inverse, good & assigned)
-        else:
-            distance = squared_distance(x, w, inverse, good & assigned)
-            loss, cosine, slope = power_loss_and_slope(products, distance, inverse, good & assigned, power, POWER)
+            loss, cosine, slope = loss_and_slope(tl.sum(x * w, 1), inverse, good & assigned)
+        else:  # from z alone: x needs no registers here
+            cosine = tl.sum(z * w, 1)
+            loss, slope = power_loss_and_slope(
+                squared_distance(z, w), inverse, good & assigned, exponent, over_power, POWER
+            )
         tl.store(loss_ptr + sample, loss, mask=live)
         store_rows(gradient_ptr, sample, 0, D, slope[:, None] * (w - cosine[:, None] * z), live, BLOCK_WIDTH)
 
@@ -115,7 +116,8 @@ def head_step_(
             B=b, C=means.shape[0], D=dim, steps=walks.steps,
             stride_row=features.stride(0), stride_column=features.stride(1),
             stride_prototype=prototypes.stride(0),
-            momentum=momentum, share=1 - momentum, power=power,
+            momentum=momentum, share=1 - momentum,
+            exponent=power - 1.0, over_power=1 / power,
             POWER=compiled_power(power), BLOCK=block, num_warps=block.num_warps,
         )  # fmt: skip
         join_parts(means, walks, ordered, momentum)
@@ -132,7 +134,8 @@ def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
             name=x + form + named,
             dim=dim,
             function=_head_step_kernel,
-            types={"features_ptr": x, "gradient_ptr": x, "momentum": "fp32", "share": "fp32", "power": "fp32"}
+            types={"features_ptr": x, "gradient_ptr": x, "momentum": "fp32", "share": "fp32"}
+            | dict.fromkeys(("exponent", "over_power"), "fp32")
             | dict.fromkeys(("order_ptr", "sorted_ptr", "counts_ptr", "flag_ptr"), "i32")
             | {"assignment_ptr": "i64"}
             | ({"skipped_ptr": "i64"} if form else {}),

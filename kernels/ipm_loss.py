@@ -52,29 +52,26 @@ def loss_and_slope(products, inverse, good):
 
 
 @triton.jit
-def power_loss_and_slope(products, distance, inverse, good, power, POWER: tl.constexpr):
-    """:func:`loss_and_slope` for any power, from ‖z - w‖² as well; zeros where not ``good`` and at the target."""
-    residual = tl.where(inverse > 0, 0.5 * distance, 1.0)
+def power_loss_and_slope(distance, inverse, good, exponent, over_power, POWER: tl.constexpr):
+    """The loss, and the factor of (w - cos z) in the gradient, from ‖z - w‖² and 1/‖x‖; zeros where not ``good``."""
+    residual = tl.maximum(tl.where(inverse > 0, 0.5 * distance, 1.0), _AT_TARGET)
     off = good & (residual > _AT_TARGET)
-    residual = tl.where(off, residual, 1.0)
     if POWER == 1.0:
-        steepness = tl.full(residual.shape, 1.0, tl.float32)
-        loss = residual
+        steepness = tl.where(off, 1.0, 0.0)
+        loss = steepness * residual
     elif POWER == 0.5:
-        steepness = tl.rsqrt(residual)
-        loss = 2.0 * residual * steepness
+        steepness = tl.where(off, tl.rsqrt(residual), 0.0)
+        loss = 2.0 * steepness * residual
     else:
-        steepness = tl.exp2((power - 1.0) * tl.log2(residual))
-        loss = steepness * residual / power
-    cosine = tl.where(good, products, 0.0) * inverse
-    return tl.where(off, loss, 0.0), cosine, tl.where(off, -steepness * inverse, 0.0)
+        steepness = tl.where(off, tl.exp2(exponent * tl.log2(residual)), 0.0)
+        loss = steepness * residual * over_power
+    return loss, -steepness * inverse
 
 
 @triton.jit
-def squared_distance(x, w, inverse, good):
+def squared_distance(z, w):
     """‖z - w‖² of each row."""
-    apart = tl.where(good[:, None], x, 0.0) * inverse[:, None] - w
-    return tl.sum(apart * apart, 1)
+    return tl.sum((z - w) * (z - w), 1)
 
 
 def compiled_power(power: float) -> float:
@@ -87,7 +84,7 @@ def _ipm_loss_kernel(
     features_ptr, labels_ptr, prototypes_ptr, assignment_ptr, loss_ptr, gradient_ptr, flag_ptr, skipped_ptr,
     B, C, D,
     stride_row, stride_column, stride_prototype,
-    power,
+    exponent, over_power,
     POWER: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     BLOCK_ROWS: tl.constexpr = BLOCK.rows
@@ -107,16 +104,21 @@ def _ipm_loss_kernel(
         squares += tl.sum(x_k * x_k, 1)
         products += tl.sum(x_k * w_k, 1)
     inverse, finite = inverse_norm(squares)
+    if flag_ptr is not None:
+        raise_flag(flag_ptr, m_m, known, assigned, finite)
+    if skipped_ptr is not None:
+        count_skipped(skipped_ptr, m_m, finite)
     good = known & assigned & finite
     if POWER == 2.0:
         loss, cosine, slope = loss_and_slope(products, inverse, good)
     else:
-        distance = squared_distance(x, w, inverse, good)
+        distance = squared_distance(tl.where(good[:, None], x, 0.0) * inverse[:, None], w)
         for k in tl.static_range(1, ROUNDS):
             x_k = load_rows(features_ptr, o_m, stride_row, stride_column, k * BLOCK_WIDTH, D, m_m, BLOCK_WIDTH)
             w_k = load_rows(prototypes_ptr, rows, stride_prototype, 1, k * BLOCK_WIDTH, D, known, BLOCK_WIDTH)
-            distance += squared_distance(x_k, w_k, inverse, good)
-        loss, cosine, slope = power_loss_and_slope(products, distance, inverse, good, power, POWER)
+            distance += squared_distance(tl.where(good[:, None], x_k, 0.0) * inverse[:, None], w_k)
+        loss, slope = power_loss_and_slope(distance, inverse, good, exponent, over_power, POWER)
+        cosine = tl.where(good, products, 0.0) * inverse
     tl.store(loss_ptr + o_m, loss, mask=m_m)
     for k in tl.static_range(0, ROUNDS):
         if k > 0:
@@ -125,10 +127,6 @@ def _ipm_loss_kernel(
         z = tl.where(good[:, None], x, 0.0) * inverse[:, None]
         gradient = slope[:, None] * (w - cosine[:, None] * z)
         store_rows(gradient_ptr, o_m, k * BLOCK_WIDTH, D, gradient, m_m, BLOCK_WIDTH)
-    if flag_ptr is not None:
-        raise_flag(flag_ptr, m_m, known, assigned, finite)
-    if skipped_ptr is not None:
-        count_skipped(skipped_ptr, m_m, finite)
 
 
 def ipm_loss(
@@ -164,7 +162,7 @@ def ipm_loss(
             B=b, C=prototypes.shape[0], D=dim,
             stride_row=features.stride(0), stride_column=features.stride(1),
             stride_prototype=prototypes.stride(0),
-            power=power,
+            exponent=power - 1.0, over_power=1 / power,
             POWER=compiled_power(power), BLOCK=block, num_warps=block.num_warps,
         )  # fmt: skip
     return losses, gradient
@@ -181,7 +179,7 @@ def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
             name=x + form,
             dim=dim,
             function=_ipm_loss_kernel,
-            types={"features_ptr": x, "gradient_ptr": x, "flag_ptr": "i32", "power": "fp32"}
+            types={"features_ptr": x, "gradient_ptr": x, "flag_ptr": "i32", "exponent": "fp32", "over_power": "fp32"}
             | dict.fromkeys(("labels_ptr", "assignment_ptr", "skipped_ptr"), "i64"),
             constants={"stride_column": 1, "POWER": power, "BLOCK": block},
             num_warps=block.num_warps,
