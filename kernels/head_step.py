@@ -131,7 +131,7 @@ def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
         block, size = row_block(dim, per_thread=8), 4 if x == "fp32" else 2
         yield Variant(
             kernel="head_step",
-            name=x + form + named,
+            name=named + x + form,
             dim=dim,
             function=_head_step_kernel,
             types={"features_ptr": x, "gradient_ptr": x, "momentum": "fp32", "share": "fp32"}

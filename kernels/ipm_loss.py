@@ -168,15 +168,15 @@ def ipm_loss(
     return losses, gradient
 
 
-POWER_NAMES = {EQ6: "", 1.0: " p=1", 0.5: " p=1/2", ANY_POWER: " any p"}
+POWER_NAMES = {EQ6: "", 1.0: "p=1 ", 0.5: "p=1/2 ", ANY_POWER: "any p "}
 
 
 def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
-    for dim, x, (power, form) in itertools.product(row_kernel_dims(dims), ("fp32", "bf16"), POWER_NAMES.items()):
+    for dim, x, (power, named) in itertools.product(row_kernel_dims(dims), ("fp32", "bf16"), POWER_NAMES.items()):
         block = row_block(dim, per_thread=16)
         yield Variant(
             kernel="ipm_loss",
-            name=x + form,
+            name=named + x,
             dim=dim,
             function=_ipm_loss_kernel,
             types={"features_ptr": x, "gradient_ptr": x, "flag_ptr": "i32", "exponent": "fp32", "over_power": "fp32"}
