@@ -71,16 +71,11 @@ def ipm_loss(
 
 
 @compiled(fastmath=REORDER)
-def _half_squared_distance(x, w, inverse, cosine, ww):
-    """½‖z - w‖², which is 1 - cos for a unit row w; 1 for a zero row. Small values are sums of squared differences."""
-    if inverse == ZERO:
-        return ONE
-    far = HALF * (ONE + ww) - cosine
-    if far > NEAR:
-        return far
+def _half_squared_distance(x, i, prototypes, row, inverse):
+    """½‖z - w‖² as a sum of squared differences, from the matrices: a view of a row takes longer than a short row."""
     total = ZERO
-    for d in range(len(x)):
-        apart = x[d] * inverse - w[d]
+    for d in range(x.shape[1]):
+        apart = x[i, d] * inverse - prototypes[row, d]
         total += apart * apart
     return HALF * total
 
@@ -139,7 +134,9 @@ def _ipm_rows(x, labels, prototypes, assignment, weight, factor, tolerance, skip
             slope = scale * (cosine - ONE) * inverse
             loss[i] = HALF * scale * (cosine - ONE) * (cosine - ONE)
         else:
-            residual = _half_squared_distance(x[i], prototypes[row], inverse, cosine, ww)
+            residual = HALF * (ONE + ww) - cosine if inverse > ZERO else ONE  # ½‖z - w‖², or 1 for a zero row
+            if residual <= NEAR:
+                residual = _half_squared_distance(x, i, prototypes, row, inverse)
             value, steepness = _power_loss(residual, power)
             slope = -scale * steepness * inverse
             loss[i] = scale * value

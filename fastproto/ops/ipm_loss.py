@@ -42,10 +42,10 @@ def ipm_loss(
 
     ``z = F.normalize(features); (1 - (z * prototypes[assignment[labels]]).sum(1)) ** power / power``, Eq. 6 for power 2
 
-    For any other power, 1 - cos is computed as ½‖z - w‖² where it is small. Its relative error at the angle θ is then
-    about ε/θ (ε = 1e-7 in float32), not ε/θ². At the target, which is every angle within the rounding of z (4 ε), loss
-    and gradient are zero, for powers below 1 too; everywhere else the gradient is finite, and its norm before the
-    division by ‖x‖ is (1 - cos)^(power - 1) sin θ: √2 cos(θ/2) for power ½.
+    For any other power, 1 - cos is computed as ½‖z - w‖² where it is small: at the angle θ loss and gradient have a
+    relative error of about 2 ε/θ (ε = 1e-7 in float32), not ε/θ². At the target, which is every angle within the
+    rounding of z (4 ε), both are zero, for powers below 1 too. Elsewhere the gradient is finite; its norm times ‖x‖ is
+    (1 - cos)^(power - 1) sin θ, which for power ½ is √2 cos(θ/2).
 
     CUDA tensors of the kernels' dtypes run on Triton, see :func:`fastproto.backend.resolve`, without a synchronisation.
     Values are then not checked: a row with a bad label or NaN has zero loss and gradient, and

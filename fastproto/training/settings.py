@@ -67,8 +67,8 @@ class HeadConfig:
         prototypes: file of prototypes to use (None: estimated and cached).
         words: for hpn: file of word vectors of the class names, whose similarities the prototypes follow.
         trained: for trained: run folder or checkpoint of a softmax run.
-        scale: factor on the cosines before cross-entropy; norm, for fixed_softmax and the loss softmax, is the features'
-            own length.
+        scale: factor on the cosines before cross-entropy; fixed_softmax and the loss softmax also take norm, the length
+            of the features.
         uniformity_weight: factor on L_uni in the loss of softmax_uniform.
         momentum: alpha of the class means, in [0, 1).
         loss: eq6 for the paper's (1 - cos)^2 / 2, power for (1 - cos)^P / P, softmax for cross-entropy over the
