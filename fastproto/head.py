@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastproto.cpu.huge_pages import ask_for_large_pages
-from fastproto.head_state import RenewableState, prepare_prototypes
+from fastproto.head_state import RenewableState, initial_means, prepare_prototypes
 from fastproto.ops.head_step import head_step_
-from fastproto.ops.ipm_loss import LossOptions, check_ipm, ipm_per_sample, loss_factor
+from fastproto.ops.ipm_loss import LossOptions, check_ipm
+from fastproto.ops.loss_forms import loss_form
 from fastproto.ops.mixup import check_mixup, label_of_larger_share, mixed, second_weight
 from fastproto.ops.nearest_prototypes import nearest
 from fastproto.ops.update_class_means import move_means_, move_official_means_
@@ -29,9 +30,9 @@ from fastproto.support.distributed import (
     mean_for_ddp,
     sum_for_ddp,
 )
-from fastproto.support.error_flags import NOT_FINITE, new_flag, raise_bits, read_and_clear
+from fastproto.support.error_flags import new_flag
 from fastproto.support.guarded_module import exclude_from_broadcast
-from fastproto.support.loss_options import Loss, Means, NanPolicy, Reduction
+from fastproto.support.loss_options import Loss, Means, NanPolicy, Reduction, Scale
 from fastproto.support.options import Effort, check_options
 from fastproto.support.row_norms import unit
 from fastproto.support.tracing import after_backward, in_backward
@@ -62,7 +63,10 @@ class PrototypeHead(RenewableState):
         prototypes: unit rows [C, D] (a tensor or :class:`Prototypes`); None loads them from the cache or estimates
             them, in a process group on rank 0 alone. On the meta device nothing is estimated.
         momentum: α of the class means, in [0, 1).
-        loss: ``eq6`` or ``official`` (the authors' (1 - cos)²).
+        loss: ``eq6``; ``power`` for (1 - cos)^p / p; ``softmax`` for the cross-entropy over all prototypes, whose cost
+            grows with C; ``official`` (the authors' (1 - cos)²). Means and assignment do not depend on it.
+        power: p of ``power``, 0.01 to 100; 2 is Eq. 6. See :func:`fastproto.ipm_loss`.
+        scale: of ``softmax`` (None: 16): a number > 0 times the cosines as logits, or ``norm``: logits x·w.
         means: ``ema`` starts at zero and averages every sample in batch order; ``official`` (the authors' code) starts
             at random unit rows, averages only the last sample of each class in a batch, ignores ``momentum`` (α is
             0.95) and keeps the rows unit.
@@ -86,7 +90,8 @@ class PrototypeHead(RenewableState):
     :meth:`align` and ``state_dict`` report them later.
 
     Raises:
-        TypeError, ValueError: C < 2, D < 2, prototypes of another shape, not unit or requiring grad, unknown options.
+        TypeError, ValueError: C < 2, D < 2, prototypes of another shape, not unit or requiring grad, unknown options,
+            a power or a scale with a loss that has none.
 
     Source: Algorithm 1 of Saadabadi et al., CVPR 2024.
     """
@@ -102,6 +107,8 @@ class PrototypeHead(RenewableState):
         prototypes: Tensor | Prototypes | None = None,
         momentum: float = 0.9,
         loss: Loss = "eq6",
+        power: float | None = None,
+        scale: Scale | None = None,
         means: Means = "ema",
         reduction: Reduction = "mean",
         sync_class_means: bool = True,
@@ -115,6 +122,7 @@ class PrototypeHead(RenewableState):
         check_options(loss=loss, means=means, reduction=reduction, nan_policy=nan_policy, effort=effort)
         self.num_classes, self.dim, self.momentum = num_classes, dim, momentum
         self.loss: Loss = loss
+        self.form = loss_form(loss, power, scale)
         self.means: Means = means
         self.reduction: Reduction = reduction
         self.nan_policy: NanPolicy = nan_policy
@@ -122,11 +130,7 @@ class PrototypeHead(RenewableState):
         self._arriving: Gathering | None = None  # samples of all ranks, not yet in the means
         generator = torch.Generator(device="cpu").manual_seed(seed)
         permutation = torch.randperm(num_classes, generator=generator, device="cpu")
-        if means == "official":
-            start = torch.randn(num_classes, dim, generator=generator, device="cpu", dtype=torch.float32)
-            start = nn.functional.normalize(start, dim=1)
-        else:
-            start = ask_for_large_pages(torch.zeros(num_classes, dim, device="cpu", dtype=torch.float32))
+        start = initial_means(means, num_classes, dim, generator)
         device = default_device()
         vectors = prepare_prototypes(
             prototypes,
@@ -182,7 +186,7 @@ class PrototypeHead(RenewableState):
         batch = _Batch(features, labels, weight, labels2, lam, weight2)
         if self.training and in_process_group():
             return self._forward_on_ranks(batch, moves_means)
-        fused = moves_means and self.means == "ema" and labels2 is None
+        fused = moves_means and self.means == "ema" and labels2 is None and self.loss != "softmax"
         losses, counted = self._losses(batch, averaged=self.reduction == "mean", fused=fused)
         if moves_means and not fused:
             self._move_means(features, counted)
@@ -218,18 +222,20 @@ class PrototypeHead(RenewableState):
         check_ipm(features, labels, prototypes, assignment, weight)
         mixup = check_mixup(labels, labels2, lam, self.num_classes, self.flag)
         weight2 = second_weight(weight, weight2, mixup)
-        factor = loss_factor(self.loss, len(features) if averaged else 1)
+        factor = self.form.factor / (max(len(features), 1) if averaged else 1)
         options = LossOptions(weight, factor, skip, self.flag, self.skipped if skip and not in_backward() else None)
         if fused:
-            losses = head_step_(features, labels, prototypes, assignment, options, self.class_means, self.momentum)
+            losses = head_step_(
+                features, labels, prototypes, assignment, options, self.class_means, self.momentum, self.form.power
+            )
             if len(labels):
                 self.updates.add_(1)
             return losses, labels
-        losses = ipm_per_sample(features, labels, prototypes, assignment, options)
+        losses = self.form.per_sample(features, labels, prototypes, assignment, options)
         if mixup is None:
             return losses, labels
         options = LossOptions(weight2, factor, skip, self.flag)  # without ``skipped``: each sample is counted once
-        second = ipm_per_sample(features, mixup.labels2, prototypes, assignment, options)
+        second = self.form.per_sample(features, mixup.labels2, prototypes, assignment, options)
         return mixed(losses, second, mixup), label_of_larger_share(labels, mixup)
 
     @torch.no_grad()
@@ -254,23 +260,10 @@ class PrototypeHead(RenewableState):
     def _settle_after_backward(self, _gradient: Tensor) -> None:
         after_backward(self.settle)
 
-    def check_batches(self) -> None:
-        """Report the bad samples that kernels left out since the last call; synchronises with the device.
-
-        Raises:
-            ValueError: labels, ``lam`` or entries of the assignment out of range, or NaN or inf in the features unless
-                ``nan_policy`` is ``skip``; each is reported once.
-        """
-        self.settle()
-        if self.flag.device.type != "meta":
-            raise_bits(read_and_clear(self.flag) & ~(NOT_FINITE if self.nan_policy == "skip" else 0))
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        self.check_batches()
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-
     def logits(self, features: Tensor) -> Tensor:
-        """Cosines [B, C] of each sample with the prototype of each *label*: column y is label y. Differentiable.
+        """Cosines [B, C] of each sample with the prototype of each *label*, column y label y, under every loss.
+
+        Differentiable.
 
         ``features`` are [B, D] of any float dtype; the cosines are float32 (float64 for float64 features).
 
@@ -300,4 +293,5 @@ class PrototypeHead(RenewableState):
         return self._label_of_row()[rows], cosines
 
     def extra_repr(self) -> str:
-        return f"num_classes={self.num_classes}, dim={self.dim}, loss={self.loss!r}, means={self.means!r}"
+        chosen = {"power": f", power={self.form.power}", "softmax": f", scale={self.form.scale!r}"}.get(self.loss, "")
+        return f"num_classes={self.num_classes}, dim={self.dim}, loss={self.loss!r}{chosen}, means={self.means!r}"

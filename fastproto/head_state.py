@@ -6,18 +6,20 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastproto.assignment import Alignment, Assignment, align, assign, in_background
+from fastproto.cpu.huge_pages import ask_for_large_pages
 from fastproto.prototypes import Prototypes, check_shape
 from fastproto.support.checks import check_permutation, default_device
 from fastproto.support.distributed import from_rank_0, in_process_group, rank_0_says
-from fastproto.support.error_flags import BAD_ASSIGNMENT
+from fastproto.support.error_flags import BAD_ASSIGNMENT, NOT_FINITE, raise_bits, read_and_clear
 from fastproto.support.guarded_module import GuardedState
+from fastproto.support.loss_options import Means, NanPolicy
 from fastproto.support.tracing import recording
 
 Renewed = Assignment | Alignment
@@ -29,11 +31,27 @@ class RenewableState(GuardedState):
 
     class_means: Tensor
     prices: Tensor
+    nan_policy: NanPolicy
     flag: Tensor  # int32 [1], bits of fastproto.support.error_flags
     _inverse: tuple[Tensor, Tensor] | None = None  # cache of predictions: an assignment and its inverse
 
+    def settle(self) -> None:
+        """Update the class means with the samples that are still being gathered from all ranks, if any."""
+
     def check_batches(self) -> None:
-        """Report bad samples of earlier batches; called before an assignment is solved from their class means."""
+        """Report the bad samples that kernels left out since the last call; synchronises with the device.
+
+        Raises:
+            ValueError: labels, ``lam`` or entries of the assignment out of range, or NaN or inf in the features unless
+                ``nan_policy`` is ``skip``; each is reported once.
+        """
+        self.settle()
+        if self.flag.device.type != "meta":
+            raise_bits(read_and_clear(self.flag) & ~(NOT_FINITE if self.nan_policy == "skip" else 0))
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        self.check_batches()
+        super()._save_to_state_dict(destination, prefix, keep_vars)
 
     @torch.no_grad()
     def _label_of_row(self) -> Tensor:
@@ -184,6 +202,14 @@ class RenewableState(GuardedState):
             seconds=0.0,
             passes=0,
         )
+
+
+def initial_means(means: Means, num_classes: int, dim: int, generator: torch.Generator) -> Tensor:
+    """Class means [C, D] float32 on the CPU before the first sample: zero, or random unit rows for ``official``."""
+    if means == "official":
+        rows = torch.randn(num_classes, dim, generator=generator, device="cpu", dtype=torch.float32)
+        return nn.functional.normalize(rows, dim=1)
+    return ask_for_large_pages(torch.zeros(num_classes, dim, device="cpu", dtype=torch.float32))
 
 
 def prepare_prototypes(

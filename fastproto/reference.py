@@ -57,19 +57,47 @@ def ipm_loss(
     assignment: Tensor,
     weight: Tensor | None = None,
     loss: str = "eq6",
+    power: float = 2.0,
 ) -> Tensor:
-    """Eq. 6 per sample, ½ (z·w_{A[y]} - 1)² [B], without the ½ for ``official``, times the weight [B]."""
-    cosine = (normalise(features) * prototypes[assignment[labels]]).sum(1)
-    value = {"eq6": 0.5, "official": 1.0}[loss] * (cosine - 1) ** 2
+    """(1 - z·w_{A[y]})^p / p per sample [B], twice that for ``official``, times the weight [B]; p = 2 is Eq. 6.
+
+    For p ≠ 2, 1 - cos is ½‖z - w‖², which does not cancel near the target, and 1 for a zero row.
+    """
+    z, w = normalise(features), prototypes[assignment[labels]]
+    residual = 1 - (z * w).sum(1) if power == 2 else _half_squared_distance(z, w).squeeze(1)
+    near = residual == 0  # the derivative of 0^p would be NaN for p < 1
+    value = torch.where(near, 0.0, torch.where(near, 1.0, residual) ** power / power)
+    value = 2 * value if loss == "official" else value
     return value if weight is None else value * weight
 
 
-def ipm_gradient(features: Tensor, labels: Tensor, prototypes: Tensor, assignment: Tensor) -> Tensor:
-    """The gradient of Eq. 6 per sample in closed form: (cos - 1)(w - cos·z) / ‖x‖ [B, D], zero for a zero row."""
+def ipm_gradient(
+    features: Tensor, labels: Tensor, prototypes: Tensor, assignment: Tensor, power: float = 2.0
+) -> Tensor:
+    """The gradient of (1 - cos)^p / p per sample in closed form, [B, D]; zero for a zero row and at the target.
+
+    -(1 - cos)^(p-1) (w - cos·z) / ‖x‖
+    """
     z, w = normalise(features), prototypes[assignment[labels]]
     cosine = (z * w).sum(1, keepdim=True)
+    residual = 1 - cosine if power == 2 else _half_squared_distance(z, w)
+    steepness = torch.where(residual == 0, 0.0, residual ** (power - 1))
     norm = features.norm(dim=1, keepdim=True)
-    return torch.where(norm > TINY_NORM, (cosine - 1) * (w - cosine * z) / norm.clamp_min(TINY_NORM), 0.0)
+    return torch.where(norm > TINY_NORM, -steepness * (w - cosine * z) / norm.clamp_min(TINY_NORM), 0.0)
+
+
+def _half_squared_distance(z: Tensor, w: Tensor) -> Tensor:
+    """½‖z - w‖² [B, 1], which is 1 - z·w for unit rows; 1 where z is zero."""
+    half = 0.5 * (z - w).square().sum(1, keepdim=True)
+    return torch.where((z == 0).all(1, keepdim=True), 1.0, half)
+
+
+def softmax_loss(
+    features: Tensor, labels: Tensor, prototypes: Tensor, assignment: Tensor, scale: float | str = 16.0
+) -> Tensor:
+    """Cross-entropy over the prototypes per sample [B]: logits scale·cos, or x·w for the scale ``norm``."""
+    left = features if isinstance(scale, str) else scale * normalise(features)
+    return torch.nn.functional.cross_entropy(left @ prototypes.T, assignment[labels], reduction="none")
 
 
 def update_class_means(means: Tensor, features: Tensor, labels: Tensor, momentum: float) -> Tensor:

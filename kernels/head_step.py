@@ -1,7 +1,7 @@
 """One training step of the head: loss, gradient and class means from one read of the features.
 
 The results are those of ipm_loss and update_class_means. The kernel walks the sorted batch (lib/class_mean_walks) and
-computes the loss of Eq. 6 at every step. Memory traffic: the features and their gradient once, the rows of q of the
+computes the loss at every step. Memory traffic: the features and their gradient once, the rows of q of the
 labels in the batch twice (read and write), their prototypes once.
 """
 # jit functions have no Python types
@@ -18,7 +18,16 @@ import triton.language as tl
 from torch import Tensor
 
 from .batch_order import batch_order
-from .ipm_loss import ipm_loss, loss_and_slope, prototype_of
+from .ipm_loss import (
+    EQ6,
+    POWER_NAMES,
+    compiled_power,
+    ipm_loss,
+    loss_and_slope,
+    power_loss_and_slope,
+    prototype_of,
+    squared_distance,
+)
 from .lib.class_mean_walks import begin_walk, cut_into_walks, join_parts, sorted_sample, step_means
 from .lib.error_flags import count_skipped, raise_flag
 from .lib.row_blocks import inverse_norm, load_rows, store_rows
@@ -34,8 +43,8 @@ def _head_step_kernel(
     prototypes_ptr, assignment_ptr, loss_ptr, gradient_ptr, skipped_ptr,
     B, C, D, steps,
     stride_row, stride_column, stride_prototype,
-    momentum, share,
-    BLOCK: tl.constexpr,
+    momentum, share, exponent, over_power,
+    POWER: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     BLOCK_ROWS: tl.constexpr = BLOCK.rows
     BLOCK_WIDTH: tl.constexpr = BLOCK.width
@@ -59,7 +68,13 @@ def _head_step_kernel(
             label, known, head, tail, 0, D, momentum, share, BLOCK,
         )  # fmt: skip
         w = load_rows(prototypes_ptr, row, stride_prototype, 1, 0, D, known, BLOCK_WIDTH)
-        loss, cosine, slope = loss_and_slope(tl.sum(x * w, 1), inverse, good & assigned)
+        if POWER == 2.0:
+            loss, cosine, slope = loss_and_slope(tl.sum(x * w, 1), inverse, good & assigned)
+        else:  # from z alone: x needs no registers here
+            cosine = tl.sum(z * w, 1)
+            loss, slope = power_loss_and_slope(
+                squared_distance(z, w), inverse, good & assigned, exponent, over_power, POWER
+            )
         tl.store(loss_ptr + sample, loss, mask=live)
         store_rows(gradient_ptr, sample, 0, D, slope[:, None] * (w - cosine[:, None] * z), live, BLOCK_WIDTH)
 
@@ -72,6 +87,7 @@ def head_step_(
     assignment: Tensor,
     *,
     momentum: float,
+    power: float = EQ6,
     flag: Tensor | None = None,
     skipped: Tensor | None = None,
     steps: int | None = None,
@@ -83,7 +99,7 @@ def head_step_(
     """
     b, dim = features.shape
     if dim > WIDEST or b == 0:
-        losses, gradient = ipm_loss(features, labels, prototypes, assignment, flag=flag, skipped=skipped)
+        losses, gradient = ipm_loss(features, labels, prototypes, assignment, power=power, flag=flag, skipped=skipped)
         update_class_means_(means, features, labels, momentum, flag=flag, steps=steps)
         return losses, gradient
     prototypes = prototypes if prototypes.stride(1) == 1 else prototypes.contiguous()
@@ -101,7 +117,8 @@ def head_step_(
             stride_row=features.stride(0), stride_column=features.stride(1),
             stride_prototype=prototypes.stride(0),
             momentum=momentum, share=1 - momentum,
-            BLOCK=block, num_warps=block.num_warps,
+            exponent=power - 1.0, over_power=1 / power,
+            POWER=compiled_power(power), BLOCK=block, num_warps=block.num_warps,
         )  # fmt: skip
         join_parts(means, walks, ordered, momentum)
     return losses, gradient
@@ -109,18 +126,20 @@ def head_step_(
 
 def variants(family: int, dims: tuple[int, ...]) -> Iterator[Variant]:
     # "counting": the form of nan_policy="skip", which counts the skipped rows
-    for dim, x, form in itertools.product(row_kernel_dims(dims), ("fp32", "bf16"), ("", " counting")):
+    forms = itertools.product(("", " counting"), POWER_NAMES.items())
+    for dim, x, (form, (power, named)) in itertools.product(row_kernel_dims(dims), ("fp32", "bf16"), forms):
         block, size = row_block(dim, per_thread=8), 4 if x == "fp32" else 2
         yield Variant(
             kernel="head_step",
-            name=x + form,
+            name=named + x + form,
             dim=dim,
             function=_head_step_kernel,
             types={"features_ptr": x, "gradient_ptr": x, "momentum": "fp32", "share": "fp32"}
+            | dict.fromkeys(("exponent", "over_power"), "fp32")
             | dict.fromkeys(("order_ptr", "sorted_ptr", "counts_ptr", "flag_ptr"), "i32")
             | {"assignment_ptr": "i64"}
             | ({"skipped_ptr": "i64"} if form else {}),
-            constants={"stride_column": 1, "BLOCK": block, **({} if form else {"skipped_ptr": None})},
+            constants={"stride_column": 1, "POWER": power, "BLOCK": block, **({} if form else {"skipped_ptr": None})},
             num_warps=block.num_warps,
             bytes=ROWS * dim * (size + 8 + size + 4),  # every sample has another class
         )

@@ -18,6 +18,10 @@ HEADS: dict[str, Callable[..., Any]] = {
     "official": lambda c, d, **k: PrototypeHead(
         c, d, prototypes=unit_rows(c, d), means="official", loss="official", **k
     ),
+    "power": lambda c, d, **k: PrototypeHead(c, d, prototypes=unit_rows(c, d), loss="power", power=0.5, **k),
+    "prototype_softmax": lambda c, d, **k: PrototypeHead(
+        c, d, prototypes=unit_rows(c, d), loss="softmax", scale="norm", **k
+    ),
     "trained": lambda *a, **k: TrainedPrototypesHead(*a, weights=unit_rows(10, 4), **k),
     "softmax": SoftmaxHead,
     "linear": LinearHead,

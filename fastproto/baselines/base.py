@@ -19,7 +19,7 @@ from fastproto.support.checks import (
 from fastproto.support.distributed import in_process_group, sum_for_ddp
 from fastproto.support.error_flags import flag_of
 from fastproto.support.guarded_module import GuardedState
-from fastproto.support.loss_options import Loss, Reduction
+from fastproto.support.loss_options import IpmLoss, Reduction
 from fastproto.support.options import check_options
 from fastproto.support.row_norms import compute_dtype, not_finite, unit
 from fastproto.support.tracing import recording
@@ -159,7 +159,7 @@ class StaticHead(GuardedState, CosineHead):
         """:meth:`weight_by_label`, whose rows are already unit."""
         return self.weight_by_label()
 
-    def pull(self, features: Tensor, labels: Tensor, loss: Loss) -> Tensor:
+    def pull(self, features: Tensor, labels: Tensor, loss: IpmLoss) -> Tensor:
         """:func:`fastproto.ipm_loss` of each sample, [B]; ``loss`` is ``eq6`` or ``official``."""
         self._heal(counted_only=True)
         return ipm_loss(features, labels, self.prototypes, self.assignment, reduction="none", loss=loss)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastproto.head import PrototypeHead
 from fastproto.support.checks import check_classes, check_finite, check_matrix, default_device
-from fastproto.support.loss_options import Loss, Means, Reduction
+from fastproto.support.loss_options import Loss, Means, Reduction, Scale
 
 
 class TrainedPrototypesHead(PrototypeHead):
@@ -16,7 +16,7 @@ class TrainedPrototypesHead(PrototypeHead):
     The rows were trained for their labels, hence the initial assignment; it is renewed as in any prototype head.
 
     Args:
-        num_classes, dim, momentum, loss, means, reduction, sync_class_means, seed: as of
+        num_classes, dim, momentum, loss, power, scale, means, reduction, sync_class_means, seed: as of
             :class:`fastproto.PrototypeHead`.
         weights: [C, D] of a trained last layer, row y for label y: ``weight_by_label()`` of a trained head. None only
             on the meta device, for a checkpoint to fill.
@@ -35,6 +35,8 @@ class TrainedPrototypesHead(PrototypeHead):
         weights: Tensor | None,
         momentum: float = 0.9,
         loss: Loss = "eq6",
+        power: float | None = None,
+        scale: Scale | None = None,
         means: Means = "ema",
         reduction: Reduction = "mean",
         sync_class_means: bool = True,
@@ -49,6 +51,8 @@ class TrainedPrototypesHead(PrototypeHead):
             prototypes=None if weights is None else _directions(weights),
             momentum=momentum,
             loss=loss,
+            power=power,
+            scale=scale,
             means=means,
             reduction=reduction,
             sync_class_means=sync_class_means,

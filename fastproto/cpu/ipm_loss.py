@@ -14,7 +14,13 @@ from fastproto.cpu.numba_cache import compiled
 from fastproto.cpu.row_helpers import AHEAD, GOOD, ONE, REORDER, ZERO, fetch_row, inverse_norm
 from fastproto.support.checks import check_finite, check_label_range, not_unit, unit_tolerance
 from fastproto.support.error_flags import BAD_ASSIGNMENT, BAD_LABEL, NOT_FINITE, NOT_UNIT
+from fastproto.support.loss_options import EQ6_POWER
+from fastproto.support.row_norms import AT_TARGET as AT_TARGETS
 from fastproto.support.row_norms import not_finite
+
+HALF, TWO = np.float32(0.5), np.float32(2)
+AT_TARGET = np.float32(AT_TARGETS[torch.float32])
+NEAR = np.float32(1 / 16)  # a larger 1 - cos loses at most 2e-6 of itself to cancellation
 
 
 def ipm_loss(
@@ -26,6 +32,7 @@ def ipm_loss(
     factor: float,
     skip: bool,
     skipped: Tensor | None,
+    power: float,
 ) -> tuple[Tensor, Tensor]:
     """Loss [B] float32 and gradient [B, D] in the features' dtype; ``skipped`` int64 [] grows by the skipped rows.
 
@@ -45,6 +52,7 @@ def ipm_loss(
         np.float32(factor),
         np.float32(unit_tolerance(prototypes.dtype)),
         skip,
+        None if power == EQ6_POWER else np.float32(power),
         loss.numpy(),
         gradient.numpy(),
     )
@@ -63,11 +71,35 @@ def ipm_loss(
 
 
 @compiled(fastmath=REORDER)
-def _ipm_rows(x, labels, prototypes, assignment, weight, factor, tolerance, skip, loss, gradient):
-    """Write loss [B] and gradient [B, D] of factor · ω · ½(cos - 1)²; return the error, its row and the rows skipped.
+def _half_squared_distance(x, i, prototypes, row, inverse):
+    """½‖z - w‖² as a sum of squared differences, from the matrices: a view of a row takes longer than a short row."""
+    total = ZERO
+    for d in range(x.shape[1]):
+        apart = x[i, d] * inverse - prototypes[row, d]
+        total += apart * apart
+    return HALF * total
+
+
+@compiled(fastmath=REORDER)
+def _power_loss(residual, power):
+    """residual^p / p and its derivative residual^(p-1); zeros at the target."""
+    if residual <= AT_TARGET:
+        return ZERO, ZERO
+    if power == ONE:
+        return residual, ONE
+    if power == HALF:
+        root = np.sqrt(residual)
+        return TWO * root, ONE / root
+    steepness = residual ** (power - ONE)
+    return steepness * residual / power, steepness
+
+
+@compiled(fastmath=REORDER)
+def _ipm_rows(x, labels, prototypes, assignment, weight, factor, tolerance, skip, power, loss, gradient):
+    """Write loss [B] and gradient [B, D] of factor · ω · (1 - cos)^p / p; return error, its row and rows skipped.
 
     An empty weight stands for ones; ``tolerance`` is that of ‖w‖ = 1; ``skip``: rows that are not finite have zero loss
-    and gradient.
+    and gradient; ``power`` is None for Eq. 6, which is compiled without the code of the other powers.
     """
     dim, count, skipped = x.shape[1], len(prototypes), 0
     entries = assignment.reshape(-1, 1)
@@ -98,8 +130,16 @@ def _ipm_rows(x, labels, prototypes, assignment, weight, factor, tolerance, skip
             continue
         cosine = xw * inverse
         scale = factor * weight[i] if len(weight) else factor
-        slope = scale * (cosine - ONE) * inverse
-        loss[i] = np.float32(0.5) * scale * (cosine - ONE) * (cosine - ONE)
+        if power is None:
+            slope = scale * (cosine - ONE) * inverse
+            loss[i] = HALF * scale * (cosine - ONE) * (cosine - ONE)
+        else:
+            residual = HALF * (ONE + ww) - cosine if inverse > ZERO else ONE  # ½‖z - w‖², or 1 for a zero row
+            if residual <= NEAR:
+                residual = _half_squared_distance(x, i, prototypes, row, inverse)
+            value, steepness = _power_loss(residual, power)
+            slope = -scale * steepness * inverse
+            loss[i] = scale * value
         along = slope * cosine * inverse
         for d in range(dim):
             gradient[i, d] = slope * prototypes[row, d] - along * x[i, d]

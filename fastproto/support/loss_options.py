@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias, get_args
 
-Loss: TypeAlias = Literal["eq6", "official"]
+IpmLoss: TypeAlias = Literal["eq6", "power", "official"]
+Loss: TypeAlias = Literal["eq6", "power", "official", "softmax"]  # of heads
+Scale: TypeAlias = float | Literal["norm"]  # of the logits of softmax
 Means: TypeAlias = Literal["ema", "official"]
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 NanPolicy: TypeAlias = Literal["raise", "skip"]
 
-LOSS_FACTORS: dict[Loss, float] = {"eq6": 1.0, "official": 2.0}  # times Eq. 6, (1 - cos)² / 2
+LOSS_FACTORS: dict[IpmLoss, float] = {"eq6": 1.0, "power": 1.0, "official": 2.0}  # times (1 - cos)^p / p
+EQ6_POWER = 2.0
+POWERS = (0.01, 100.0)  # within these, loss and gradient are finite in float32
 ALLOWED: dict[str, tuple[str, ...]] = {
     "loss": get_args(Loss),
     "means": get_args(Means),

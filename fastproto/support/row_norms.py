@@ -7,6 +7,9 @@ from torch import Tensor
 
 from fastproto.support.checks import TINY_NORM
 
+# ½‖z - w‖² of a sample at its target: ‖z - w‖ is four epsilons, which the rounding of z alone can make
+AT_TARGET = {dtype: 8 * torch.finfo(dtype).eps ** 2 for dtype in (torch.float32, torch.float64)}
+
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32

@@ -33,7 +33,8 @@ def build_head(config: HeadConfig, class_names: ClassNames, seed: int) -> Head:
         raise ValueError(f"head.name is {config.name!r}; expected one of {', '.join(HEADS)}")
     kind = HEADS[config.name]
     read = {} if default_device().type == "meta" else _read_files(config, class_names)
-    given = asdict(config) | {"seed": seed} | dict.fromkeys(FILES.values()) | read
+    of_loss = {} if "loss" not in kind.takes or config.loss == "softmax" else {"scale": None}
+    given = asdict(config) | {"seed": seed} | dict.fromkeys(FILES.values()) | read | of_loss
     head: Head = resolve_name(kind.made_by)(len(class_names), config.dim, **{name: given[name] for name in kind.takes})
     return head
 

@@ -28,7 +28,7 @@ class HeadKind:
 
 PROTOTYPES = ("prototypes", "effort")  # of heads that estimate prototypes where no file is given
 # Of heads with class means.
-CLASS_MEANS = ("momentum", "loss", "means", "reduction", "sync_class_means", "seed")
+CLASS_MEANS = ("momentum", "loss", "power", "scale", "means", "reduction", "sync_class_means", "seed")
 
 HEADS: dict[HeadName, HeadKind] = {
     "prototype": HeadKind("fastproto.head:PrototypeHead", (*PROTOTYPES, *CLASS_MEANS), renewed=True),

@@ -40,6 +40,7 @@ RULES = {
     "head.uniformity_weight": Rule.TAKEN,
     "head.momentum": Rule.TAKEN,
     "head.loss": Rule.TAKEN,
+    "head.power": Rule.TAKEN,
     "head.means": Rule.REFUSED,
     "head.reduction": Rule.TAKEN,
     "head.sync_class_means": Rule.TAKEN,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from fastproto.support.loss_options import POWERS
+
 _MANY, _LARGE = 2**31 - 1, 1e15  # as float32, products of two large ones are finite still
 RANGES = {
     "data.num_classes": (2, _MANY),
@@ -22,6 +24,7 @@ RANGES = {
     "optim.mixup": (0, 1e3),
     "optim.weights_from_epoch": (0, _MANY),
     "head.scale": (0, _LARGE),
+    "head.power": POWERS,
     "head.uniformity_weight": (0, _LARGE),
     "head.renewals_per_epoch": (0, _LARGE),
     "head.early_epochs": (0, _LARGE),

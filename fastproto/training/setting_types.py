@@ -31,10 +31,18 @@ class SettingType:
     kind: Kind
     optional: bool = False  # whether it may be None
     choices: tuple[str, ...] = ()  # allowed texts, of each item in a list; empty: any
+    words: tuple[str, ...] = ()  # texts that are allowed beside numbers
 
     def allows(self, value: object) -> bool:
         """Whether the value is of this type; choices are not checked."""
-        return (value is None and self.optional) or _is_a(value, self.kind)
+        return (value is None and self.optional) or self.is_word(value) or _is_a(value, self.kind)
+
+    def is_word(self, value: object) -> bool:
+        return isinstance(value, str) and value in self.words
+
+    @property
+    def expected(self) -> str:
+        return " or ".join((EXPECTED[self.kind], *self.words))
 
     def allows_choice(self, value: Any) -> bool:
         """Whether a value of this type is one of the choices, or a list of some."""
@@ -46,14 +54,15 @@ class SettingType:
 
 
 def setting_type(hint: object) -> SettingType:
-    """The type that an annotation such as ``int | None`` or ``Literal["mean", "sum"]`` stands for."""
-    optional = get_origin(hint) in (Union, UnionType)
-    (inner,) = [part for part in get_args(hint) if part is not type(None)] if optional else [hint]
-    if get_origin(inner) is Literal:
-        return SettingType("str", optional, get_args(inner))
-    if get_origin(inner) is list and get_origin(get_args(inner)[0]) is Literal:
+    """The type of ``int | None``, ``Literal["mean", "sum"]``, ``float | Literal["norm"]`` or a list of literals."""
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    optional = type(None) in parts
+    (inner,) = [part for part in parts if get_origin(part) is list] or [None]
+    if inner is not None and get_origin(get_args(inner)[0]) is Literal:
         return SettingType("texts", optional, get_args(get_args(inner)[0]))
-    return SettingType(_KINDS[inner], optional)
+    texts = tuple(text for part in parts if get_origin(part) is Literal for text in get_args(part))
+    kinds = [_KINDS[part] for part in parts if part in _KINDS]
+    return SettingType(kinds[0], optional, words=texts) if kinds else SettingType("str", optional, texts)
 
 
 def hints_of(cls: type) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
 from fastproto.support.data_options import Augment, augment_of
-from fastproto.support.loss_options import Loss, Means
+from fastproto.support.loss_options import Loss, Means, Scale
 from fastproto.support.options import Effort
 from fastproto.training.heads import FILES, HeadName, heads_that_take
 from fastproto.training.setting_ranges import RANGES, range_of
-from fastproto.training.setting_types import EXPECTED, from_mapping, plain, settings_of
+from fastproto.training.setting_types import from_mapping, plain, settings_of
 
 InitialAssignment = Literal["auto", "random", "features", "aligned"]
 ClassWeights = Literal["none", "in_batch", "inverse_frequency"]
@@ -87,17 +87,20 @@ class HeadConfig:
     Args:
         name: prototype (the paper's), fixed (the same, assignment never renewed), softmax (learned weights,
             cross-entropy of cosines), softmax_uniform (the same, with L_uni of the weights added), linear (the usual
-            last layer), fixed_softmax (fixed prototypes, cross-entropy), etf (a simplex, dot-regression loss), hpn
+            last layer), fixed_softmax (as fixed with the loss softmax), etf (a simplex, dot-regression loss), hpn
             (separated prototypes, squared cosine distance) or trained (weights of a softmax run as prototypes).
         dim: dimension D of the metric space.
         prototypes: file of prototypes to use (None: estimated and cached).
         effort: of the estimate, normal or best; for prototype, fixed and fixed_softmax.
         words: for hpn: file of word vectors of the class names, whose similarities the prototypes follow.
         trained: for trained: run folder or checkpoint of a softmax run.
-        scale: factor on the cosines before cross-entropy.
+        scale: factor on the cosines before cross-entropy; fixed_softmax and the loss softmax also take norm, the length
+            of the features.
         uniformity_weight: factor on L_uni in the loss of softmax_uniform.
         momentum: alpha of the class means, in [0, 1).
-        loss: eq6 for the paper's (1 - cos)^2 / 2, or official for the (1 - cos)^2 of the authors' code.
+        loss: eq6 for the paper's (1 - cos)^2 / 2, power for (1 - cos)^P / P, softmax for cross-entropy over the
+            prototypes, or official for the (1 - cos)^2 of the authors' code.
+        power: P of the loss power, 0.01 to 100; 2 is eq6.
         means: ema, or official for the class means of the authors' code.
         reduction: mean or sum over the batch.
         sync_class_means: whether class means use the samples of all devices; if not, none are communicated, and the
@@ -120,10 +123,11 @@ class HeadConfig:
     effort: Effort = "normal"
     words: str | None = None
     trained: str | None = None
-    scale: float = 16.0
+    scale: Scale = 16.0
     uniformity_weight: float = 1.0
     momentum: float = 0.9
     loss: Loss = "eq6"
+    power: float | None = None
     means: Means = "ema"
     reduction: Literal["mean", "sum"] = "mean"
     sync_class_means: bool = True
@@ -234,17 +238,17 @@ class TrainConfig:
     def check(self) -> None:
         """Raise ValueError for a value that no run can use."""
         for key, kind, value in settings_of(self):
-            self._require(key, kind.allows(value), EXPECTED[kind.kind])
+            self._require(key, kind.allows(value), kind.expected)
         for key, (least, most) in RANGES.items():
             value = self._get(key)
-            if value is not None and not least <= value <= most:
+            if value not in (None, "norm") and not least <= value <= most:
                 self._require(key, False, range_of(value, least, most))
         self._require("seed", 0 <= self.seed < 2**32, "0 <= seed < 2^32")
         self._require("optim.lr", self.optim.lr > 0, "a number > 0")
         validation, imbalance = self.data.validation, self.data.imbalance
         self._require("data.validation", validation is None or 0 < validation < 1, "0 < validation < 1")
         self._require("data.imbalance", imbalance is None or 0 < imbalance <= 1, "0 < imbalance <= 1")
-        self._require("head.scale", self.head.scale > 0, "a number > 0")
+        self._require("head.scale", self.head.scale == "norm" or self.head.scale > 0, "a number > 0")
         self._require("head.momentum", 0 <= self.head.momentum < 1, "0 <= momentum < 1")
         for key, kind, value in settings_of(self):
             self._require(key, kind.allows_choice(value), f"{kind.one_of} " + ", ".join(kind.choices))
@@ -254,6 +258,7 @@ class TrainConfig:
             self._require(f"head.{name}", not unused, f"none with head {self.head.name}: it is for {', '.join(heads)}")
         missing = self.head.name == "trained" and self.head.trained is None
         self._require("head.trained", not missing, "the run folder or a checkpoint of a softmax run")
+        self._check_loss()
         self._check_optim()
 
     def _check_optim(self) -> None:
@@ -266,6 +271,18 @@ class TrainConfig:
         self._require("optim.mixup", optim.mixup == 0 or optim.mixup >= 0.001, "0 for none, or at least 0.001")
         unused = optim.class_weights == "none" and optim.weights_from_epoch > 0
         self._require("optim.weights_from_epoch", not unused, "0 where optim.class_weights is none")
+
+    def _check_loss(self) -> None:
+        """Raise ValueError for a power or the scale norm with a head or a loss that has none."""
+        head = self.head
+        has_loss = head.name in heads_that_take("loss")
+        powered, softmax = has_loss and head.loss == "power", has_loss and head.loss == "softmax"
+        self._require("head.power", powered or head.power is None, "none: it is for head.loss power")
+        self._require(
+            "head.power", head.power is not None or not powered, "an exponent such as 0.5 for head.loss power"
+        )
+        by_norm = softmax or head.name == "fixed_softmax" or head.scale != "norm"
+        self._require("head.scale", by_norm, "a number: norm is for fixed_softmax and head.loss softmax")
 
     def _get(self, key: str) -> Any:
         value: Any = self

@@ -28,13 +28,14 @@ class Option:
     key: str
     kind: Kind
     optional: bool  # whether it may be None
+    words: tuple[str, ...]  # texts beside numbers
     default: Any
     help: str
 
     @property
     def expected(self) -> str:
         nullable = self.optional and self.key not in NAMES_OF_THE_RUN
-        return EXPECTED[self.kind] + (f", or {NULL}" if nullable else "")
+        return " or ".join((EXPECTED[self.kind], *self.words)) + (f", or {NULL}" if nullable else "")
 
 
 def from_text(option: Option, text: str) -> Any:
@@ -46,6 +47,8 @@ def from_text(option: Option, text: str) -> Any:
     word = text.strip().lower()
     if option.optional and text == NULL and option.key not in NAMES_OF_THE_RUN:
         return None
+    if word in option.words:
+        return word
     try:
         if option.kind == "bool":
             return {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}[word]
@@ -96,7 +99,7 @@ def _table() -> dict[str, Option]:
             kind = setting_type(types[field.name])
             default = field.default if field.default_factory is MISSING else field.default_factory()
             key = prefix + field.name
-            found[key] = Option(key, kind.kind, kind.optional, default, helps.get(field.name, ""))
+            found[key] = Option(key, kind.kind, kind.optional, kind.words, default, helps.get(field.name, ""))
 
     add(TrainConfig, "")
     return found

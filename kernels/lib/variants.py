@@ -18,7 +18,7 @@ WIDE_DIMS = (1024, 2048, 4096)  # further dimensions of the row kernels
 ROWS = 32768  # points and others, or samples, for which the work is counted
 TYPE_NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64"}
 
-Constant = int | str | RowBlock | Tile | None
+Constant = int | float | str | RowBlock | Tile | None
 
 
 @dataclass(frozen=True)

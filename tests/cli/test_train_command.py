@@ -13,7 +13,7 @@ from fastproto.cli import train
 from fastproto.cli.train_command import parse_train
 from fastproto.training import TrainConfig
 from fastproto.training.config_files import config_text, read_config, run_of
-from fastproto.training.settings_table import OPTIONS, flatten, unflatten
+from fastproto.training.settings_table import OPTIONS, flatten, from_text, unflatten
 
 NAMES = ("1e-3", "1.5e3", "12", "on", "null", "~", "0x1f", "010", "1_000", "1:30", "2024-01-01", ".inf", "true", "=")
 NAMES += ("<<", "😀", "it's", '"q"', " lead", "trail ", "a: b", "#x", "- x", "[1]", "{a}", "@x", "!x", "&x", "*x", "|")
@@ -144,6 +144,8 @@ def test_wrong_arguments(arguments: list[str], message: str, capsys: pytest.Capt
         (b"head:\n  dimm: 8\n", "line 2: unknown configuration key 'head.dimm'; did you mean head.dim?"),
         (b"lr: 8\n", "did you mean optim.lr?"),
         (b"head: {dim: five}", "head.dim is 'five'; expected a whole number"),
+        (b"head: {scale: length}", "head.scale is 'length'; expected a number or norm"),
+        (b"head: {scale: null}", "head.scale is null; expected a number or norm"),
         (b"head: {dim: [5]}", "head.dim is a list; expected a whole number"),
         (b"head: {dim: null}", "head.dim is null; expected a whole number"),
         (b"optim: {lr: .nan}", "optim.lr is '.nan'; expected a number"),
@@ -178,6 +180,9 @@ def test_wrong_files(content: bytes, message: str, tmp_path: Path, capsys: pytes
         ({"out": "a\0b"}, r"out is 'a\\x00b'; expected a text"),
         ({"optim.lr": "fast"}, "optim.lr is 'fast'; expected a number"),
         ({"optim.milestones": 0.5}, "optim.milestones is 0.5; expected numbers"),
+        ({"head.scale": "length"}, "head.scale is 'length'; expected a number or norm"),
+        ({"head.scale": None}, "head.scale is None; expected a number or norm"),
+        ({"head.power": "half"}, "head.power is 'half'; expected a number"),
         ({"model.name": None}, "model.name is None; expected a text"),
         ({"progress": 1}, "progress is 1; expected true or false"),
         ({"name": " "}, "name is ' '; expected a text"),
@@ -196,6 +201,16 @@ def test_numbers_of_numpy_and_paths_are_written_as_plain_values() -> None:
     read = yaml.safe_load(config_text(config))
     assert (read["seed"], read["out"]) == (3, "a/b")
     assert (read["optim"]["lr"], read["optim"]["milestones"]) == (0.5, [0.25, 0.5])
+
+
+@pytest.mark.parametrize("scale", ["norm", 8.0])
+def test_a_scale_is_a_number_or_norm_in_files_and_options(scale: Any, tmp_path: Path) -> None:
+    config = TrainConfig()
+    config.head.loss, config.head.scale = "softmax", scale
+    config.check()
+    (tmp_path / "run.yaml").write_text(config_text(config))
+    assert read_config(tmp_path / "run.yaml")["head.scale"] == scale
+    assert from_text(OPTIONS["head.scale"], str(scale)) == scale
 
 
 def test_every_setting_has_help() -> None:

@@ -40,6 +40,7 @@ MAKERS: dict[str, Callable[..., Head]] = {
     "hpn": lambda **o: HPNHead(C, D, **o),
     "fixed": lambda **o: FixedHead(C, D, **o),
     "fixed_softmax": lambda **o: FixedSoftmaxHead(C, D, scale=8.0, **o),
+    "fixed_softmax_norm": lambda **o: FixedSoftmaxHead(C, D, scale="norm", **o),
     "trained": lambda **o: TrainedPrototypesHead(C, D, weights=WORDS[:, :D], **o),
 }
 heads = pytest.mark.parametrize("name", MAKERS)
@@ -52,6 +53,7 @@ def formula(name: str, head: Head, x: Tensor, y: Tensor) -> Tensor:
     rows = torch.arange(len(y))
     own: Tensor = cosines[rows, y]
     logits = x @ v.T + head.linear.bias.to(x.dtype) if isinstance(head, LinearHead) else 8 * cosines
+    logits = x @ v.T if name == "fixed_softmax_norm" else logits
     if "softmax" in name or name == "linear":
         entropy: Tensor = logits.exp().sum(1).log() - logits[rows, y]
         return entropy
@@ -203,6 +205,11 @@ def test_bad_weights(name: str) -> None:
         (lambda: HPNHead(7, 5, word_vectors=WORDS), "has 6 rows; expected 7"),
         (lambda: HPNHead(6, 5, word_vectors=torch.zeros(6, 4)), "row 0 is zero"),
         (lambda: HPNHead(6, 5, prototypes=unit_rows(6, 4)), r"\[6, 4\]; expected \[6, 5\]"),
+        (
+            lambda: FixedSoftmaxHead(6, 5, scale="length"),
+            "scale is 'length'; expected a number > 0, such as 16, or 'norm'",
+        ),
+        (lambda: FixedSoftmaxHead(6, 5, scale=-1), "scale is -1.0"),
         (lambda: FixedSoftmaxHead(6, 5, prototypes=2 * unit_rows(6, 5)), "norm 2"),
         (lambda: TrainedPrototypesHead(6, 5, weights=None), "weights is None"),
         (lambda: TrainedPrototypesHead(6, 5, weights=torch.zeros(6, 5)), "row 0 is zero"),

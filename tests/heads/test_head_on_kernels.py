@@ -31,10 +31,10 @@ def make(c: int = 12, d: int = 4, **options: Any) -> PrototypeHead:
     return PrototypeHead(c, d, **({"prototypes": unit_rows(c, d)} | options)).to(DEVICE)
 
 
-@pytest.mark.parametrize("loss", ["eq6", "official"])
+@pytest.mark.parametrize(("loss", "power"), [("eq6", None), ("official", None), ("power", 0.5), ("power", 0.7)])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_a_step_of_the_head_is_one_launch(loss: str, reduction: str, calls: list[str]) -> None:
-    head = make(loss=loss, reduction=reduction)
+def test_a_step_of_the_head_is_one_launch(loss: str, power: float | None, reduction: str, calls: list[str]) -> None:
+    head = make(loss=loss, power=power, reduction=reduction)
     x, labels, _, _ = batch(20, 12, 4)
     weight = torch.rand(20, device=DEVICE)
     x.requires_grad_()
@@ -42,7 +42,7 @@ def test_a_step_of_the_head_is_one_launch(loss: str, reduction: str, calls: list
     ours.sum().backward()
     assert calls == ["head_step_"] and int(head.updates) == 1
     w, leaf = head.prototypes.double(), x.detach().double().requires_grad_()
-    true = reference.ipm_loss(leaf, labels, w, head.assignment, weight.double(), loss)
+    true = reference.ipm_loss(leaf, labels, w, head.assignment, weight.double(), loss, power or 2.0)
     true = true if reduction == "none" else true.sum() / (20 if reduction == "mean" else 1)
     true.sum().backward()
     torch.testing.assert_close(ours.double(), true.detach(), rtol=1e-5, atol=1e-6, check_dtype=False)

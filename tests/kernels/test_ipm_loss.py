@@ -38,21 +38,49 @@ def new_flag() -> Tensor:
     return torch.zeros(1, dtype=torch.int32, device=DEVICE)
 
 
-def check(x: Tensor, labels: Tensor, w: Tensor, assignment: Tensor) -> None:
+def check(x: Tensor, labels: Tensor, w: Tensor, assignment: Tensor, power: float = 2.0) -> None:
     flag = new_flag()
-    loss, gradient = ipm_loss(x, labels, w, assignment, flag=flag)
+    loss, gradient = ipm_loss(x, labels, w, assignment, power=power, flag=flag)
     assert loss.dtype == torch.float32 and gradient.dtype == x.dtype
     assert int(flag) == 0
     exact = (x.double(), labels, w.double(), assignment)
     single = (x.float(), labels, w, assignment)
-    assert_as_accurate_as(loss, reference.ipm_loss(*single), reference.ipm_loss(*exact))
-    truth, torchs = reference.ipm_gradient(*exact), reference.ipm_gradient(*single)
+    truth, torchs = reference.ipm_loss(*exact, power=power), reference.ipm_loss(*single, power=power)
+    assert_as_accurate_as(loss, torchs, truth)
+    truth, torchs = reference.ipm_gradient(*exact, power), reference.ipm_gradient(*single, power)
     assert_as_accurate_as(gradient, torchs.to(x.dtype), truth)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_as_accurate_as_torch(shape: tuple[int, int, int]) -> None:
     check(*batch(*shape))
+
+
+@pytest.mark.parametrize("power", [0.5, 0.7, 1.0, 3.0])
+@pytest.mark.parametrize("shape", [(45, 33, 10), (1, 2, 2), (3, 4, 4100)], ids=str)
+def test_powers(shape: tuple[int, int, int], power: float) -> None:
+    check(*batch(*shape), power)
+
+
+def test_power_2_is_the_default() -> None:
+    given = batch(20, 7, 24)
+    assert all(map(torch.equal, ipm_loss(*given), ipm_loss(*given, power=2)))
+
+
+@pytest.mark.parametrize("power", [0.5, 0.7, 1.0, 3.0])
+def test_near_and_at_the_target_and_without_direction(power: float) -> None:
+    """1 - cos from differences: its relative error is that of the rounding over the angle, not over its square."""
+    _, labels, w, assignment = batch(40, 33, 10)
+    own = w[assignment[labels]]
+    x = own + 1e-3 * torch.randn(40, 10, device=DEVICE)
+    x[:8], x[8:10] = 3 * own[:8], 0
+    loss, gradient = ipm_loss(x, labels, w, assignment, power=power)
+    assert not bool(loss[:8].any()) and not bool(gradient[:10].any())
+    torch.testing.assert_close(loss[8:10], torch.full((2,), 1 / power, device=DEVICE))
+    exact = (x[10:].double(), labels[10:], w.double(), assignment)
+    torch.testing.assert_close(loss[10:].double(), reference.ipm_loss(*exact, power=power), rtol=1e-3, atol=0)
+    slope = reference.ipm_gradient(*exact, power)
+    assert float(((gradient[10:] - slope).norm(dim=1) / slope.norm(dim=1)).max()) < 1e-3
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, pytest.param(torch.bfloat16, marks=needs_cuda)])

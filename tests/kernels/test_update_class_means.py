@@ -69,6 +69,21 @@ def test_the_recurrence_in_batch_order(shape: tuple[int, int, int]) -> None:
     check(*batch(*shape))
 
 
+@pytest.mark.parametrize(
+    ("shape", "power"), [((33, 9, 10), 0.5), ((33, 9, 10), 0.7), ((33, 9, 10), 1.0), ((3, 2, 4100), 0.5)], ids=str
+)
+def test_the_loss_of_the_step_has_any_power(shape: tuple[int, int, int], power: float) -> None:
+    means, x, labels = batch(*shape)
+    w, assignment = unit_rows(*means.shape).to(DEVICE), torch.randperm(len(means), device=DEVICE)
+    alone, together = means.clone(), means.clone()
+    loss, gradient = head_step_(together, x, labels, w, assignment, momentum=0.9, power=power)
+    update_class_means_(alone, x, labels, 0.9)
+    assert torch.equal(together, alone)
+    apart = ipm_loss(x, labels, w, assignment, power=power)
+    torch.testing.assert_close(loss, apart[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient, apart[1], rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, pytest.param(torch.bfloat16, marks=needs_cuda)])
 @pytest.mark.parametrize("shape", [(40, 5, 64), (17, 9, 100)], ids=str)
 def test_half_precision_features(shape: tuple[int, int, int], dtype: torch.dtype) -> None:

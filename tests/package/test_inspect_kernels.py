@@ -54,9 +54,10 @@ SMALL_LISTS = Part(("top_scores",), SMALL_CHIPS, (128,), ("higher",))
 SWEEPS = Part(PRODUCTS[1:], (90,), (64, 512), ("higher", "high "))
 LISTS = Part(("top_scores",), SHIPPED, (128, 512), ("higher",))
 PRICES = Part(("log_sum_exp",), SHIPPED, (128, 512), ("medium",))
-ROWS = Part(("ipm_loss", "update_class_means", "head_step"), (90,), (64, 4096), ("",))
+ROWS = Part(("ipm_loss", "update_class_means", "head_step"), (90,), (64, 4096), ("fp32", "bf16"))
 COUNTING = Part(("head_step",), (100,), (64, 128, 256, 512, 1024, 2048, 4096), ("fp32 counting",))
-PARTS = (HOPPER, WIDEST, SMALL_POTENTIAL, SMALL_LISTS, SWEEPS, LISTS, PRICES, ROWS, COUNTING)
+POWERS = Part(("ipm_loss", "head_step"), (80, 100), (64, 512), ("p=1/2", "any p"))
+PARTS = (HOPPER, WIDEST, SMALL_POTENTIAL, SMALL_LISTS, SWEEPS, LISTS, PRICES, ROWS, COUNTING, POWERS)
 # Compiles the variants of all parts, each once, and prints their rows
 PROGRAM = """
 import json, sys
@@ -142,6 +143,13 @@ def test_the_head_step_with_a_counter_at_every_dimension_of_blackwell(measured: 
     """One program holds four rows beside the counter of nan_policy="skip": the first to spill."""
     rows = COUNTING.rows(measured)
     assert sorted(row["D"] for row in rows) == [64, 128, 256, 512, 1024, 2048, 4096]
+    check(rows)
+
+
+def test_the_other_powers_of_the_loss(measured: Rows) -> None:
+    """They sum ‖z - w‖² as well and hold more scalars per row than Eq. 6."""
+    rows = POWERS.rows(measured)
+    assert len(rows) == 48 and {row["variant"] for row in rows} >= {"p=1/2 bf16", "any p fp32 counting"}
     check(rows)
 
 

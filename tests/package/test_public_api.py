@@ -20,7 +20,7 @@ SIGNATURES = {
     prototypes.load_prototypes: "path * t device",
     functional.gaussian_potential: "points others * t self_index weights precision",
     functional.uniformity_loss: "prototypes * t subset form precision",
-    functional.ipm_loss: "features labels prototypes assignment * weight reduction loss nan_policy",
+    functional.ipm_loss: "features labels prototypes assignment * power weight reduction loss nan_policy",
     functional.update_class_means_: "means features labels momentum * nan_policy",
     functional.update_class_means: "means features labels momentum * nan_policy",
     functional.nearest_prototypes: "features prototypes k",
@@ -28,7 +28,7 @@ SIGNATURES = {
     assignment.solve: "cost * previous method tolerance time_limit progress",
     assignment.align: "class_means prototypes * starts seed time_limit",
     head.PrototypeHead: (
-        "num_classes dim * prototypes momentum loss means reduction sync_class_means seed nan_policy effort"
+        "num_classes dim * prototypes momentum loss power scale means reduction sync_class_means seed nan_policy effort"
     ),
     head.PrototypeHead.forward: "self features labels weight * labels2 lam weight2 update_means",
     head.PrototypeHead.logits: "self features",

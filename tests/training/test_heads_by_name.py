@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import fastproto.baselines as baselines
 from fastproto import PrototypeHead
+from fastproto.ops.loss_forms import LossForm
 from fastproto.training import TrainConfig, fit
 from fastproto.training.classifier import load_classifier
 from fastproto.training.heads import HEADS, HeadName
@@ -78,6 +79,21 @@ def test_trained_by_name(name: str, toy: Path, tmp_path: Path) -> None:
     assert type(train(toy, tmp_path / "run", name, **options)) is KINDS[name]
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "form"),
+    [
+        ("prototype", {"loss": "power", "power": 0.5, "scale": 8.0}, LossForm(power=0.5)),
+        ("fixed", {"loss": "softmax"}, LossForm(scale=16.0)),
+        ("prototype", {"loss": "softmax", "scale": "norm"}, LossForm(scale="norm")),
+    ],
+)
+def test_losses_of_the_prototype_head(
+    name: str, options: dict[str, Any], form: LossForm, toy: Path, tmp_path: Path
+) -> None:
+    head = train(toy, tmp_path / "run", name, **options)
+    assert type(head) is KINDS[name] and head.form == form  # type: ignore[union-attr]
+
+
 def test_ours_on_what_a_softmax_run_has_learned(toy: Path, tmp_path: Path) -> None:
     softmax = train(toy, tmp_path / "softmax", "softmax")
     head = train(toy, tmp_path / "ours", "trained", trained=str(tmp_path / "softmax"))
@@ -98,6 +114,14 @@ def test_ours_on_what_a_softmax_run_has_learned(toy: Path, tmp_path: Path) -> No
         ("prototype", {"words": "glove.txt"}, "it is for hpn"),
         ("trained", {}, "head.trained is None; expected the run folder"),
         ("softmax", {"scale": 0.0}, "head.scale is 0.0"),
+        ("softmax", {"scale": "norm"}, "head.scale is 'norm'; expected a number: norm is for fixed_softmax"),
+        ("prototype", {"scale": "norm"}, "head.scale is 'norm'; expected a number"),
+        ("prototype", {"loss": "power"}, "head.power is None; expected an exponent such as 0.5"),
+        ("prototype", {"power": 0.5}, "head.power is 0.5; expected none: it is for head.loss power"),
+        ("linear", {"power": 0.5, "loss": "power"}, "head.power is 0.5; expected none"),
+        ("prototype", {"loss": "power", "power": 0.0}, "head.power is 0.0; expected at least 0.01"),
+        ("prototype", {"loss": "power", "power": 1e3}, "head.power is 1000.0; expected at most 100"),
+        ("prototype", {"loss": "power", "power": float("nan")}, "head.power is nan; expected a finite number"),
         ("softmax_uniform", {"uniformity_weight": -1.0}, "head.uniformity_weight is -1.0"),
         ("hpn", {"words": "/no/such/file.txt"}, "no file of word vectors"),
         ("trained", {"trained": "/no/such/run"}, "no run folder or checkpoint"),

@@ -144,6 +144,18 @@ def test_what_is_taken_is_used_and_recorded(run: Path, capsys: pytest.CaptureFix
     assert [int(row["epoch"]) for row in rows if row["val/loss"]] == [0, 1, 2]
 
 
+def test_runs_from_before_powers_go_on_with_one(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    last, config = run / "checkpoints" / "last.ckpt", run / "config.yaml"
+    content, values = read_checkpoint(last), yaml.safe_load(config.read_text())
+    for head in (content[KEY]["config"]["head"], values["head"]):
+        del head["power"]
+    torch.save(content, last)
+    config.write_text(yaml.safe_dump(values))
+    assert resume(run, "--optim.epochs", "3", "--head.loss", "power", "--head.power", "0.5") == 0
+    note = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("note: after epoch 2"))
+    assert "head.loss power (was eq6), head.power 0.5 (was None)" in note
+
+
 def test_the_same_settings_are_no_change(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = flatten(yaml.safe_load((run / "config.yaml").read_text()))
     given = [f"--{key}={value}" for key, value in values.items() if value is not None and key != "out"]

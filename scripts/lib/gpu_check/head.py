@@ -45,12 +45,14 @@ def head_kernels(name: str, classes: int, dtype: torch.dtype, bandwidth: float, 
     present, size = len(labels.unique()) * dim * 4, b * dim * x.element_size()
     calls: Calls = {
         "loss": lambda: ipm_loss(x, labels, w, assignment),
+        "loss, p = 1/2": lambda: ipm_loss(x, labels, w, assignment, power=0.5),
+        "loss, p = 0.7": lambda: ipm_loss(x, labels, w, assignment, power=0.7),
         "means": lambda: update_class_means_(means, x, labels, 0.9),
         "both": lambda: head_step_(means, x, labels, w, assignment, momentum=0.9),
         "sort": lambda: batch_order(labels, classes),
     }
     moved = {
-        "loss": 2 * size + present,
+        **dict.fromkeys(("loss", "loss, p = 1/2", "loss, p = 0.7"), 2 * size + present),
         "means": size + 2 * present,
         "both": 2 * size + 3 * present,
         "sort": 16 * b,

@@ -53,9 +53,10 @@ def exercise(dry: bool) -> Entries:
         best_listed(points, others, norms, prices.double(), listed)
         sinkhorn_sweep(points, others, prices, epsilon=0.1)
         labels, assignment = torch.randint(-2, c + 2, (m,), device=device()), torch.randperm(c, device=device())
-        ipm_loss(points, labels, others, assignment)
         update_class_means_(others.clone(), points, labels, 0.9)
-        head_step_(others.clone(), points, labels, others, assignment, momentum=0.9)
+        for power in (2.0, 1.0, 0.5, 0.7):
+            ipm_loss(points, labels, others, assignment, power=power)
+            head_step_(others.clone(), points, labels, others, assignment, momentum=0.9, power=power)
         float(points.sum())  # synchronises, so that an error appears at its shape
         yield f"D={dim}", "ran"
 
