@@ -25,7 +25,9 @@ from fastproto.support.options import Precision
 
 STARTS = 3  # where all together take half a second
 SMALL = 8_000_000  # numbers C²·D up to which a descent is in float64, from random points alone
-MANY = 2_000_000  # numbers C·D from which L-BFGS keeps half as many pairs: each costs as much as a pass has rows
+MANY = 1_000_000  # numbers C·D from which L-BFGS keeps half as many pairs: more saved no passes, and cost time
+MOST = 22_000_000_000_000  # numbers C²·D to look at in all passes, about five minutes on two cores, ...
+FEWEST = 16  # ... but no fewer passes than this
 TOLERANCE = 2e-4  # of the way from random to the bound: what 20 passes must gain
 
 
@@ -46,16 +48,17 @@ def search_quickly(
     """
     size = num_classes**2 * dim
     random, bound = random_value(num_classes, dim, t), uniformity_bound(num_classes, dim, t)
+    passes = min(PASSES, max(FEWEST, MOST // size))
     best, lowest = torch.empty(0), math.inf
     for k in range(max(1, min(STARTS, SMALL // (2 * size)))):
         points = _start(num_classes, dim, t, seed + START_STRIDE * k, budget, device)
         near = NearTheEnd(num_classes, dim, random, bound)
         began, memory = budget.spent, MEMORY if points.numel() < MANY else MEMORY // 2
         points, value = minimise(
-            points, t, budget, passes=PASSES, tolerance=TOLERANCE * (random - bound), precision=precision,
+            points, t, budget, passes=passes, tolerance=TOLERANCE * (random - bound), precision=precision,
             memory=memory, enough=near,
         )  # fmt: skip
-        budget.near_the_end = not budget.over() and budget.spent < began + PASSES
+        budget.near_the_end = not budget.over() and budget.spent < began + passes
         if value < lowest:
             best, lowest = points, value
         if budget.over():
