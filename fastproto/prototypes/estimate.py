@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 
 from fastproto.cpu.shared_rows import one_thread
+from fastproto.prototypes.bounds import uniformity_bound
 from fastproto.prototypes.budget import PATIENCE, Budget
 from fastproto.prototypes.cache import CacheFile
 from fastproto.prototypes.closed_forms import Objective, closed_form
@@ -19,7 +20,7 @@ from fastproto.prototypes.files import Prototypes, make
 from fastproto.prototypes.quick_search import search_quickly
 from fastproto.prototypes.search import or_code, search_max_cosine, search_uniform
 from fastproto.prototypes.sgd import check_sgd, sgd
-from fastproto.prototypes.starts import random_start
+from fastproto.prototypes.starts import random_start, random_value
 from fastproto.support.checks import check_classes, check_seed, check_sharpness, default_cpu, real, whole
 from fastproto.support.options import Effort, Precision, SgdForm, check_options
 
@@ -63,9 +64,9 @@ def estimate_prototypes(
         t: sharpness of the Gaussian potential, > 0; for ``max_cosine`` the first of a rising series.
         method: ``auto``; ``lbfgs`` searches even where there is a closed form; ``binary_code`` takes ±1 words (D a
             power of two); ``sgd`` is the paper's own descent, for comparison.
-        effort: ``normal`` stops a search for a low L_uni when about 1 % of what was gained is left
-            (:class:`fastproto.prototypes.stopping.NearTheEnd`), with one descent but for small sizes; ``best`` goes on,
-            from several starts, for figures that are compared. Closed forms, codes and ``sgd`` are the same under both.
+        effort: ``normal`` ends a search when about 1 % of what was gained since random points is left
+            (:class:`fastproto.prototypes.stopping.NearTheEnd`), and has few starts; ``best`` goes on, for figures that
+            are compared. Closed forms, codes and ``sgd`` are the same under both.
         seed: of the random starts (closed forms and codes need none).
         device: where the work is done and the vectors end up; None is the CPU.
         max_passes: how many sweeps over all pairs to spend at most, altogether; None leaves it to the search.
@@ -119,7 +120,7 @@ def estimate_prototypes(
             )  # fmt: skip
             name = "sgd"
         elif objective == "max_cosine":
-            vectors, name = search_max_cosine(*size, budget, device=device, codes=method == "auto")
+            vectors, name = search_max_cosine(*size, budget, device=device, codes=method == "auto", effort=effort)
         else:
             search = search_quickly if effort == "normal" else search_uniform
             vectors, name = search(*size, budget, device=device, precision=precision), "lbfgs"
@@ -136,19 +137,21 @@ def estimate_prototypes(
     elif cache and time_limit is None:
         kept.write(found)
     if progress is not False and seconds > PATIENCE and not budget.interrupted:
-        print(_reached(found, budget), file=sys.stderr)
+        print(_reached(found, objective, budget), file=sys.stderr)
     return found
 
 
-def _reached(found: Prototypes, budget: Budget) -> str:
+def _reached(found: Prototypes, objective: Objective, budget: Budget) -> str:
     """What a search reached, for those who waited for it."""
     count, dim = found.vectors.shape
     said = f"fastproto: prototypes for C = {count}, D = {dim}: {found.seconds:.0f} s, {found.passes} passes"
     if found.method == "binary_code":
         return f"{said}, a binary code"
-    said += f", L_uni {budget.lowest():.4f}"
+    if found.method == "lbfgs" and objective == "uniform":
+        random, bound = random_value(count, dim, found.t), uniformity_bound(count, dim, found.t)
+        said += f", L_uni {budget.lowest():.6f} (random points {random:.6f}, no set below {bound:.6f})"
     if budget.near_the_end:
-        said += ", within about 1 % of what a longer search reaches; effort='best' goes on"
+        said += ", within about 1 % of what a longer search gains; effort='best' goes on"
     return said
 
 

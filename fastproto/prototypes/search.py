@@ -16,11 +16,10 @@ from fastproto.prototypes.codes import binary_code, code_capacity, code_cosine
 from fastproto.prototypes.energy import PLAIN_SHARPNESS, energy
 from fastproto.prototypes.optimise import minimise
 from fastproto.prototypes.population import CHAINS, MOVED, hopping_population
-from fastproto.prototypes.starts import PASSES, START_STRIDE, WIDE, random_start, random_value
-from fastproto.support.options import PassPrecision, Precision
+from fastproto.prototypes.starts import PASSES, SMALL, START_STRIDE, WIDE, first_points, random_start, random_value
+from fastproto.support.options import Effort, PassPrecision, Precision
 
 TINY = 150_000  # numbers C²·D up to which a population hops in batched calls, some twenty seconds
-SMALL = 8_000_000  # numbers C²·D that are looked at again and again in a second
 STARTS = 12  # at most
 HOPELESS = 0.04  # a descent stays at least this far above the bound on the max cosine once C >= 4D (seen, not proved)
 ANNEALED = 2_500_000  # as SMALL, for annealing: it is slower and more often right
@@ -49,7 +48,7 @@ def search_uniform(
     found: list[tuple[float, Tensor]] = []
     tolerance = 0.0
     for k in range(tries):
-        points = random_start(num_classes, dim, seed + START_STRIDE * k, device)
+        points = first_points(num_classes, dim, t, seed + START_STRIDE * k, budget, device)
         if k == 0:
             gain = random_value(num_classes, dim, t) - uniformity_bound(num_classes, dim, t)
             tolerance = (2e-4 if num_classes**2 * dim <= WIDE else 5e-4) * gain
@@ -125,8 +124,11 @@ def search_max_cosine(
     *,
     device: torch.device | str | None = None,
     codes: bool = True,
+    effort: Effort = "best",
 ) -> tuple[Tensor, str]:
     """The smallest max cosine of annealed descents and, where there is one, a binary code; and what made it.
+
+    ``normal`` anneals twice and goes on with the better one; ``best`` up to 24 times, with the best three.
 
     A code is taken as it is: descent from it at any sharpness was seen to lower its max cosine by nothing. It is taken
     without a look at descents where those would need minutes.
@@ -141,7 +143,8 @@ def search_max_cosine(
     size = num_classes**2 * dim
     # The way up decides in which arrangement a search ends, and shows by 32t: the best alone go on.
     middle = []
-    for k in range(max(1, min(2 * STARTS, ANNEALED // size))):
+    starts, finalists = (2 * STARTS, FINALISTS) if effort == "best" else (2, 1)
+    for k in range(max(1, min(starts, ANNEALED // size))):
         points = random_start(num_classes, dim, seed + START_STRIDE * k, device)
         first, factor = WAYS_UP[k % len(WAYS_UP)] if size <= SMALL else (1.0, 2.0)
         points = anneal(points, first * t, 32 * t, factor, budget)
@@ -149,7 +152,7 @@ def search_max_cosine(
         if budget.over():
             break
     last = 2048 * t if size <= SMALL else 256 * t if size <= WIDE else 64 * t
-    for reached, points in sorted(middle, key=lambda pair: pair[0])[:FINALISTS]:
+    for reached, points in sorted(middle, key=lambda pair: pair[0])[:finalists]:
         if not budget.over():
             points = anneal(points, 64 * t, last, 2.0, budget)
             reached = max_cosine(points)

@@ -13,9 +13,10 @@ from fastproto.prototypes.optimise import minimise
 
 PASSES = 400  # at most for one descent
 WIDE = 200_000_000  # C²·D up to which all is done in float64
+SMALL = 8_000_000  # numbers C²·D that are looked at again and again in a second
 START_STRIDE = 1_000_003  # between the seeds of one search, so that neighbouring seeds share no start
 SMALL_PASSES = 40  # for the set that is copied
-COPIED = 5  # the strength of a design at which copies are the better start
+COPIED = 5  # the strength of a design at which they are the better start
 
 
 def random_start(num_classes: int, dim: int, seed: int, device: torch.device | str | None = None) -> Tensor:
@@ -42,29 +43,37 @@ def random_value(num_classes: int, dim: int, t: float) -> float:
     return math.lgamma(dim / 2) + order * math.log(2 / x) + math.log(scaled)
 
 
-def copies_are_better(num_classes: int, dim: int) -> bool:
-    """Where C is between D² and D³/6, about: opposite pairs cost nothing there, and descents find them slowly."""
-    return design_strength(num_classes, dim) == COPIED
+def first_points(
+    num_classes: int, dim: int, t: float, seed: int, budget: Budget, device: torch.device | str | None = None
+) -> Tensor:
+    """Where a descent to a low L_uni begins: at random, or where C is between D² and D³/6, about, at copies.
+
+    There descents from random points end higher, for they find out slowly that opposite pairs are best.
+    """
+    if num_classes**2 * dim > SMALL and design_strength(num_classes, dim) == COPIED:
+        return turned_copies(num_classes, dim, t, seed, budget, device)
+    return random_start(num_classes, dim, seed, device)
 
 
 def turned_copies(
     num_classes: int, dim: int, t: float, seed: int, budget: Budget, device: torch.device | str | None = None
 ) -> Tensor:
-    """Copies of a small well spread set, each turned at random and beside its opposite, [C, D] float32.
+    """Copies of a small well spread set, each turned at random and beside its opposite, [C, D] in the width of a search.
 
     The harmonics of a degree that the small set balances are balanced by all its copies together, and the opposites
     balance the odd degrees. It has at most D² points. A pass over it counts as the share of a pass that its pairs are.
     """
     size = math.ceil(num_classes / (2 * math.ceil(num_classes / (2 * dim**2))))
     share = (size / num_classes) ** 2
-    limit = None if budget.limit is None else max(1, int((budget.limit - budget.spent) / share))
-    small = Budget(limit, budget.deadline)
-    start = random_start(size, dim, seed, device).float()
+    start, small = random_start(size, dim, seed, device).float(), Budget(None, budget.deadline)
+    if budget.limit is not None:
+        small.limit = int((budget.limit - budget.spent - 1) / share)  # one is for the first look at the copies
     base, _ = minimise(start, t, small, passes=SMALL_PASSES, tolerance=0.0, precision="high")
     budget.spent += small.spent * share
     budget.interrupted |= small.interrupted
     generator = torch.Generator().manual_seed(seed + START_STRIDE // 2)
-    points = torch.empty(num_classes, dim, dtype=torch.float32, device=device or "cpu")
+    width = torch.float64 if num_classes**2 * dim <= WIDE else torch.float32
+    points = torch.empty(num_classes, dim, dtype=width, device=device or "cpu")
     for part in points.split(2 * size):
         turn = torch.linalg.qr(torch.randn(dim, dim, generator=generator, dtype=torch.float64, device="cpu"))[0]
         turned = torch.nn.functional.normalize(base.double() @ turn.to(base.device), dim=1)

@@ -25,7 +25,7 @@ class HeadKind:
     renewed: bool = False  # whether its assignment is renewed during training
 
 
-PROTOTYPES = ("prototypes", "effort")  # of heads that estimate a low L_uni where no file is given
+PROTOTYPES = ("prototypes", "effort")  # of heads that estimate prototypes where no file is given
 CLASS_MEANS = ("momentum", "loss", "means", "reduction", "sync_class_means", "seed")  # of heads that have them
 
 HEADS: dict[HeadName, HeadKind] = {
@@ -37,7 +37,7 @@ HEADS: dict[HeadName, HeadKind] = {
     "linear": HeadKind("fastproto.baselines:LinearHead", ("reduction",)),
     "fixed_softmax": HeadKind("fastproto.baselines:FixedSoftmaxHead", (*PROTOTYPES, "scale", "reduction", "seed")),
     "etf": HeadKind("fastproto.baselines:ETFHead", ("reduction", "seed")),
-    "hpn": HeadKind("fastproto.baselines:HPNHead", ("prototypes", "word_vectors", "reduction", "seed")),
+    "hpn": HeadKind("fastproto.baselines:HPNHead", (*PROTOTYPES, "word_vectors", "reduction", "seed")),
 }
 # The settings that name a file, and the option that its content is.
 FILES = {"prototypes": "prototypes", "words": "word_vectors", "trained": "weights"}

@@ -66,7 +66,7 @@ class HeadConfig:
             distance) or trained (rows of a softmax run as prototypes).
         dim: dimension D of the metric space.
         prototypes: file of prototypes to use (None: estimated and cached).
-        effort: of the estimate, normal or best; of prototype, fixed and fixed_softmax heads.
+        effort: normal or best, of that estimate.
         words: word vectors of the class names, for prototypes of hpn that are ordered like them.
         trained: run folder or checkpoint of a softmax run, for trained.
         scale: factor on the cosines under cross-entropy.
