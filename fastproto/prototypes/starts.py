@@ -50,7 +50,8 @@ def first_points(
 
     There descents from random points end higher, for they find out slowly that opposite pairs are best.
     """
-    if num_classes**2 * dim > SMALL and design_strength(num_classes, dim) == COPIED:
+    copied = num_classes**2 * dim > SMALL and design_strength(num_classes, dim) == COPIED
+    if copied and budget.affords(2):
         return turned_copies(num_classes, dim, t, seed, budget, device)
     return random_start(num_classes, dim, seed, device)
 
@@ -58,10 +59,10 @@ def first_points(
 def turned_copies(
     num_classes: int, dim: int, t: float, seed: int, budget: Budget, device: torch.device | str | None = None
 ) -> Tensor:
-    """Copies of a small well spread set, each turned at random and beside its opposite, [C, D] in the width of a search.
+    """Copies of a small well spread set, each turned at random and beside its opposite, [C, D] in a search's width.
 
     The harmonics of a degree that the small set balances are balanced by all its copies together, and the opposites
-    balance the odd degrees. It has at most D² points. A pass over it counts as the share of a pass that its pairs are.
+    balance the odd degrees. It has at most D² points. Its passes count by the share of the pairs that they look at.
     """
     size = math.ceil(num_classes / (2 * math.ceil(num_classes / (2 * dim**2))))
     share = (size / num_classes) ** 2
@@ -69,7 +70,7 @@ def turned_copies(
     if budget.limit is not None:
         small.limit = int((budget.limit - budget.spent - 1) / share)  # one is for the first look at the copies
     base, _ = minimise(start, t, small, passes=SMALL_PASSES, tolerance=0.0, precision="high")
-    budget.spent += small.spent * share
+    budget.spent += math.ceil(small.spent * share)
     budget.interrupted |= small.interrupted
     generator = torch.Generator().manual_seed(seed + START_STRIDE // 2)
     width = torch.float64 if num_classes**2 * dim <= WIDE else torch.float32
