@@ -11,6 +11,7 @@ from fastproto.head_state import prepare_prototypes
 from fastproto.prototypes import Prototypes, estimate_prototypes
 from fastproto.support.checks import check_classes, check_finite, check_matrix, check_positive, check_seed, whole
 from fastproto.support.loss_options import Reduction
+from fastproto.support.options import Effort, check_options
 
 
 class HPNHead(StaticHead):
@@ -22,6 +23,7 @@ class HPNHead(StaticHead):
         word_vectors: [C, D'] of any width, a row for each class name (:func:`fastproto.prototypes.load_word_vectors`):
             the prototypes are then :func:`semantic_prototypes` of them.
         seed: of the estimated prototypes and, without word vectors, of their random order.
+        effort: of the estimate: ``normal`` or ``best``, see :func:`fastproto.prototypes.estimate_prototypes`.
 
     Raises:
         TypeError, ValueError: as :class:`CosineHead`; prototypes of another shape, not unit or requiring grad; word
@@ -39,9 +41,11 @@ class HPNHead(StaticHead):
         word_vectors: Tensor | Prototypes | None = None,
         reduction: Reduction = "mean",
         seed: int = 0,
+        effort: Effort = "normal",
     ) -> None:
         num_classes, dim = check_classes(num_classes, dim)
         seed = check_seed(seed)
+        check_options(effort=effort)
         if prototypes is not None and word_vectors is not None:
             raise ValueError("prototypes and word_vectors were both given; expected at most one: leave one out")
         words = word_vectors.vectors if isinstance(word_vectors, Prototypes) else word_vectors
@@ -53,7 +57,7 @@ class HPNHead(StaticHead):
         def make() -> Tensor:
             if words is not None:
                 return semantic_prototypes(words, dim, seed=seed)
-            made = estimate_prototypes(num_classes, dim, objective="max_cosine", seed=seed).vectors
+            made = estimate_prototypes(num_classes, dim, objective="max_cosine", effort=effort, seed=seed).vectors
             # Closed forms are ordered, and that order must not decide which labels get neighbouring rows.
             order = torch.randperm(num_classes, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
             return made[order]

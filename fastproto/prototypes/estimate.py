@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 
 from fastproto.cpu.shared_rows import one_thread
+from fastproto.prototypes.bounds import uniformity_bound
 from fastproto.prototypes.budget import PATIENCE, Budget
 from fastproto.prototypes.cache import CacheFile
 from fastproto.prototypes.closed_forms import Objective, closed_form
@@ -19,7 +20,7 @@ from fastproto.prototypes.files import Prototypes, make
 from fastproto.prototypes.quick_search import search_quickly
 from fastproto.prototypes.search import or_code, search_max_cosine, search_uniform
 from fastproto.prototypes.sgd import check_sgd, sgd
-from fastproto.prototypes.starts import random_start
+from fastproto.prototypes.starts import random_start, random_value
 from fastproto.support.checks import check_classes, check_seed, check_sharpness, default_cpu, real, whole
 from fastproto.support.options import Effort, Precision, SgdForm, check_options
 
@@ -63,9 +64,9 @@ def estimate_prototypes(
         t: sharpness of the Gaussian potential, > 0; for ``max_cosine`` the first of a rising series.
         method: ``auto``, a closed form or a search; ``lbfgs`` searches even where there is a closed form;
             ``binary_code`` takes ±1 words (D a power of two); ``sgd`` is the paper's descent, for comparison.
-        effort: ``normal`` stops a search for a low L_uni when about 1 % of the gain over random is left
-            (:class:`fastproto.prototypes.stopping.NearTheEnd`), with one descent except at small sizes; ``best``
-            continues, from several starts, for figures that are compared. No effect on closed forms, codes and ``sgd``.
+        effort: ``normal`` ends a search when about 1 % of the gain over random points is left
+            (:class:`fastproto.prototypes.stopping.NearTheEnd`), and has few starts; ``best`` continues, for figures
+            that are compared. No effect on closed forms, codes and ``sgd``.
         seed: of the random starts (closed forms and codes need none).
         device: of the search and of the vectors; None is the CPU.
         max_passes: limit on the passes over all pairs, in total; None leaves it to the search.
@@ -119,7 +120,7 @@ def estimate_prototypes(
             )  # fmt: skip
             name = "sgd"
         elif objective == "max_cosine":
-            vectors, name = search_max_cosine(*size, budget, device=device, codes=method == "auto")
+            vectors, name = search_max_cosine(*size, budget, device=device, codes=method == "auto", effort=effort)
         else:
             search = search_quickly if effort == "normal" else search_uniform
             vectors, name = search(*size, budget, device=device, precision=precision), "lbfgs"
@@ -136,19 +137,21 @@ def estimate_prototypes(
     elif cache and time_limit is None:
         kept.write(found)
     if progress is not False and seconds > PATIENCE and not budget.interrupted:
-        print(_reached(found, budget), file=sys.stderr)
+        print(_reached(found, objective, budget), file=sys.stderr)
     return found
 
 
-def _reached(found: Prototypes, budget: Budget) -> str:
+def _reached(found: Prototypes, objective: Objective, budget: Budget) -> str:
     """What a search reached, for those who waited for it."""
     count, dim = found.vectors.shape
     said = f"fastproto: prototypes for C = {count}, D = {dim}: {found.seconds:.0f} s, {found.passes} passes"
     if found.method == "binary_code":
         return f"{said}, a binary code"
-    said += f", L_uni {budget.lowest():.4f}"
+    if found.method == "lbfgs" and objective == "uniform":
+        random, bound = random_value(count, dim, found.t), uniformity_bound(count, dim, found.t)
+        said += f", L_uni {budget.lowest():.6f} (random points {random:.6f}, no set below {bound:.6f})"
     if budget.near_the_end:
-        said += ", within about 1 % of what a longer search reaches; effort='best' goes on"
+        said += ", within about 1 % of what a longer search gains; effort='best' goes on"
     return said
 
 

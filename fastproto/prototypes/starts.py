@@ -7,16 +7,16 @@ import math
 import torch
 from torch import Tensor
 
-from fastproto.prototypes.bounds import design_strength, uniformity_bound
+from fastproto.prototypes.bounds import design_strength
 from fastproto.prototypes.budget import Budget
-from fastproto.prototypes.codes import binary_code, code_capacity
 from fastproto.prototypes.optimise import minimise
-from fastproto.prototypes.stopping import NearTheEnd
 
 PASSES = 400  # at most for one descent
 WIDE = 200_000_000  # C²·D up to which descents are in float64
+SMALL = 8_000_000  # C²·D, summed over the starts, up to which a search takes several
 START_STRIDE = 1_000_003  # between the seeds of one search, so that neighbouring seeds share no start
-COPIED = 5  # the strength of a design at which copies are the better start
+SMALL_PASSES = 40  # for the set that is copied
+COPIED = 5  # the strength of a design at which they are the better start
 
 
 def random_start(num_classes: int, dim: int, seed: int, device: torch.device | str | None = None) -> Tensor:
@@ -42,45 +42,40 @@ def random_value(num_classes: int, dim: int, t: float) -> float:
     return math.lgamma(dim / 2) + order * math.log(2 / x) + math.log(scaled)
 
 
-def copies_are_better(num_classes: int, dim: int) -> bool:
-    """Where C is between D² and D³/6, about: opposite pairs cost nothing there, and descents find them slowly."""
-    return design_strength(num_classes, dim) == COPIED
+def first_points(
+    num_classes: int, dim: int, t: float, seed: int, budget: Budget, device: torch.device | str | None = None
+) -> Tensor:
+    """Where a descent to a low L_uni begins: at random, or where C is between D² and D³/6, about, at copies.
+
+    There descents from random points end higher, for they find out slowly that opposite pairs are best.
+    """
+    copied = num_classes**2 * dim > SMALL and design_strength(num_classes, dim) == COPIED
+    if copied and budget.affords(2):
+        return turned_copies(num_classes, dim, t, seed, budget, device)
+    return random_start(num_classes, dim, seed, device)
 
 
 def turned_copies(
     num_classes: int, dim: int, t: float, seed: int, budget: Budget, device: torch.device | str | None = None
 ) -> Tensor:
-    """Copies of a small well spread set, each turned at random, [C, D] float32.
+    """Copies of a small well spread set, each turned at random and beside its opposite, [C, D] in a search's width.
 
-    Where the small set balances harmonics of a degree, so do all its copies together. It is a binary code, where that
-    is smaller than C; else a descent's end on some D²/2 points, and each copy comes with its opposite, which balances
-    the odd degrees. A pass over the small set counts as the share of a pass that its pairs are.
+    The harmonics of a degree that the small set balances are balanced by all its copies together, and the opposites
+    balance the odd degrees. It has at most D² points. Its passes count by the share of the pairs that they look at.
     """
-    capacity = code_capacity(dim)
-    if 0 < 3 * capacity <= 2 * num_classes:
-        base, opposite = binary_code(capacity, dim), False  # it has opposite pairs already
-    else:
-        size = math.ceil(num_classes / (2 * max(1, num_classes // dim**2)))
-        base, opposite = _small_set(size, num_classes, dim, t, seed, budget, device), True
-    generator = torch.Generator().manual_seed(seed + START_STRIDE // 2)
-    points = torch.empty(num_classes, dim, dtype=torch.float32, device=device or "cpu")
-    for part in points.split((1 + opposite) * len(base)):
-        turn = torch.linalg.qr(torch.randn(dim, dim, generator=generator, dtype=torch.float64, device="cpu"))[0]
-        turned = torch.nn.functional.normalize(base @ turn.to(base.device), dim=1)
-        part.copy_(torch.cat([turned, -turned] if opposite else [turned])[: len(part)])
-    return points
-
-
-def _small_set(
-    size: int, num_classes: int, dim: int, t: float, seed: int, budget: Budget, device: torch.device | str | None
-) -> Tensor:
-    """Where a descent on so many points ends, float64."""
+    size = math.ceil(num_classes / (2 * math.ceil(num_classes / (2 * dim**2))))
     share = (size / num_classes) ** 2
-    limit = None if budget.limit is None else int((budget.limit - budget.spent) / share)
-    small = Budget(limit, budget.deadline)
-    near = NearTheEnd(size, dim, random_value(size, dim, t), uniformity_bound(size, dim, t))
-    start = random_start(size, dim, seed, device).float()
-    base, _ = minimise(start, t, small, passes=PASSES, tolerance=0.0, precision="high", enough=near)
-    budget.spent += small.spent * share
+    start, small = random_start(size, dim, seed, device).float(), Budget(None, budget.deadline)
+    if budget.limit is not None:
+        small.limit = int((budget.limit - budget.spent - 1) / share)  # one is for the first look at the copies
+    base, _ = minimise(start, t, small, passes=SMALL_PASSES, tolerance=0.0, precision="high")
+    budget.spent += math.ceil(small.spent * share)
     budget.interrupted |= small.interrupted
-    return base.double()
+    generator = torch.Generator().manual_seed(seed + START_STRIDE // 2)
+    width = torch.float64 if num_classes**2 * dim <= WIDE else torch.float32
+    points = torch.empty(num_classes, dim, dtype=width, device=device or "cpu")
+    for part in points.split(2 * size):
+        turn = torch.linalg.qr(torch.randn(dim, dim, generator=generator, dtype=torch.float64, device="cpu"))[0]
+        turned = torch.nn.functional.normalize(base.double() @ turn.to(base.device), dim=1)
+        part.copy_(torch.cat([turned, -turned])[: len(part)])
+    return points

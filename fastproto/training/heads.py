@@ -39,7 +39,7 @@ HEADS: dict[HeadName, HeadKind] = {
     "linear": HeadKind("fastproto.baselines:LinearHead", ("reduction",)),
     "fixed_softmax": HeadKind("fastproto.baselines:FixedSoftmaxHead", (*PROTOTYPES, "scale", "reduction", "seed")),
     "etf": HeadKind("fastproto.baselines:ETFHead", ("reduction", "seed")),
-    "hpn": HeadKind("fastproto.baselines:HPNHead", ("prototypes", "word_vectors", "reduction", "seed")),
+    "hpn": HeadKind("fastproto.baselines:HPNHead", (*PROTOTYPES, "word_vectors", "reduction", "seed")),
 }
 # Each setting that names a file, and the option that the content of the file fills.
 FILES = {"prototypes": "prototypes", "words": "word_vectors", "trained": "weights"}

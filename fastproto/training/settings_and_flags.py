@@ -91,7 +91,7 @@ class HeadConfig:
             (separated prototypes, squared cosine distance) or trained (weights of a softmax run as prototypes).
         dim: dimension D of the metric space.
         prototypes: file of prototypes to use (None: estimated and cached).
-        effort: of the estimate, normal or best; for prototype, fixed and fixed_softmax.
+        effort: of that estimate: normal or best.
         words: for hpn: file of word vectors of the class names, whose similarities the prototypes follow.
         trained: for trained: run folder or checkpoint of a softmax run.
         scale: factor on the cosines before cross-entropy; fixed_softmax and the loss softmax also take norm, the length

@@ -85,9 +85,10 @@ CONTENTS: dict[str, Callable[[Path], None]] = {
 def test_cache_is_read_and_keyed_by_what_matters() -> None:
     first = estimate_prototypes(30, 5, max_passes=20)
     assert len(list(cache_folder().iterdir())) == 1
-    for other in ({"seed": 1}, {"t": 1.0}, {"objective": "max_cosine"}, {"max_passes": 21}, {"method": "sgd"}):
+    others = [{"seed": 1}, {"t": 1.0}, {"objective": "max_cosine"}, {"max_passes": 21}, {"method": "sgd"}]
+    for other in (*others, {"effort": "best"}):
         estimate_prototypes(30, 5, **({"max_passes": 20} | other))  # type: ignore[arg-type]
-    assert len(list(cache_folder().iterdir())) == 6
+    assert len(list(cache_folder().iterdir())) == 7
     again = estimate_prototypes(30, 5, max_passes=20)
     assert from_cache(again, first) and torch.equal(first.vectors, again.vectors)
     assert (again.method, again.passes, again.quality) == ("lbfgs", first.passes, first.quality)

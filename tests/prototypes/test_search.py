@@ -144,6 +144,7 @@ def test_lower_precision_ends_as_well_as_the_highest() -> None:
         {"max_passes": 0},
         {"time_limit": 0.0},
         {"precision": "low"},
+        {"effort": "more"},
         {"method": "sgd", "form": "pairs"},
         {"method": "sgd", "subset_size": 1},
         {"method": "sgd", "subset_size": 31},

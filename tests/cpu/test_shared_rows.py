@@ -1,0 +1,80 @@
+"""Threads that share the rows of a pass: the same bits as one, errors and Ctrl-C in any of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from fastproto.cpu.gaussian_potential import gaussian_potential
+from fastproto.cpu.hardware import Hardware
+from fastproto.cpu.shared_rows import Turns, one_thread, share_rows, threads_of_a_pass
+from fastproto.support.options import Precision
+
+from ..helpers import unit_rows
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_afterwards() -> Iterator[None]:
+    yield
+    torch.set_num_threads(1)
+
+
+@torch.no_grad()
+def potential(w: torch.Tensor, precision: Precision) -> tuple[torch.Tensor, torch.Tensor]:
+    return gaussian_potential(w, None, 2.0, None, None, precision, hardware=Hardware(bfloat16=True, integers=False))
+
+
+@pytest.mark.parametrize(
+    ("count", "dim", "dtype", "precision"),
+    [
+        (2500, 8, torch.float64, "highest"),
+        (2500, 8, torch.float32, "highest"),
+        (4100, 8, torch.float32, "highest"),  # transposed
+        (2500, 96, torch.float32, "medium"),
+        (2500, 96, torch.float32, "high"),
+    ],
+)
+def test_threads_do_not_change_a_bit(count: int, dim: int, dtype: torch.dtype, precision: Precision) -> None:
+    w = unit_rows(count, dim).to(dtype).requires_grad_()
+    expected = potential(w, precision)
+    for threads in (2, 5):
+        torch.set_num_threads(threads)
+        found = potential(w, precision)
+        assert torch.get_num_threads() == threads
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_rows_are_begun_in_order_and_each_once() -> None:
+    begun: list[int] = []
+    share_rows(50, 4, Turns(50), lambda: begun.append)
+    assert begun == sorted(begun) == list(range(50))
+
+
+@pytest.mark.parametrize("error", [ValueError("of a row"), KeyboardInterrupt()])
+def test_an_error_in_one_thread_ends_all(error: BaseException) -> None:
+    before = threading.active_count()
+    turns = Turns(2)
+
+    def row(i: int) -> None:
+        if i == 1:
+            raise error
+        with turns.turn(1, 5):  # which never comes
+            raise AssertionError
+
+    torch.set_num_threads(2)
+    with pytest.raises(type(error)) as caught:
+        share_rows(2, 2, turns, lambda: row)
+    assert caught.value is error and threading.active_count() == before and torch.get_num_threads() == 2
+
+
+def test_passes_keep_their_threads() -> None:
+    torch.set_num_threads(3)
+    with one_thread():
+        assert (torch.get_num_threads(), threads_of_a_pass()) == (1, 3)
+        with one_thread(passes=1):
+            assert threads_of_a_pass() == 1
+        assert threads_of_a_pass() == 3
+    assert (torch.get_num_threads(), threads_of_a_pass()) == (3, 3)
