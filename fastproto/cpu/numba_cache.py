@@ -33,7 +33,7 @@ class _DamagedError(Exception):
 def library_stamp() -> tuple[tuple[str, int, int], ...]:
     """Name, time and size of each file whose functions and constants are compiled into functions of other files."""
     folder, support = Path(__file__).parent, Path(__file__).parents[1] / "support"
-    files = [*sorted(folder.glob("*.py")), support / "checks.py", support / "error_flags.py"]
+    files = [*sorted(folder.glob("*.py")), *sorted(support.glob("*.py"))]
     found = [(file.name, file.stat()) for file in files]
     return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)
 

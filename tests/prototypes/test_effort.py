@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from fastproto.training.settings import HeadConfig
 
 from fastproto import PrototypeHead, baselines, estimate_prototypes
 from fastproto.prototypes import Prototypes, budget, code_capacity, estimate
@@ -18,6 +17,7 @@ from fastproto.prototypes.stopping import NearTheEnd
 from fastproto.support.options import Effort
 from fastproto.training.build_head import build_head
 from fastproto.training.heads import HEADS, heads_that_take
+from fastproto.training.settings_and_flags import HeadConfig
 
 # --- what is reached -------------------------------------------------------------------------------------------------
 
