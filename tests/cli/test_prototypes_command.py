@@ -70,6 +70,7 @@ def test_prototypes_made_by_hand_are_trained_on(tmp_path: Path) -> None:
         ([*PROTOTYPES, "--device", "privateuseone"], "--device is privateuseone"),
         ([*PROTOTYPES, "--out", ""], "--out is .; expected a name that ends in"),
         ([*PROTOTYPES, "--lr", "0.1"], "--lr has no meaning without --method sgd"),
+        ([*PROTOTYPES, "--method", "sgd", "--effort", "best"], "--effort has no meaning with --method sgd"),
         ([*PROTOTYPES, "--names", "x"], "--names has no meaning without --words"),
         ([*PROTOTYPES, "--method", "sgd", "--objective", "max_cosine"], "sgd minimises L_uni"),
         ([*PROTOTYPES, "--out", "/dev/null/x.npz"], "nothing can be written in /dev/null"),

@@ -28,6 +28,7 @@ OTHER: dict[str, str] = {
     "head.name": "fixed",
     "head.dim": "4",
     "head.prototypes": "other.npz",
+    "head.effort": "best",
     "head.words": "other.txt",
     "head.trained": "other",
     "head.means": "official",
