@@ -42,7 +42,6 @@ OTHER: dict[str, str] = {
     "precision": "bf16-mixed",
     "name": "other",
     "data.image_size": "16",
-    "head.effort": "best",
     "data.name": "glyphs",
 }
 
