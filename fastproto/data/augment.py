@@ -65,7 +65,7 @@ class AffineJitter(nn.Module):
 
     def _matrices(self, count: int, device: torch.device) -> Tensor:
         """Random [count, 2, 3] maps from output to input coordinates, which run from -1 to 1."""
-        u = 2 * torch.rand(count, 7, device=device) - 1
+        u = 2 * torch.rand(count, 7, dtype=torch.float32, device=device) - 1
         angle = u[:, 0] * math.radians(self.rotation)
         slant = torch.tan(u[:, 1] * math.radians(self.shear))
         sx, sy = 1 / (1 + self.scale * u[:, 2]), 1 / (1 + self.scale * u[:, 3])
@@ -150,7 +150,7 @@ class ResizedCrop(nn.Module):
     def boxes(self, count: int, size: Sequence[int], device: torch.device) -> Tensor:
         """Random windows of a picture of ``size`` (height, width): top, left, height, width, float32 [count, 4]."""
         height, width = size
-        area, shape = torch.rand(2, count, TRIES, device=device)
+        area, shape = torch.rand(2, count, TRIES, dtype=torch.float32, device=device)
         area = height * width * (self.scale[0] + (self.scale[1] - self.scale[0]) * area)
         low, high = map(math.log, self.ratio)
         shape = torch.exp(low + (high - low) * shape)
@@ -159,7 +159,7 @@ class ResizedCrop(nn.Module):
         first, none = fits.int().argmax(1, keepdim=True), ~fits.any(1, keepdim=True)
         tall = tall.gather(1, first).masked_fill(none, height)
         wide = wide.gather(1, first).masked_fill(none, width)
-        top, left = torch.rand(2, count, 1, device=device)
+        top, left = torch.rand(2, count, 1, dtype=torch.float32, device=device)
         top, left = (top * (height - tall + 1)).floor(), (left * (width - wide + 1)).floor()
         return torch.cat([top, left, tall, wide], dim=1)
 
@@ -190,7 +190,7 @@ def cut_and_scale(images: Tensor, boxes: Tensor, mirrored: Tensor) -> Tensor:
 
 def _places(start: Tensor, length: Tensor, size: int) -> Tensor:
     """Where the ``size`` samples of windows [B, 1] lie, [B, size]; the picture's ``size`` pixels go from -1 to 1."""
-    steps = (torch.arange(size, device=start.device) + 0.5) / size
+    steps = (torch.arange(size, dtype=torch.float32, device=start.device) + 0.5) / size
     pixels = (start + steps * length - 0.5).maximum(start).minimum(start + length - 1)  # no pixel from outside
     return (2 * pixels + 1) / size - 1
 

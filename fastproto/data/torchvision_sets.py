@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,9 +104,14 @@ def _read(name: str, folder: Path, options: dict[str, Any], download: bool) -> A
     """One part of a set, as torchvision reads it."""
     kind = getattr(require("torchvision.datasets", f"the data set {name!r}"), SOURCES[name].kind)
     try:
-        with warnings.catch_warnings(), _alone(folder) if download else nullcontext():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy on the pickles of CIFAR, which Python 2 has written
-            return kind(str(folder), **options, download=download)
+            if not download:
+                return kind(str(folder), **options)
+            with suppress(RuntimeError, OSError):  # nothing to fetch: the folder may be one that cannot be written
+                return kind(str(folder), **options)
+            with _alone(folder):
+                return kind(str(folder), **options, download=True)
     except (RuntimeError, OSError) as error:  # RuntimeError: a file is missing or has another checksum
         if download:
             reason = " ".join(str(error).split())

@@ -76,9 +76,13 @@ def read_state(path: str | os.PathLike[str]) -> State:
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    if not isinstance(content, dict) or not content or not all(isinstance(one, Tensor) for one in content.values()):
+    if not isinstance(content, dict) or not content or not all(map(_is_weight, content.items())):
         raise ValueError(f"{path} holds no state_dict; expected tensors by the names of a network's weights")
     return content
+
+
+def _is_weight(item: tuple[object, object]) -> bool:
+    return isinstance(item[0], str) and isinstance(item[1], Tensor)
 
 
 def _read(path: Path) -> Any:

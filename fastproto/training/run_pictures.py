@@ -27,13 +27,13 @@ def draw_pictures(folder: Path, data: DataSplits) -> None:
     else:
         vectors = head.weight_by_label().detach()
         title = "Cosines between class weights"
-    plots.draw_cosines(vectors.numpy(), names, folder / "cosines.png", title=title)
+    plots.draw_cosines(vectors.float().numpy(), names, folder / "cosines.png", title=title)
     if isinstance(head, PrototypeHead) and head.dim == 3:
         features, labels = _some_features(classifier, data.validation)
         plots.draw_sphere(
-            head.weight_by_label().numpy(),
+            head.weight_by_label().float().numpy(),
             names,
-            features.numpy(),
+            features.float().numpy(),
             labels.numpy(),
             folder / "sphere.png",
             title="Prototypes and validation samples",

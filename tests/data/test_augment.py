@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -60,6 +61,21 @@ def test_cut_and_scale_equals_interpolation_of_each_window() -> None:
         expected = F.interpolate(window, (12, 17), mode="bilinear", align_corners=False)[0]
         expected = expected.flip(2) if mirrored[i] else expected
         torch.testing.assert_close(made[i], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [ResizedCrop, lambda: AffineJitter(rotation=5, scale=0.15, translation=0.1)])
+def test_windows_are_as_exact_where_tensors_are_bfloat16_by_default(make: Callable[[], nn.Module]) -> None:
+    """As in a step of a run with the precision bf16-true."""
+    images, augment = torch.rand(4, 3, 200, 200), make()
+    torch.manual_seed(0)
+    expected = augment(images)
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = augment(images)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
 
 
 def test_windows_have_the_distribution_of_torchvision() -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from fastproto.cli.train_command import parse_train
+from fastproto.data.load import TAKEN_BY
 from fastproto.training.heads import HEADS
 from lib.repository import ROOT
 from lib.reproduce import command
 from lib.reproduce.cells import Cell, Place, cell_of, choose
 from lib.reproduce.computed import ROWS, STUDIES
 from lib.reproduce.methods import METHODS
-from lib.reproduce.recipes import RECIPES, Machine, arguments_of, settings_of, trained_by
+from lib.reproduce.recipes import DOWNLOADED, RECIPES, Machine, arguments_of, settings_of, trained_by
 from lib.reproduce.records import KEYS, load_records
 from lib.reproduce.search_figures import figure3a, figure3c
 from lib.reproduce.tables import TABLES
@@ -88,6 +89,17 @@ def test_overrides_come_last() -> None:
     assert first is not None and first.overrides == (("optim.lr", "7"),)  # those of the head are the method's own
 
 
+def test_a_run_begins_from_a_cell_of_the_tables() -> None:
+    """Else table 8 would train table 1's psc again."""
+    firsts = {first for cell in EVERY if (first := trained_by(cell)) is not None}
+    assert firsts and firsts <= set(EVERY)
+
+
+def test_prototypes_of_a_cell_are_searched_to_the_end() -> None:
+    for cell in EVERY:
+        assert parse_train(arguments_of(cell, Place(Path("nowhere")), Machine())).head.effort == "best"
+
+
 # --- commands --------------------------------------------------------------------------------------------------------
 
 
@@ -99,6 +111,26 @@ def test_a_folder_of_pictures_stands_for_cifar(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     assert value_of(arguments_of(PSC, place, machine), "--data.name") == "image-folder"
     assert value_of(arguments, "--accelerator") == "cpu" and value_of(arguments, "--out") == str(place.run(PSC))
+
+
+@pytest.mark.parametrize("recipe", ["resnet32", "cnn"])
+@pytest.mark.parametrize("data", ["cifar100", "cifar100-lt-0.02"])
+def test_pictures_in_folders_are_augmented_like_the_files_of_cifar(tmp_path: Path, data: str, recipe: str) -> None:
+    (tmp_path / "train").mkdir()
+    cell = replace(PSC, data=data, recipe=recipe)
+    config = parse_train(arguments_of(cell, Place(tmp_path / "out"), Machine({"cifar100": tmp_path})))
+    assert (config.data.name, config.data.augment) == ("image-folder", "crop_flip")
+
+
+def test_only_sets_that_can_be_downloaded_are(tmp_path: Path) -> None:
+    assert TAKEN_BY["download"] == DOWNLOADED
+    machine = Machine({"cifar100": tmp_path}, download=True)
+    asked = {cell.data: arguments_of(cell, Place(tmp_path / "out"), machine) for cell in EVERY}
+    assert {data for data, arguments in asked.items() if "--data.download" in arguments} == {
+        data for data in asked if data.partition("-lt-")[0] in DOWNLOADED
+    }
+    (tmp_path / "train").mkdir()
+    assert "--data.download" not in arguments_of(PSC, Place(tmp_path / "out"), machine)
 
 
 def test_a_run_that_has_begun_is_resumed(tmp_path: Path) -> None:
@@ -119,6 +151,18 @@ def test_options_change_recipe_epochs_and_seeds(tmp_path: Path, capsys: pytest.C
     assert main([*asked, "--recipe", "paper", "--out", str(tmp_path)]) == 0
     assert "resnet32-e2-seed3" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_output_that_nobody_reads_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as of ``scripts/reproduce table1 --list | head -1``."""
+
+    def closed(*args: object) -> str:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(command, "list_cells", closed)
+    assert main(["table1", "--list", "--accelerator", "cpu"]) == 0
 
 
 def test_what_needs_words_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

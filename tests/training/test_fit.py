@@ -88,6 +88,13 @@ def test_low_precision(precision: str, tmp_path: Path, no_pictures: None) -> Non
     assert state["head.class_means"].dtype == state["head.prototypes"].dtype == torch.float32
 
 
+@pytest.mark.parametrize("head", ["softmax", "prototype"])
+def test_pictures_in_low_precision(head: str, tmp_path: Path) -> None:
+    """NumPy has no bfloat16."""
+    run = fit(quick(tmp_path, precision="bf16-true", head__name=head, head__dim=3, optim__epochs=1)).folder
+    assert (run / "cosines.png").is_file() and (run / "sphere.png").is_file() == (head == "prototype")
+
+
 @pytest.mark.parametrize("schedule", ["step", "constant", "cosine"])
 def test_sgd_and_schedules(schedule: str, tmp_path: Path, no_pictures: None) -> None:
     if schedule != "cosine":  # all other runs

@@ -54,10 +54,11 @@ def test_wrapped_and_headless_files_of_grey_and_normalised_backbones(tmp_path: P
         ({"more.weight": torch.ones(2)}, "holds more.weight, which that network lacks"),
         ({"dense.0.weight": torch.ones(2, 3)}, r"holds dense.0.weight of \[2, 3\], which is \[512, \d+\] there"),
         ({"dense.0.weight": "text"}, "holds no state_dict"),
+        ({0: torch.ones(2)}, "holds no state_dict"),
     ],
 )
-def test_weights_that_do_not_fit(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    content: dict[str, Any] = {**network().state_dict(), **change}
+def test_weights_that_do_not_fit(change: dict[Any, Any], message: str, tmp_path: Path) -> None:
+    content: dict[Any, Any] = {**network().state_dict(), **change}
     torch.save({key: value for key, value in content.items() if value is not None}, tmp_path / "weights.pth")
     with pytest.raises(ValueError, match=message):
         load_pretrained(network(), tmp_path / "weights.pth", "cnn")

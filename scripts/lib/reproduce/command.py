@@ -31,8 +31,8 @@ def main(
         tables: those that are made of cells, by name.
         committed: folder of the repository whose records are shown beside those of ``--out``.
     """
-    codes: list[int] = []
-    return exit_code(lambda: codes.append(_reproduce(arguments, description, tables, committed))) or codes[0]
+    codes = [0]  # stays so where nobody reads the rest of what is printed
+    return exit_code(lambda: codes.append(_reproduce(arguments, description, tables, committed))) or codes[-1]
 
 
 def _reproduce(arguments: list[str], description: str, tables: Mapping[str, Table], committed: Path) -> int:

@@ -26,6 +26,8 @@ DATA: dict[str, Settings] = {
 }
 ROOTS = tuple(name for name in dict.fromkeys(s["data.name"] for s in DATA.values()) if name not in ("digits", "glyphs"))
 """Sets that lie in a folder."""
+DOWNLOADED = ("cifar10", "cifar100", "svhn", "stl10")
+"""Sets that fastproto-train can download."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ LIKE = {"svhn": "cifar10", "stl10": "cifar10"}
 """Sets without recipes of their own, and the set whose recipes they take."""
 ON_CPU = "cnn"
 """What takes the place of a named recipe where there is no GPU."""
+TRAINED_IN = {"table8": "table1"}
+"""Tables whose runs begin from runs of another table."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ def trained_by(cell: Cell) -> Cell | None:
     """The cell whose run this one begins from."""
     method = METHODS[cell.method].trained_by
     overrides = tuple((key, value) for key, value in cell.overrides if not key.startswith("head."))
-    return None if method is None else replace(cell, method=method, overrides=overrides)
+    table = TRAINED_IN.get(cell.table, cell.table)
+    return None if method is None else replace(cell, table=table, method=method, overrides=overrides)
 
 
 def settings_of(cell: Cell) -> Settings:
@@ -102,6 +107,7 @@ def settings_of(cell: Cell) -> Settings:
         **(recipe.cross_entropy if method.cross_entropy else {}),
         **method.settings,
         "head.dim": str(cell.dim),
+        "head.effort": "best",
         "optim.epochs": str(cell.epochs),
         "seed": str(cell.seed),
         **dict(cell.overrides),
@@ -124,8 +130,8 @@ def _of_machine(cell: Cell, place: Place, machine: Machine) -> Settings:
     if root is not None:
         settings["data.root"] = str(root)
         if name.startswith("cifar") and (root / "train").is_dir():  # pictures in folders, not the set's own files
-            settings["data.name"] = "image-folder"
-    if machine.download and name in ROOTS:
+            settings |= {"data.name": "image-folder", "data.augment": "crop_flip"}  # as the set's own files are
+    if machine.download and settings.get("data.name", name) in DOWNLOADED:
         settings["data.download"] = "true"
     if METHODS[cell.method].words and machine.words is not None:
         settings["head.words"] = str(machine.words)
