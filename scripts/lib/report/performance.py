@@ -46,7 +46,12 @@ def solves(found: Record) -> list[list[str]]:
 def searches(found: Record) -> list[list[str]]:
     rows = [row for row in found["rows"] if row["what"] == "L_uni" and (row["classes"], row["dim"]) == (1000, 64)]
     return [
-        [f"prototypes, best effort: C = {row['classes']:,}, D = {row['dim']}", duration(row["seconds"]), NOT_MEASURED, NOT_MEASURED]
+        [
+            f"prototypes, best effort: C = {row['classes']:,}, D = {row['dim']}",
+            duration(row["seconds"]),
+            NOT_MEASURED,
+            NOT_MEASURED,
+        ]
         for row in rows
     ]
 
