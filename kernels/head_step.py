@@ -1,6 +1,6 @@
 """One training step of the head: loss, gradient and class means from one read of the features.
 
-The results are those of ipm_loss and update_class_means. The kernel walks the sorted batch (lib/class_mean_walks) and
+The results are those of ipm_loss and update_class_means. The kernel walks the sorted batch (lib/class_mean_update) and
 computes the loss at every step. Memory traffic: the features and their gradient once, the rows of q of the
 labels in the batch twice (read and write), their prototypes once.
 """
@@ -28,7 +28,7 @@ from .ipm_loss import (
     prototype_of,
     squared_distance,
 )
-from .lib.class_mean_walks import begin_walk, cut_into_walks, join_parts, sorted_sample, step_means
+from .lib.class_mean_update import begin_walk, cut_into_walks, join_parts, sorted_sample, step_means
 from .lib.error_flags import count_skipped, raise_flag
 from .lib.row_blocks import inverse_norm, load_rows, store_rows
 from .lib.tile_sizes import WIDEST, row_block

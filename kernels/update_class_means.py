@@ -1,6 +1,6 @@
 """Class means, in place: q_y ← α q_y + (1-α) z for every sample in batch order; exact, deterministic, independent of C.
 
-The batch is sorted by label (batch_order) and split into walks (lib/class_mean_walks). Memory traffic: the features
+The batch is sorted by label (batch_order) and split into walks (lib/class_mean_update). Memory traffic: the features
 once, the rows of q of the labels in the batch twice (read and write), and at most D float32 per walk for classes that
 cross the border of two walks. A row with NaN, inf or an unknown label is skipped.
 """
@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .batch_order import batch_order
-from .lib.class_mean_walks import begin_walk, cut_into_walks, join_parts, sorted_sample, step_means
+from .lib.class_mean_update import begin_walk, cut_into_walks, join_parts, sorted_sample, step_means
 from .lib.error_flags import raise_flag
 from .lib.row_blocks import inverse_norm, load_rows
 from .lib.tile_sizes import row_block

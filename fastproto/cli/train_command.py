@@ -14,9 +14,9 @@ from fastproto.cli.command_runner import run_command
 from fastproto.cli.parser import Parser
 from fastproto.support.spelling import nearest
 from fastproto.training.config_files import config_of_run, config_text, read_config
+from fastproto.training.parse_settings import GROUPS, NULL, OPTIONS, Option, from_text, unflatten
 from fastproto.training.recipes import described_recipes, read_recipe
 from fastproto.training.settings_and_flags import TrainConfig
-from fastproto.training.settings_table import GROUPS, NULL, OPTIONS, Option, from_text, unflatten
 
 LIST = "list"  # the name that stands for all recipes
 _EPILOG = (

@@ -133,6 +133,9 @@ def _ipm_rows(x, labels, prototypes, assignment, weight, factor, tolerance, skip
         if power is None:
             slope = scale * (cosine - ONE) * inverse
             loss[i] = HALF * scale * (cosine - ONE) * (cosine - ONE)
+            along = slope * cosine * inverse
+            for d in range(dim):
+                gradient[i, d] = slope * prototypes[row, d] - along * x[i, d]
         else:
             residual = HALF * (ONE + ww) - cosine if inverse > ZERO else ONE  # ½‖z - w‖², or 1 for a zero row
             if residual <= NEAR:
@@ -140,7 +143,7 @@ def _ipm_rows(x, labels, prototypes, assignment, weight, factor, tolerance, skip
             value, steepness = _power_loss(residual, power)
             slope = -scale * steepness * inverse
             loss[i] = scale * value
-        along = slope * cosine * inverse
-        for d in range(dim):
-            gradient[i, d] = slope * prototypes[row, d] - along * x[i, d]
+            along = cosine * inverse  # without the slope, with which it may overflow or underflow
+            for d in range(dim):
+                gradient[i, d] = slope * (prototypes[row, d] - along * x[i, d])
     return GOOD, 0, skipped

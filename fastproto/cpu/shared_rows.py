@@ -66,11 +66,12 @@ def share_rows(rows: int, threads: int, turns: Turns, worker: Callable[[], Calla
     An error or Ctrl-C in one of them ends all, and is raised.
     """
     waiting = iter(range(rows))  # next() of it is atomic
+    inference = torch.is_inference_mode_enabled()  # modes are of a thread: its tensors can be written in no other mode
 
     def work() -> None:
         try:
             torch.set_num_threads(1)  # of this thread
-            with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            with torch.inference_mode(inference), torch.no_grad(), torch.autocast("cpu", enabled=False):
                 do = worker()
                 for i in waiting:
                     do(i)
@@ -83,7 +84,7 @@ def share_rows(rows: int, threads: int, turns: Turns, worker: Callable[[], Calla
             for thread in others:
                 thread.start()
             work()
-        except KeyboardInterrupt as error:
+        except BaseException as error:  # Ctrl-C, or no further thread can be started
             turns.fail(error)
         finally:
             _join(others, turns)

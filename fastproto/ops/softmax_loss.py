@@ -14,20 +14,24 @@ from fastproto.support.loss_options import Scale
 from fastproto.support.registration import register
 from fastproto.support.row_norms import compute_dtype, normalise
 
+LARGEST_SCALE = 1e20  # up to this, loss and gradient are finite in float32
 ROWS, COLUMNS = 1024, 4096  # of a block of logits: 16 MiB in float32
 
 
 def check_scale(scale: object) -> Scale:
-    """Check the scale of the logits, a number > 0 or ``norm``.
+    """Check the scale of the logits, a number in (0, 1e20] or ``norm``.
 
     Raises:
         TypeError, ValueError: anything else.
     """
-    if scale == "norm":
-        return "norm"
     if isinstance(scale, str):
-        raise ValueError(f"scale is {scale!r}; expected a number > 0, such as 16, or 'norm'")
-    return check_positive("scale", scale, "16")
+        if scale != "norm":
+            raise ValueError(f"scale is {scale!r}; expected a number > 0, such as 16, or 'norm'")
+        return "norm"
+    number = check_positive("scale", scale, "16")
+    if number > LARGEST_SCALE:
+        raise ValueError(f"scale is {number:g}; expected at most {LARGEST_SCALE:g}, such as 16")
+    return number
 
 
 def softmax_per_sample(

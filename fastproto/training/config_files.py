@@ -12,8 +12,8 @@ from typing import Any
 
 from fastproto.support.spelling import nearest, shown
 from fastproto.support.text_files import read_text
+from fastproto.training.parse_settings import GROUPS, OPTIONS, Option, from_text
 from fastproto.training.settings_and_flags import TrainConfig
-from fastproto.training.settings_table import GROUPS, OPTIONS, Option, from_text
 
 AnyPath = str | os.PathLike[str]
 LARGEST_FILE = 1 << 16  # bytes

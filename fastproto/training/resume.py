@@ -20,9 +20,9 @@ from fastproto.training.checkpoint_files import KEY, PartFacts, find_checkpoint,
 from fastproto.training.classifier import Classifier
 from fastproto.training.config_files import run_of
 from fastproto.training.metrics import MetricsFile
+from fastproto.training.parse_settings import flatten
 from fastproto.training.resume_rules import PATHS, SILENT, Rule, rule_of
 from fastproto.training.settings_and_flags import TrainConfig
-from fastproto.training.settings_table import flatten
 
 Changes = dict[str, tuple[object, object]]  # settings that differ, by key: (before, now)
 

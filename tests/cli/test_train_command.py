@@ -13,7 +13,7 @@ from fastproto.cli import train
 from fastproto.cli.train_command import parse_train
 from fastproto.training import TrainConfig
 from fastproto.training.config_files import config_text, read_config, run_of
-from fastproto.training.settings_table import OPTIONS, flatten, from_text, unflatten
+from fastproto.training.parse_settings import OPTIONS, flatten, from_text, unflatten
 
 NAMES = ("1e-3", "1.5e3", "12", "on", "null", "~", "0x1f", "010", "1_000", "1:30", "2024-01-01", ".inf", "true", "=")
 NAMES += ("<<", "😀", "it's", '"q"', " lead", "trail ", "a: b", "#x", "- x", "[1]", "{a}", "@x", "!x", "&x", "*x", "|")

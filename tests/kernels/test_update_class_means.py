@@ -14,7 +14,7 @@ from ..kernel_device import DEVICE, REPEATS, needs_cuda, poison  # first: it ski
 from fastproto_kernels.head_step import head_step_
 from fastproto_kernels.ipm_loss import ipm_loss
 from fastproto_kernels.lib import error_flags
-from fastproto_kernels.lib.class_mean_walks import walk_steps
+from fastproto_kernels.lib.class_mean_update import walk_steps
 from fastproto_kernels.update_class_means import update_class_means_
 
 from ..helpers import assert_as_accurate_as, unit_rows

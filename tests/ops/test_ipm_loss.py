@@ -140,6 +140,20 @@ def test_loss_and_gradient_are_zero_at_the_target_and_finite_everywhere(power: f
             assert not bool(loss[:5].any()) and not bool(x.grad[:5].any())
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("power", [3.0, 60.0, 100.0])
+def test_the_gradient_of_a_power_at_extreme_norms(power: float, backend: Any) -> None:
+    w, y = unit_rows(7, 6), torch.arange(7)
+    w /= w.norm(dim=1, keepdim=True)
+    for norm in (1e-5, 1e15):
+        x = (norm * torch.nn.functional.normalize(0.2 * unit_rows(7, 6) - w)).requires_grad_()
+        with use_backend(backend):
+            F.ipm_loss(x, y, w, y, power=power, reduction="sum").backward()
+        truth = reference.ipm_gradient(x.detach().double(), y, w.double(), y, power)
+        assert x.grad is not None
+        assert float(((x.grad - truth).norm(dim=1) / truth.norm(dim=1)).max()) <= power * 1e-5
+
+
 def test_skipped_rows_and_other_options_of_a_power() -> None:
     features, labels, prototypes, assignment = batch(5, 6, 3)
     features[2, 1] = math.nan

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastproto import PrototypeHead, reference
 from fastproto.ops.ipm_loss import LossOptions
-from fastproto.ops.softmax_loss import COLUMNS, ROWS, loss_and_gradient, rows_of, softmax_per_sample
+from fastproto.ops.softmax_loss import COLUMNS, LARGEST_SCALE, ROWS, loss_and_gradient, rows_of, softmax_per_sample
 from fastproto.support.error_flags import BAD_ASSIGNMENT, BAD_LABEL, NOT_FINITE
 
 from ..helpers import SHAPES, assert_as_accurate_as, unit_rows
@@ -63,6 +64,18 @@ def test_extreme_logits_and_rows_without_direction() -> None:
     loss.sum().backward()
     torch.testing.assert_close(loss.detach(), torch.full((5,), math.log(5)))
     assert zero.grad is not None and not bool(zero.grad.any())
+
+
+def test_scales() -> None:
+    w, y = unit_rows(5, 3), torch.arange(5)
+    x = (2e-12 * unit_rows(5, 3)).requires_grad_()
+    loss = PrototypeHead(5, 3, prototypes=w, loss="softmax", scale=LARGEST_SCALE)(x, y)
+    loss.backward()
+    assert x.grad is not None and bool(x.grad.isfinite().all()) and math.isfinite(float(loss.detach()))
+    with pytest.raises(ValueError, match=r"scale is 1e\+39; expected at most 1e\+20, such as 16"):
+        PrototypeHead(5, 3, prototypes=w, loss="softmax", scale=1e39)
+    with pytest.raises(TypeError, match="expected a number"):
+        PrototypeHead(5, 3, prototypes=w, loss="softmax", scale=np.ones(3))  # type: ignore[arg-type]
 
 
 class Largest(TorchDispatchMode):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fastproto.training import TrainConfig
 from fastproto.training.config_files import LARGEST_FILE, config_text, read_config
-from fastproto.training.settings_table import OPTIONS, from_text, unflatten
+from fastproto.training.parse_settings import OPTIONS, from_text, unflatten
 
 pytestmark = pytest.mark.slow
 

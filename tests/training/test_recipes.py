@@ -12,8 +12,8 @@ from PIL import Image
 from fastproto.cli import train
 from fastproto.cli.train_command import parse_train
 from fastproto.training import fit
+from fastproto.training.parse_settings import OPTIONS, flatten
 from fastproto.training.recipes import FOLDER, recipe_names
-from fastproto.training.settings_table import OPTIONS, flatten
 
 from .helpers import column, state
 

@@ -16,8 +16,8 @@ from PIL import Image
 from fastproto.cli import train
 from fastproto.training import RunResult, TrainConfig, fit
 from fastproto.training.checkpoint_files import KEY, read_checkpoint
+from fastproto.training.parse_settings import OPTIONS, flatten
 from fastproto.training.resume_rules import RULES, Rule, rule_of
-from fastproto.training.settings_table import OPTIONS, flatten
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
