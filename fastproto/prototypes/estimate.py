@@ -64,7 +64,7 @@ def estimate_prototypes(
         t: sharpness of the Gaussian potential, > 0; for ``max_cosine`` the first of a rising series.
         method: ``auto``, a closed form or a search; ``lbfgs`` searches even where there is a closed form;
             ``binary_code`` takes ±1 words (D a power of two); ``sgd`` is the paper's descent, for comparison.
-        effort: ``normal`` ends a search when about 1 % of the gain over random points is left
+        effort: ``normal`` ends a search when, at t = 2, about 1 % of the gain over random points is left
             (:class:`fastproto.prototypes.stopping.NearTheEnd`), and has few starts; ``best`` continues, for figures
             that are compared. No effect on closed forms, codes and ``sgd``.
         seed: of the random starts (closed forms and codes need none).

@@ -44,11 +44,15 @@ def real(name: str, value: object) -> float:
 
     Raises:
         TypeError: a bool, a complex number, or not a number.
+        ValueError: an integer beyond the range of float64.
     """
     if isinstance(value, Tensor) and value.ndim == 0 and not value.is_complex() and value.dtype != torch.bool:
         return float(value)
     if isinstance(value, Real) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{name} is an integer beyond float64; expected a number below 1e308") from None
     raise TypeError(f"{name} is {value!r}; expected a number: convert it with float()")
 
 

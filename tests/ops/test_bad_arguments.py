@@ -69,7 +69,7 @@ def functions() -> Iterator[tuple[str, Callable[..., Any], dict[str, Any], dict[
     yield (
         "update_class_means", update_class_means, {"means": m, "features": x, "labels": y, "momentum": 0.9},
         {"means": [a for a in MATRICES if hasattr(a, "clone")], "features": MATRICES, "labels": LABELS,
-         "momentum": [math.nan, 1, -0.1, "x", None, 1j, True]},
+         "momentum": [math.nan, 1, 10**400, -0.1, "x", None, 1j, True]},
     )  # fmt: skip
     yield (
         "nearest",
