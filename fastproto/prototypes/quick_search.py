@@ -28,7 +28,7 @@ from fastproto.support.options import Precision
 
 STARTS = 3  # where all together take half a second
 MANY = 1_000_000  # numbers C·D from which L-BFGS keeps half as many pairs: more saved no passes, and cost time
-MOST = 22_000_000_000_000  # numbers C²·D to look at in all passes, about five minutes on two cores, ...
+MOST = 20_000_000_000_000  # numbers C²·D to look at in all passes, about five minutes on two cores, ...
 FEWEST = 16  # ... but no fewer passes than this
 PASSES_OF_CODES = 20  # with fewer, copies of a whole binary code end lower than those of any other set
 LARGE = 10_000_000_000  # numbers C²·D from which a start that costs passes over a quarter of the points saves more
