@@ -16,7 +16,7 @@ WIDE = 200_000_000  # C²·D up to which descents are in float64
 SMALL = 8_000_000  # C²·D, summed over the starts, up to which a search takes several
 START_STRIDE = 1_000_003  # between the seeds of one search, so that neighbouring seeds share no start
 SMALL_PASSES = 40  # for the set that is copied
-COPIED = 5  # the strength of a design at which they are the better start
+PAIRED = 5  # the strength of a design, see design_strength, at which opposite pairs are best
 
 
 def random_start(num_classes: int, dim: int, seed: int, device: torch.device | str | None = None) -> Tensor:
@@ -45,25 +45,26 @@ def random_value(num_classes: int, dim: int, t: float) -> float:
 def first_points(
     num_classes: int, dim: int, t: float, seed: int, budget: Budget, device: torch.device | str | None = None
 ) -> Tensor:
-    """Where a descent to a low L_uni begins: at random, or where C is between D² and D³/6, about, at copies.
+    """Where a descent to a low L_uni begins, [C, D]: at random, or where C is between D² and D³/6, about, at copies.
 
-    There descents from random points end higher, for they find out slowly that opposite pairs are best.
+    There descents from random points end higher: they find out slowly that opposite pairs, which balance the harmonics
+    of odd degree, are best. The copies are of at most D² points, each beside its opposite.
     """
-    copied = num_classes**2 * dim > SMALL and design_strength(num_classes, dim) == COPIED
-    if copied and budget.affords(2):
-        return turned_copies(num_classes, dim, t, seed, budget, device)
+    if num_classes**2 * dim > SMALL and opposites_are_better(num_classes, dim) and budget.affords(2):
+        size = math.ceil(num_classes / (2 * math.ceil(num_classes / (2 * dim**2))))
+        base = small_set(size, num_classes, dim, t, seed, budget, device)
+        return turned_copies(torch.cat([base, -base]), num_classes, seed)
     return random_start(num_classes, dim, seed, device)
 
 
-def turned_copies(
-    num_classes: int, dim: int, t: float, seed: int, budget: Budget, device: torch.device | str | None = None
-) -> Tensor:
-    """Copies of a small well spread set, each turned at random and beside its opposite, [C, D] in a search's width.
+def opposites_are_better(num_classes: int, dim: int) -> bool:
+    return design_strength(num_classes, dim) == PAIRED
 
-    The harmonics of a degree that the small set balances are balanced by all its copies together, and the opposites
-    balance the odd degrees. It has at most D² points. Its passes count by the share of the pairs that they look at.
-    """
-    size = math.ceil(num_classes / (2 * math.ceil(num_classes / (2 * dim**2))))
+
+def small_set(
+    size: int, num_classes: int, dim: int, t: float, seed: int, budget: Budget, device: torch.device | str | None
+) -> Tensor:
+    """What forty passes over so many points reach [size, D]; they count by the share of the C² pairs they look at."""
     share = (size / num_classes) ** 2
     start, small = random_start(size, dim, seed, device).float(), Budget(None, budget.deadline)
     if budget.limit is not None:
@@ -71,11 +72,19 @@ def turned_copies(
     base, _ = minimise(start, t, small, passes=SMALL_PASSES, tolerance=0.0, precision="high")
     budget.spent += math.ceil(small.spent * share)
     budget.interrupted |= small.interrupted
+    return base
+
+
+def turned_copies(base: Tensor, num_classes: int, seed: int) -> Tensor:
+    """Copies of unit rows, each turned at random, [C, D] in the width of a search of this size.
+
+    The harmonics that the rows balance, all copies together balance as well.
+    """
+    dim = base.shape[1]
     generator = torch.Generator().manual_seed(seed + START_STRIDE // 2)
     width = torch.float64 if num_classes**2 * dim <= WIDE else torch.float32
-    points = torch.empty(num_classes, dim, dtype=width, device=device or "cpu")
-    for part in points.split(2 * size):
+    points = torch.empty(num_classes, dim, dtype=width, device=base.device)
+    for part in points.split(len(base)):
         turn = torch.linalg.qr(torch.randn(dim, dim, generator=generator, dtype=torch.float64, device="cpu"))[0]
-        turned = torch.nn.functional.normalize(base.double() @ turn.to(base.device), dim=1)
-        part.copy_(torch.cat([turned, -turned])[: len(part)])
+        part.copy_(torch.nn.functional.normalize(base[: len(part)].double() @ turn.to(base.device), dim=1))
     return points

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from fastproto import PrototypeHead, baselines, estimate_prototypes
-from fastproto.prototypes import Prototypes, budget, code_capacity, estimate
+from fastproto.prototypes import Prototypes, budget, closed_form, code_capacity, estimate, quick_search, starts
 from fastproto.prototypes.budget import Budget
 from fastproto.prototypes.search import search_uniform
-from fastproto.prototypes.starts import first_points, random_value, turned_copies
+from fastproto.prototypes.starts import first_points, random_start, random_value, turned_copies
 from fastproto.prototypes.stopping import NearTheEnd
 from fastproto.support.options import Effort
 from fastproto.training.build_head import build_head
@@ -82,20 +83,51 @@ def test_what_is_left_of_a_power_law(power: float) -> None:
 def test_a_descent_stops_at_the_bound_and_goes_on_while_it_falls() -> None:
     assert stops_at([1.0, 0.0, -0.985]) == 3
     assert stops_at([1 - 0.01 * k for k in range(150)]) is None
-    assert stops_at([0.0] * 20) == 8
+    assert stops_at([0.0] * 20) == 16
 
 
 # --- copies ----------------------------------------------------------------------------------------------------------
 
 
 def test_copies_are_unit_and_come_with_their_opposites() -> None:
-    points = turned_copies(1001, 20, 2.0, 0, Budget())
+    points = first_points(1001, 20, 2.0, 0, Budget())
     assert points.shape == (1001, 20) and points.dtype == torch.float64
     torch.testing.assert_close(torch.linalg.vector_norm(points, dim=1), torch.ones(1001, dtype=torch.float64))
     size = 251  # two copies of so many, and two opposites
     torch.testing.assert_close(points[:size], -points[size : 2 * size])
-    assert not torch.equal(points, turned_copies(1001, 20, 2.0, 1, Budget()))
+    assert not torch.equal(points, first_points(1001, 20, 2.0, 1, Budget()))
     assert torch.equal(points, first_points(1001, 20, 2.0, 0, Budget()))
+    assert torch.equal(first_points(999, 10, 2.0, 0, Budget()), random_start(999, 10, 0))  # enough points for more
+
+
+def test_copies_are_as_well_spread_as_what_is_copied() -> None:
+    found = closed_form(5, 4)
+    assert found is not None
+    base = found[0]  # a simplex: its rows sum to zero, their squares are the same in every direction
+    points = turned_copies(base, 50, 0)
+    cosines = points @ points.T
+    torch.testing.assert_close(cosines[10:15, 10:15], base.double() @ base.double().T)
+    torch.testing.assert_close(points.sum(0), torch.zeros(4, dtype=torch.float64))
+    torch.testing.assert_close(points.T @ points, 50 / 4 * torch.eye(4, dtype=torch.float64))
+    assert cosines[:5, 5:].max() > 0.3  # turned, each by itself
+
+
+@pytest.mark.parametrize(("classes", "dim", "copied"), [(500, 16, 288), (700, 40, 175), (1300, 25, 650)])
+def test_large_sizes_begin_at_copies(classes: int, dim: int, copied: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if these sizes were large: at those of a binary code, of a quarter of the points, of opposite pairs."""
+    monkeypatch.setattr(quick_search, "LARGE", 1)
+    monkeypatch.setattr(quick_search, "MOST", 17 * classes**2 * dim)
+    sizes: list[int] = []
+
+    def copies(base: Tensor, num_classes: int, seed: int) -> Tensor:
+        sizes.append(len(base))
+        return turned_copies(base, num_classes, seed)
+
+    monkeypatch.setattr(quick_search, "turned_copies", copies)
+    monkeypatch.setattr(starts, "turned_copies", copies)
+    found = estimate_prototypes(classes, dim, cache=False)
+    assert sizes == [copied]
+    assert found.passes <= 17 + 3 and found.vectors.shape == (classes, dim)
 
 
 def test_limits_hold_for_copies() -> None:
