@@ -4,7 +4,7 @@ from __future__ import annotations
 
 SHARE = 0.01  # of what was gained since random, that a longer search may still gain
 SLOWEST = 0.9  # gain of a half over that of the half before, at most: beyond, the estimate would be of no use
-EARLIEST = 16  # passes
+EARLIEST = 8  # passes
 FREE = 5_000_000_000  # numbers C²·D that are looked at in half a second, whatever the rule says
 
 

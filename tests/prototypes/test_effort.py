@@ -83,7 +83,7 @@ def test_what_is_left_of_a_power_law(power: float) -> None:
 def test_a_descent_stops_at_the_bound_and_goes_on_while_it_falls() -> None:
     assert stops_at([1.0, 0.0, -0.985]) == 3
     assert stops_at([1 - 0.01 * k for k in range(150)]) is None
-    assert stops_at([0.0] * 20) == 16
+    assert stops_at([0.0] * 20) == 8
 
 
 # --- copies ----------------------------------------------------------------------------------------------------------
