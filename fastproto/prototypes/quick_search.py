@@ -30,6 +30,7 @@ STARTS = 3  # where all together take half a second
 MANY = 1_000_000  # numbers C·D from which L-BFGS keeps half as many pairs: more saved no passes, and cost time
 MOST = 20_000_000_000_000  # numbers C²·D to look at in all passes, about five minutes on two cores, ...
 FEWEST = 16  # ... but no fewer passes than this
+TRUSTED = 100  # passes that must be allowed for the rule to say something of what is left
 PASSES_OF_CODES = 20  # with fewer, copies of a whole binary code end lower than those of any other set
 LARGE = 10_000_000_000  # numbers C²·D from which a start that costs passes over a quarter of the points saves more
 TOLERANCE = 2e-4  # of the way from random to the bound: what 20 passes must gain
@@ -47,7 +48,8 @@ def search_quickly(
 ) -> Tensor:
     """The lowest L_uni of one descent, or of three where C²·D is small, that ends by the rule of :class:`NearTheEnd`.
 
-    In float32 but for small C²·D. Notes in the budget whether the rule, and not a limit, was what ended it.
+    In float32 but for small C²·D. Notes in the budget whether the rule, and not a limit, was what ended it; where
+    only few passes are made, the rule is not trusted.
     """
     size = num_classes**2 * dim
     random, bound = random_value(num_classes, dim, t), uniformity_bound(num_classes, dim, t)
@@ -62,7 +64,7 @@ def search_quickly(
             points, t, budget, passes=passes, tolerance=TOLERANCE * (random - bound), precision=precision,
             memory=memory, enough=near,
         )  # fmt: skip
-        budget.near_the_end = not budget.over() and budget.spent < began + passes
+        budget.near_the_end = passes >= TRUSTED and not budget.over() and budget.spent < began + passes
         if value < lowest:
             best, lowest = points, value
         if budget.over():
