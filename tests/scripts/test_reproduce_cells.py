@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +17,6 @@ from lib.reproduce.cells import Cell, Place, cell_of, choose
 from lib.reproduce.computed import ROWS, STUDIES
 from lib.reproduce.methods import METHODS
 from lib.reproduce.recipes import DOWNLOADED, RECIPES, Machine, arguments_of, settings_of, trained_by
-from lib.reproduce.records import KEYS, load_records
 from lib.reproduce.search_figures import figure3a, figure3c
 from lib.reproduce.tables import TABLES
 
@@ -199,85 +197,6 @@ def test_a_filter_that_no_cell_fits_is_named(text: str, sentence: str, capsys: p
     assert sentence in error and error.count("\n") == 1
 
 
-# --- records ---------------------------------------------------------------------------------------------------------
-
-
-def record(folder: Path, cell: Cell = PSC, **changed: Any) -> Path:
-    """Write a record; return its path."""
-    values = dict.fromkeys(KEYS, 0.5) | {
-        "format": 1,
-        "cell": cell.to_dict(),
-        "settings": {"optim.lr": 0.1, "optim.name": "sgd", "optim.epochs": 250, "model.name": "resnet32"},
-        "curve": [{"epoch": 0, "train_loss": 1.0, "validation": 0.5, "moved": 0.25}],
-        "finished": "2026-01-01T00:00:00+00:00",
-        "commit": "unknown",
-        "device": "cpu",
-    }
-    path = Place(folder).record(cell)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values | changed))
-    return path
-
-
-def test_records_of_several_machines_merge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one, two, out = tmp_path / "one", tmp_path / "two", tmp_path / "out"
-    other = replace(PSC, seed=1)
-    record(one, test=0.25)
-    record(two, test=0.75, finished="2026-01-02T00:00:00+00:00", settings={"optim.lr": 0.1, "newer": True})
-    record(two, other, test=0.125)
-    assert main(["merge", str(two), str(one), "--out", str(out)]) == 0
-    assert capsys.readouterr().out == f"2 records in {out / 'records'}\n"
-    assert {cell: found["test"] for cell, found in load_records([out]).items()} == {PSC: 0.75, other: 0.125}
-
-
-def test_other_settings_of_the_same_cell_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record(tmp_path / "one")
-    record(tmp_path / "two", settings={"optim.lr": 0.2})
-    assert main(["merge", str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(tmp_path / "out")]) == 2
-    error = capsys.readouterr().err
-    assert "was made with optim.lr 0.1 and" in error and "with 0.2; expected one cell" in error
-    assert error.count("\n") == 1 and not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "cell": {}}', "nonsense"])
-def test_a_file_that_is_no_record_is_named(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = record(tmp_path)
-    path.write_text(text)
-    assert main(["table1", "--show", "--recipe", "paper", "--out", str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {path} is no record that can be read (") and error.count("\n") == 1
-
-
-def test_a_record_under_another_name_is_named(tmp_path: Path) -> None:
-    path = record(tmp_path)
-    path.rename(path.with_name("other.json"))
-    with pytest.raises(ValueError, match=f"it is of the cell table1/{PSC.name}"):
-        load_records([tmp_path])
-
-
-def test_the_table_shows_all_seeds_and_every_number_of_epochs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for seed, test in ((0, 0.25), (1, 0.35)):
-        record(tmp_path, replace(PSC, seed=seed), test=test)
-    record(tmp_path, replace(PSC, recipe="cnn", epochs=3), test=0.125)
-    shown = ["--show", "--recipe", "paper", "--out", str(tmp_path)]
-    assert main(["table1", "--cell", "cifar100,d=10", *shown]) == 0
-    printed = capsys.readouterr().out
-    assert "Ours: resnet32, sgd 0.1, 250 epochs, on cpu, commit unknown, seeds 0, 1." in printed
-    rows = [line.split() for line in printed.splitlines() if line.startswith("cifar100")]
-    assert ["cifar100", "10", "psc", "resnet32", "250", "25.67", "30.00", "±", "7.07"] in [row[:9] for row in rows]
-    assert ["cifar100", "10", "psc", "cnn", "3", "25.67", "12.50"] in [row[:7] for row in rows]
-    assert ["cifar100", "10", "dynamic", "resnet32", "250", "57.21", "not", "run"] in rows
-
-
-def test_figure_4b_shows_the_labels_that_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record(tmp_path, replace(PSC, method="dynamic"))
-    assert main(["figure4b", "--show", "--recipe", "paper", "--out", str(tmp_path)]) == 0
-    head, row = capsys.readouterr().out.partition("labels that moved at a renewal, %\n")[2].splitlines()[:2]
-    assert head == "epoch  D = 10, resnet32, seed 0" and row.split() == ["0", "25.00"]
-
-
 # --- bad input -------------------------------------------------------------------------------------------------------
 
 
@@ -324,12 +243,3 @@ def test_figures_3a_and_3c_need_no_data(capsys: pytest.CaptureFixture[str]) -> N
 def test_what_has_no_cells_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["renewals", "--list"]) == 0
     assert "renewals has no cells" in capsys.readouterr().out
-
-
-def test_records_of_the_repository_are_shown_but_not_taken_for_this_machine_s(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    record(tmp_path / "committed", test=0.625)
-    asked = ["table1", "--cell", "cifar100,d=10,method=psc", "--recipe", "paper", "--out", str(tmp_path / "out")]
-    assert main([*asked, "--list"], tmp_path / "committed") == 0
-    assert "done, test 62.50 % (a record of the repository)" in capsys.readouterr().out
