@@ -28,7 +28,7 @@ class LabelledImages(Dataset[Item]):
 
     def take(self, indices: Tensor) -> LabelledImages:
         """The items at these indices, int64 [n], in this order."""
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of data set has its own; needed for long tails alone
 
 
 @dataclass(frozen=True)
