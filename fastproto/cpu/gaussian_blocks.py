@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from fastproto.cpu.shared_rows import Turns, share_rows, threads_of_a_pass
 
 OFFSET_MAX = 16.0  # up to this 2t the factor exp(-2t) is applied to the sums; above, g is more accurate with it
 CUDA_SIDE = 4096  # of a block: 64 MiB, products that fill the GPU
-SHARED_ROWS = 3  # rows of blocks from which threads share them: of two, the second waits for all of the first
+SHARED_ROWS = 4  # rows of blocks from which threads share them: with fewer the pass ends before both are busy
 LOG2_E = 1 / math.log(2)  # for torch's exp2, which takes a third of the time of its exp
 
 
@@ -99,8 +100,9 @@ class PotentialPass:
         """
         rows = blocks[i]
         left = self.left(rows)
+        add_diagonal = self.diagonal(left, rows)
         with turns.turn(i, i):
-            self.add_diagonal(left, rows)
+            add_diagonal()
         for j, columns in enumerate(blocks[i + 1 :], i + 1):
             block = self.block(left, columns, None)
             with turns.turn(i, j):
@@ -113,10 +115,10 @@ class PotentialPass:
         """The same points and sums, with buffers of its own, for one thread."""
         return copy.copy(self)
 
-    def add_diagonal(self, left: Tensor, rows: slice) -> None:
-        """The pairs of the rows with each other."""
+    def diagonal(self, left: Tensor, rows: slice) -> Callable[[], None]:
+        """Computes the pairs of the rows with each other, and returns what adds them."""
         own = torch.arange(len(left), device=left.device)
-        self.add(rows, rows, self.block(left, rows, (own, own)))
+        return partial(self.add, rows, rows, self.block(left, rows, (own, own)))
 
     def general(self, self_index: Tensor | None) -> tuple[Tensor, Tensor]:
         for rows in slices(len(self.points), self.side):

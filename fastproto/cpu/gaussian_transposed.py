@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import torch
@@ -45,17 +47,21 @@ class TransposedPass(PotentialPass):
         values = self.transposed_values[summed.start // self.side]
         self.transposed_pull[into.start // self.side] += product(values, block.g)
 
-    def add_diagonal(self, left: Tensor, rows: slice) -> None:
+    def diagonal(self, left: Tensor, rows: slice) -> Callable[[], None]:
         inner = self.blocks.inner
         if len(left) <= inner:
-            return super().add_diagonal(left, rows)
+            return super().diagonal(left, rows)
         weights = None if self.values is self.others else self.weights[rows]
         smaller = self.blocks._replace(transposed_side=inner)
         within = TransposedPass(self.points[rows], None, self.k, weights, smaller)
         within.add_pairs()
+        return partial(self.add_within, rows, within)
+
+    def add_within(self, rows: slice, within: TransposedPass) -> None:
+        """Add the sums of a pass over the pairs of these rows."""
         self.potential[rows] += within.potential
         pull = self.transposed_pull[rows.start // self.side]
-        for columns, part in zip(slices(len(left), within.side), within.transposed_pull, strict=True):
+        for columns, part in zip(slices(rows.stop - rows.start, within.side), within.transposed_pull, strict=True):
             pull[:, columns] += part
 
     def finish(self, own: Tensor | slice | None) -> tuple[Tensor, Tensor]:

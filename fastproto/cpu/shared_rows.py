@@ -7,8 +7,11 @@ takes longer than one thread alone. Here a thread waits asleep, and only for its
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import ContextVar
 
 import torch
@@ -60,6 +63,12 @@ class Turns:
             self.changed.notify_all()
 
 
+@functools.cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Threads that outlive a pass: a new one takes milliseconds for its first product. A forked process has none."""
+    return ThreadPoolExecutor(max_workers=1024, thread_name_prefix=f"fastproto-pass-{process}")
+
+
 def share_rows(rows: int, threads: int, turns: Turns, worker: Callable[[], Callable[[int], None]]) -> None:
     """Calls ``worker()(i)`` for i = 0, 1, ... in this order, on so many threads, each with a worker of its own.
 
@@ -74,15 +83,17 @@ def share_rows(rows: int, threads: int, turns: Turns, worker: Callable[[], Calla
             with torch.inference_mode(inference), torch.no_grad(), torch.autocast("cpu", enabled=False):
                 do = worker()
                 for i in waiting:
+                    if turns.error is not None:
+                        return
                     do(i)
         except BaseException as error:
             turns.fail(error)
 
-    others = [threading.Thread(target=work) for _ in range(min(threads, rows) - 1)]
+    others: list[Future[None]] = []
     with one_thread(passes=1):
         try:
-            for thread in others:
-                thread.start()
+            for _ in range(min(threads, rows) - 1):
+                others.append(_pool(os.getpid()).submit(work))
             work()
         except BaseException as error:  # Ctrl-C, or no further thread can be started
             turns.fail(error)
@@ -92,11 +103,11 @@ def share_rows(rows: int, threads: int, turns: Turns, worker: Callable[[], Calla
         raise turns.error
 
 
-def _join(threads: list[threading.Thread], turns: Turns) -> None:
+def _join(others: list[Future[None]], turns: Turns) -> None:
     """Also on Ctrl-C: it ends them soon, and none of them may outlive the sums."""
-    for thread in threads:
-        while thread.is_alive():
+    for other in others:
+        while not (other.cancel() or other.done()):
             try:
-                thread.join()
+                wait([other])
             except KeyboardInterrupt as error:
                 turns.fail(error)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -56,19 +59,46 @@ def test_rows_are_begun_in_order_and_each_once() -> None:
 
 @pytest.mark.parametrize("error", [ValueError("of a row"), KeyboardInterrupt()])
 def test_an_error_in_one_thread_ends_all(error: BaseException) -> None:
-    before = threading.active_count()
-    turns = Turns(2)
+    turns, begun, ended = Turns(2), [], []
 
     def row(i: int) -> None:
-        if i == 1:
-            raise error
-        with turns.turn(1, 5):  # which never comes
-            raise AssertionError
+        begun.append(i)
+        try:
+            if i == 1:
+                raise error
+            with turns.turn(1, 5):  # which never comes
+                raise AssertionError
+        finally:
+            ended.append(i)
 
     torch.set_num_threads(2)
     with pytest.raises(type(error)) as caught:
         share_rows(2, 2, turns, lambda: row)
-    assert caught.value is error and threading.active_count() == before and torch.get_num_threads() == 2
+    assert caught.value is error and torch.get_num_threads() == 2
+    assert sorted(begun) == sorted(ended) == [0, 1]  # none outlives the pass
+
+
+def test_threads_are_kept_for_the_next_pass() -> None:
+    both, running = threading.Barrier(2, timeout=60), []
+    for _ in range(3):
+        share_rows(2, 2, Turns(2), lambda: lambda _: running.append(both.wait()))
+        running.append(threading.active_count())
+    assert running[2] == running[5] == running[8]
+
+
+# Python warns of a fork beside threads, which is what this is about
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    points = unit_rows(60, 5)
+    torch.set_num_threads(2)
+    expected = gaussian_potential(points, None, 2.0, None, None, "highest", blocks=Blocks(side=13))
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        found = gaussian_potential(points, None, 2.0, None, None, "highest", blocks=Blocks(side=13))
+        os._exit(0 if torch.equal(found[1], expected[1]) else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_passes_keep_their_threads() -> None:
@@ -107,6 +137,8 @@ def test_a_thread_that_cannot_be_started_ends_the_pass(monkeypatch: pytest.Monke
             done.append(i)
             threading.Event().wait(0.01)
 
+    pool = ThreadPoolExecutor(9)
+    monkeypatch.setattr("fastproto.cpu.shared_rows._pool", lambda process: pool)
     monkeypatch.setattr(threading.Thread, "start", start_one)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         share_rows(1000, 3, turns, lambda: row)
