@@ -57,13 +57,13 @@ def test_every_cell_has_a_head_that_its_dimension_allows() -> None:
         assert settings_of(cell)["head.name"] in HEADS
         classes = {"cifar100": 100, "cifar10": 10, "svhn": 10, "stl10": 10}.get(cell.data.partition("-lt")[0])
         assert cell.method != "etf" or (classes is not None and cell.dim >= classes - 1), cell
-        assert cell.epochs == RECIPES[cell.recipe].epochs
+        assert cell.table == "losses" or cell.epochs == RECIPES[cell.recipe].epochs  # losses has short budgets
 
 
 def test_cross_entropy_has_its_own_rate() -> None:
     rates = {method: settings_of(replace(PSC, method=method)).get("optim.lr") for method in METHODS}
     assert {method for method, rate in rates.items() if rate == "0.1"} == {
-        *("psc", "psc-uniform", "linear", "fixed-softmax"),
+        *("psc", "psc-uniform", "linear", "fixed-softmax", "softmax-norm", "fixed-softmax-norm"),
     }
     assert settings_of(PSC)["head.reduction"] == "mean"
 

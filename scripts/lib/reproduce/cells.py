@@ -8,6 +8,8 @@ from pathlib import Path
 
 from fastproto.support.spelling import nearest, shown
 
+Overrides = tuple[tuple[str, str], ...]
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -29,7 +31,7 @@ class Cell:
     recipe: str
     epochs: int
     seed: int = 0
-    overrides: tuple[tuple[str, str], ...] = ()
+    overrides: Overrides = ()
 
     @property
     def kind(self) -> tuple[object, ...]:

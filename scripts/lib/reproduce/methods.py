@@ -27,6 +27,14 @@ def _head(name: str, initial_assignment: str | None = None) -> dict[str, str]:
     return {"head.name": name, **chosen}
 
 
+def _power(name: str, power: str) -> dict[str, str]:
+    return {**_head(name, "aligned"), "head.loss": "power", "head.power": power}
+
+
+def _softmax_norm(name: str) -> dict[str, str]:
+    return {**_head(name, "aligned"), "head.loss": "softmax", "head.scale": "norm"}
+
+
 METHODS = {
     "dynamic": Method(_head("prototype", "random")),
     "dynamic-aligned": Method(_head("prototype", "aligned")),
@@ -37,6 +45,13 @@ METHODS = {
     "fixed": Method(_head("fixed", "random")),
     "fixed-aligned": Method(_head("fixed", "aligned")),
     "fixed-softmax": Method(_head("fixed_softmax"), cross_entropy=True),
+    "power-3": Method(_power("prototype", "3")),
+    "power-1": Method(_power("prototype", "1")),
+    "power-0.5": Method(_power("prototype", "0.5")),
+    "softmax-norm": Method(_softmax_norm("prototype"), cross_entropy=True),
+    "fixed-power-1": Method(_power("fixed", "1")),
+    "fixed-power-0.5": Method(_power("fixed", "0.5")),
+    "fixed-softmax-norm": Method(_softmax_norm("fixed"), cross_entropy=True),
     "etf": Method(_head("etf")),
     "hpn": Method(_head("hpn")),
     "word2vec": Method(_head("hpn"), words=True),
