@@ -7,6 +7,7 @@ in the forward pass.
 from fastproto.ops.gaussian_potential import gaussian_potential
 from fastproto.ops.ipm_loss import ipm_loss
 from fastproto.ops.nearest_prototypes import nearest_prototypes
+from fastproto.ops.power_rule import power_for
 from fastproto.ops.uniformity_loss import uniformity_loss
 from fastproto.ops.update_class_means import update_class_means, update_class_means_
 from fastproto.support.error_flags import check_batches
@@ -16,6 +17,7 @@ __all__ = [
     "gaussian_potential",
     "ipm_loss",
     "nearest_prototypes",
+    "power_for",
     "uniformity_loss",
     "update_class_means",
     "update_class_means_",

@@ -32,7 +32,7 @@ from fastproto.support.distributed import (
 )
 from fastproto.support.error_flags import new_flag
 from fastproto.support.guarded_module import exclude_from_broadcast
-from fastproto.support.loss_options import Loss, Means, NanPolicy, Reduction, Scale
+from fastproto.support.loss_options import Loss, Means, NanPolicy, Power, Reduction, Scale
 from fastproto.support.options import Effort, check_options
 from fastproto.support.row_norms import unit
 from fastproto.support.tracing import after_backward, in_backward
@@ -65,7 +65,8 @@ class PrototypeHead(RenewableState):
         momentum: α of the class means, in [0, 1).
         loss: ``eq6``; ``power`` for (1 - cos)^p / p; ``softmax`` for the cross-entropy over all prototypes, whose cost
             grows with C; ``official`` (the authors' (1 - cos)²). Means and assignment do not depend on it.
-        power: p of ``power``, 0.01 to 100; 2 is Eq. 6. See :func:`fastproto.ipm_loss`.
+        power: p of ``power``, 0.01 to 100 (2 is Eq. 6, see :func:`fastproto.ipm_loss`), or ``auto``, that of
+            :func:`fastproto.functional.power_for`.
         scale: of ``softmax`` (None: 16): a number > 0 times the cosines as logits, or ``norm``: logits x·w.
         means: ``ema`` starts at zero and averages every sample in batch order; ``official`` (the authors' code) starts
             at random unit rows, averages only the last sample of each class in a batch, ignores ``momentum`` (α is
@@ -91,7 +92,7 @@ class PrototypeHead(RenewableState):
 
     Raises:
         TypeError, ValueError: C < 2, D < 2, prototypes of another shape, not unit or requiring grad, unknown options,
-            a power or a scale with a loss that has none.
+            a power or a scale with a loss that has none, the power ``auto`` on the meta device.
 
     Source: Algorithm 1 of Saadabadi et al., CVPR 2024.
     """
@@ -107,7 +108,7 @@ class PrototypeHead(RenewableState):
         prototypes: Tensor | Prototypes | None = None,
         momentum: float = 0.9,
         loss: Loss = "eq6",
-        power: float | None = None,
+        power: Power | None = None,
         scale: Scale | None = None,
         means: Means = "ema",
         reduction: Reduction = "mean",
@@ -122,7 +123,7 @@ class PrototypeHead(RenewableState):
         check_options(loss=loss, means=means, reduction=reduction, nan_policy=nan_policy, effort=effort)
         self.num_classes, self.dim, self.momentum = num_classes, dim, momentum
         self.loss: Loss = loss
-        self.form = loss_form(loss, power, scale)
+        loss_form(loss, power, scale)  # checks them before prototypes are estimated
         self.means: Means = means
         self.reduction: Reduction = reduction
         self.nan_policy: NanPolicy = nan_policy
@@ -138,6 +139,7 @@ class PrototypeHead(RenewableState):
             dim,
             lambda: estimate_prototypes(num_classes, dim, effort=effort, seed=seed).vectors,
         )
+        self.form = loss_form(loss, power, scale, vectors)
         self.register_buffer("prototypes", ask_for_large_pages(torch.empty_like(vectors)).copy_(vectors))
         self.register_buffer("assignment", permutation.to(device))
         self.register_buffer("class_means", start.to(device))

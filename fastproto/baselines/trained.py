@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastproto.head import PrototypeHead
 from fastproto.support.checks import check_classes, check_finite, check_matrix, default_device
-from fastproto.support.loss_options import Loss, Means, Reduction, Scale
+from fastproto.support.loss_options import Loss, Means, Power, Reduction, Scale
 
 
 class TrainedPrototypesHead(PrototypeHead):
@@ -35,7 +35,7 @@ class TrainedPrototypesHead(PrototypeHead):
         weights: Tensor | None,
         momentum: float = 0.9,
         loss: Loss = "eq6",
-        power: float | None = None,
+        power: Power | None = None,
         scale: Scale | None = None,
         means: Means = "ema",
         reduction: Reduction = "mean",

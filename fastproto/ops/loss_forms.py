@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from fastproto.ops.ipm_loss import LossOptions, exponent_of, ipm_per_sample
+from fastproto.ops.power_rule import power_for
 from fastproto.ops.softmax_loss import check_scale, softmax_per_sample
 from fastproto.support.loss_options import EQ6_POWER, LOSS_FACTORS, Loss, Scale
 
@@ -29,13 +30,19 @@ class LossForm(NamedTuple):
         return ipm_per_sample(features, labels, prototypes, assignment, options, self.power)
 
 
-def loss_form(loss: Loss, power: object, scale: object) -> LossForm:
+def loss_form(loss: Loss, power: object, scale: object, prototypes: Tensor | None = None) -> LossForm:
     """The form of a loss, with its checked parameter; ``loss`` is a known name.
+
+    The power ``auto`` is that of :func:`power_for`; without prototypes it is only accepted.
 
     Raises:
         TypeError, ValueError: a power or a scale that is out of range, or with a loss that has none; no power for
             ``power``.
     """
+    if loss == "power" and isinstance(power, str):
+        if power != "auto":
+            raise ValueError(f"power is {power!r}; expected a number such as 0.5, or 'auto'")
+        power = EQ6_POWER if prototypes is None else power_for(prototypes)
     exponent = exponent_of(loss, power)
     if loss == "softmax":
         return LossForm(scale=check_scale(DEFAULT_SCALE if scale is None else scale))

@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias, get_args
 
 IpmLoss: TypeAlias = Literal["eq6", "power", "official"]
 Loss: TypeAlias = Literal["eq6", "power", "official", "softmax"]  # of heads
+Power: TypeAlias = float | Literal["auto"]  # of heads
 Scale: TypeAlias = float | Literal["norm"]  # of the logits of softmax
 Means: TypeAlias = Literal["ema", "official"]
 Reduction: TypeAlias = Literal["mean", "sum", "none"]

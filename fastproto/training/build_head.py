@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pkgutil import resolve_name
 
 import torch
@@ -12,6 +12,7 @@ from fastproto.baselines import CosineHead, LinearHead, SoftmaxHead
 from fastproto.head import PrototypeHead
 from fastproto.prototypes import check_shape, load_prototypes, load_word_vectors
 from fastproto.support.checks import default_device
+from fastproto.support.loss_options import EQ6_POWER
 from fastproto.training.checkpoint_files import rebuild_module
 from fastproto.training.heads import FILES, HEADS
 from fastproto.training.settings_and_flags import HeadConfig
@@ -33,7 +34,9 @@ def build_head(config: HeadConfig, class_names: ClassNames, seed: int) -> Head:
         raise ValueError(f"head.name is {config.name!r}; expected one of {', '.join(HEADS)}")
     kind = HEADS[config.name]
     read = {} if default_device().type == "meta" else _read_files(config, class_names)
-    of_loss = {} if "loss" not in kind.takes or config.loss == "softmax" else {"scale": None}
+    of_loss: dict[str, object] = {} if "loss" not in kind.takes or config.loss == "softmax" else {"scale": None}
+    if config.loss == "power" and config.power is None:
+        of_loss["power"] = "auto"
     given = asdict(config) | {"seed": seed} | dict.fromkeys(FILES.values()) | read | of_loss
     head: Head = resolve_name(kind.made_by)(len(class_names), config.dim, **{name: given[name] for name in kind.takes})
     return head
@@ -42,8 +45,15 @@ def build_head(config: HeadConfig, class_names: ClassNames, seed: int) -> Head:
 def check_head(config: HeadConfig, class_names: ClassNames) -> None:
     """Raise the errors of :func:`build_head`, without estimating prototypes."""
     _read_files(config, class_names)
+    some_power = EQ6_POWER if config.loss == "power" else None  # auto needs prototypes
     with torch.device("meta"):
-        build_head(config, class_names, seed=0)
+        build_head(replace(config, power=some_power), class_names, seed=0)
+
+
+def resolved(config: HeadConfig, head: Head) -> HeadConfig:
+    """The settings with the number that ``head`` has for the power auto."""
+    powered = isinstance(head, PrototypeHead) and config.loss == "power"
+    return replace(config, power=head.form.power) if powered else config
 
 
 def _read_files(config: HeadConfig, class_names: ClassNames) -> dict[str, Tensor]:

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.utilities import rank_zero_only
 
+from fastproto.support.atomic_files import write_whole
 from fastproto.support.stopping import stopping
 from fastproto.training.checkpoint_files import KEY
 from fastproto.training.classifier import Classifier
+from fastproto.training.config_files import config_text
 from fastproto.training.metrics import log_training_epoch
+from fastproto.training.settings_and_flags import TrainConfig
 
 
 class WriteCheckpoints(L.Callback):
@@ -46,8 +50,25 @@ class WriteCheckpoints(L.Callback):
             self.best = tuple(state_dict["best"])
 
 
+class WriteConfig(L.Callback):
+    """Writes config.yaml again when the head is made: it then has the number of the power auto."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, Classifier)
+        write_config(self.folder, module.config)
+
+
 class EndOtherRanks(L.Callback):
     """End all ranks when one raises an error: the others would wait for it in their next collective."""
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
         stopping.fail(exception)
+
+
+@rank_zero_only
+def write_config(folder: Path, config: TrainConfig) -> None:
+    text = config_text(config)
+    write_whole(folder / "config.yaml", lambda file: file.write_text(text, encoding="utf-8"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 
 import lightning as L
 import torch
@@ -16,7 +17,7 @@ from fastproto.functional import check_batches
 from fastproto.head import PrototypeHead, exclude_from_broadcast
 from fastproto.models import build_backbone
 from fastproto.support.checks import default_device
-from fastproto.training.build_head import Head, build_head
+from fastproto.training.build_head import Head, build_head, resolved
 from fastproto.training.checkpoint_files import Description, PartFacts, rebuild_module
 from fastproto.training.class_weights import ClassWeights
 from fastproto.training.metrics import HeldOutMetrics, log_training_step
@@ -72,6 +73,7 @@ class Classifier(L.LightningModule):
             return
         self.backbone = self._build_backbone()
         self.head = build_head(self.config.head, self.class_names, self.config.seed)
+        self.config = replace(self.config, head=resolved(self.config.head, self.head))
         exclude_from_broadcast(self)
 
     def _build_backbone(self) -> nn.Module:

@@ -28,10 +28,9 @@ from fastproto.support.atomic_files import write_whole
 from fastproto.support.stopping import stopping
 from fastproto.training.batch_checks import check_batches
 from fastproto.training.build_head import check_head
-from fastproto.training.callbacks import EndOtherRanks, WriteCheckpoints
+from fastproto.training.callbacks import EndOtherRanks, WriteCheckpoints, WriteConfig, write_config
 from fastproto.training.checkpoint_files import WholeFileIO, read_checkpoint
 from fastproto.training.classifier import Classifier, backbone_of
-from fastproto.training.config_files import config_text
 from fastproto.training.heads import HEADS
 from fastproto.training.initial_assignment import InitialAssignment
 from fastproto.training.loaders import Loaders
@@ -122,9 +121,9 @@ def _run_in(folder: Path, module: Classifier, data: DataSplits, resumed: Resumed
     config, checkpoint = module.config, None if resumed is None else resumed.checkpoint
     metrics = _metrics(folder, resumed)
     checkpoints = WriteCheckpoints(folder / "checkpoints")
-    callbacks: list[L.Callback] = [EndOtherRanks(), InitialAssignment(data), checkpoints]
+    callbacks: list[L.Callback] = [EndOtherRanks(), WriteConfig(folder), InitialAssignment(data), checkpoints]
     if HEADS[config.head.name].renewed:
-        callbacks.insert(2, RenewAssignment(config.head, folder / "class_means", config.seed))
+        callbacks.insert(3, RenewAssignment(config.head, folder / "class_means", config.seed))
     if config.progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
     others = build_loggers(config, folder, None if resumed is None else resumed.step)
@@ -254,8 +253,7 @@ def _write_facts(folder: Path, config: TrainConfig, trainer: L.Trainer, resumed:
         "resumed": None if resumed is None else str(resumed.resolve()),
     }
     write_whole(folder / FACTS, lambda file: file.write_text(json.dumps(facts, indent=2) + "\n"))
-    text = config_text(config)
-    write_whole(folder / "config.yaml", lambda file: file.write_text(text, encoding="utf-8"))
+    write_config(folder, config)
 
 
 @contextmanager

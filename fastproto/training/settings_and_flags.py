@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
 from fastproto.support.data_options import Augment, augment_of
-from fastproto.support.loss_options import Loss, Means, Scale
+from fastproto.support.loss_options import Loss, Means, Power, Scale
 from fastproto.support.options import Effort
 from fastproto.training.heads import FILES, HeadName, heads_that_take
 from fastproto.training.setting_ranges import RANGES, range_of
@@ -100,7 +100,8 @@ class HeadConfig:
         momentum: alpha of the class means, in [0, 1).
         loss: eq6 for the paper's (1 - cos)^2 / 2, power for (1 - cos)^P / P, softmax for cross-entropy over the
             prototypes, or official for the (1 - cos)^2 of the authors' code.
-        power: P of the loss power, 0.01 to 100; 2 is eq6.
+        power: P of the loss power, 0.01 to 100; 2 is eq6. None or auto: 2, 1 or 0.5, lower the closer the prototypes;
+            config.yaml then has the number.
         means: ema, or official for the class means of the authors' code.
         reduction: mean or sum over the batch.
         sync_class_means: whether class means use the samples of all devices; if not, none are communicated, and the
@@ -127,7 +128,7 @@ class HeadConfig:
     uniformity_weight: float = 1.0
     momentum: float = 0.9
     loss: Loss = "eq6"
-    power: float | None = None
+    power: Power | None = None
     means: Means = "ema"
     reduction: Literal["mean", "sum"] = "mean"
     sync_class_means: bool = True
@@ -241,7 +242,7 @@ class TrainConfig:
             self._require(key, kind.allows(value), kind.expected)
         for key, (least, most) in RANGES.items():
             value = self._get(key)
-            if value not in (None, "norm") and not least <= value <= most:
+            if value not in (None, "norm", "auto") and not least <= value <= most:
                 self._require(key, False, range_of(value, least, most))
         self._require("seed", 0 <= self.seed < 2**32, "0 <= seed < 2^32")
         self._require("optim.lr", self.optim.lr > 0, "a number > 0")
@@ -278,9 +279,6 @@ class TrainConfig:
         has_loss = head.name in heads_that_take("loss")
         powered, softmax = has_loss and head.loss == "power", has_loss and head.loss == "softmax"
         self._require("head.power", powered or head.power is None, "none: it is for head.loss power")
-        self._require(
-            "head.power", head.power is not None or not powered, "an exponent such as 0.5 for head.loss power"
-        )
         by_norm = softmax or head.name == "fixed_softmax" or head.scale != "norm"
         self._require("head.scale", by_norm, "a number: norm is for fixed_softmax and head.loss softmax")
 

@@ -10,6 +10,7 @@ import torch
 
 from fastproto import PrototypeHead, ipm_loss, reference
 from fastproto.baselines import FixedSoftmaxHead, TrainedPrototypesHead
+from fastproto.functional import power_for
 
 from ..helpers import unit_rows
 
@@ -116,10 +117,27 @@ def test_compiled_losses_equal_eager_ones(options: dict[str, Any]) -> None:
     assert all(map(torch.equal, *found))
 
 
+@pytest.mark.parametrize(("count", "dim", "power"), [(6, 3, 2.0), (20, 2, 0.5), (12, 4, 1.0)])
+def test_the_power_auto_is_that_of_the_prototypes(count: int, dim: int, power: float) -> None:
+    head = PrototypeHead(count, dim, loss="power", power="auto")
+    x, y = torch.randn(8, dim), torch.arange(8) % count
+    assert head.form.power == power_for(head.prototypes) == power and f"power={power}" in repr(head)
+    assert torch.equal(head(x, y), PrototypeHead(count, dim, loss="power", power=power)(x, y))
+
+
+def test_the_power_auto_needs_values() -> None:
+    with torch.device("meta"), pytest.raises(ValueError, match="on the meta device, where they have no values"):
+        PrototypeHead(6, 3, loss="power", power="auto")
+    with torch.device("meta"):
+        assert PrototypeHead(6, 3, loss="power", power=0.5).form.power == 0.5
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"loss": "power"}, "power is None with loss 'power'; expected an exponent such as 0.5"),
+        ({"loss": "power", "power": "atuo"}, "power is 'atuo'; expected a number such as 0.5, or 'auto'"),
+        ({"power": "auto"}, "power is 'auto' with loss 'eq6'; expected none"),
         ({"loss": "power", "power": 0}, "power is 0.0; expected a number > 0, such as 0.5"),
         ({"loss": "power", "power": float("nan")}, "power is nan"),
         ({"loss": "power", "power": float("inf")}, "power is inf"),

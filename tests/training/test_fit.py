@@ -80,6 +80,24 @@ def test_other_heads(head: str, tmp_path: Path) -> None:
     assert not (result.folder / "changed.png").exists()
 
 
+@pytest.mark.parametrize("power", [None, "auto"])
+def test_the_power_auto_is_written_as_a_number(power: str | None, tmp_path: Path, no_pictures: None) -> None:
+    result = fit(quick(tmp_path / "run", head__loss="power", head__power=power, head__dim=3))
+    assert yaml.safe_load((result.folder / "config.yaml").read_text())["head"]["power"] == 0.5
+    assert read_checkpoint(result.checkpoint)[KEY]["config"]["head"]["power"] == 0.5
+    again = fit(
+        quick(
+            tmp_path / "again",
+            head__loss="power",
+            head__power=power,
+            head__dim=3,
+            resume=str(result.folder),
+            optim__epochs=3,
+        )
+    )
+    assert yaml.safe_load((again.folder / "config.yaml").read_text())["head"]["power"] == 0.5
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_low_precision(precision: str, tmp_path: Path, no_pictures: None) -> None:
     result = fit(quick(tmp_path, precision=precision))

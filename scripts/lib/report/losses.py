@@ -1,0 +1,110 @@
+"""The study of losses: accuracy of every loss and head, and the gain of renewing the assignment under each loss."""
+
+from __future__ import annotations
+
+from statistics import mean, stdev
+
+from lib.report.pictures import Line, Panel
+from lib.reproduce.loss_study import DIMS, EPOCHS, LONG_EPOCHS, SEEDS, best_rate
+from lib.repository import NOT_MEASURED, Record
+from lib.tables import markdown
+
+TITLES = {  # of the methods, in the order of the columns
+    "dynamic-aligned": "Eq. 6",
+    "power-3": "p = 3",
+    "power-1": "p = 1",
+    "power-0.5": "p = ½",
+    "softmax-norm": "softmax, `norm`",
+    "psc": "learned unit rows",
+    "linear": "linear",
+}
+FIXED = {
+    "dynamic-aligned": "fixed-aligned",
+    "power-1": "fixed-power-1",
+    "power-0.5": "fixed-power-0.5",
+    "softmax-norm": "fixed-softmax-norm",
+}
+"""Each renewed method, and the one that keeps its first assignment."""
+DATA = {"digits": "digits", "glyphs200": "glyphs 200", "glyphs1000": "glyphs 1,000", "cifar100": "CIFAR-100"}
+Setting = tuple[str, int, int]  # data, D, epochs
+SETTINGS: list[Setting] = [
+    *((data, dim, EPOCHS[data]) for data, dims in DIMS.items() for dim in dims),
+    ("glyphs200", 8, LONG_EPOCHS),
+]
+LINES = {
+    "fixed-aligned": "Eq. 6, first assignment kept",
+    "dynamic-aligned": "Eq. 6, renewed",
+    "power-0.5": "p = ½, renewed",
+    "softmax-norm": "softmax, renewed",
+    "linear": "linear, learned",
+}
+
+
+def accuracy(records: list[Record]) -> str:
+    """Validation and test accuracy of each method."""
+    rows = [
+        [_name(setting), str(setting[2]), *(_accuracies(_runs(records, setting, method), setting) for method in TITLES)]
+        for setting in SETTINGS
+    ]
+    return markdown(["validation / test, %", "epochs", *TITLES.values()], rows)
+
+
+def gains(records: list[Record]) -> str:
+    """Points of test accuracy that renewals add, at equal seeds."""
+    rows = [
+        [_name(setting), *(_gain(records, setting, renewed, kept) for renewed, kept in FIXED.items())]
+        for setting in SETTINGS
+        if setting[2] != LONG_EPOCHS
+    ]
+    return markdown(["test, points", *(TITLES[method] for method in FIXED)], rows)
+
+
+def by_dimension(records: list[Record]) -> list[Panel]:
+    """Test accuracy against D, one panel per data set."""
+    panels = []
+    for data, title in list(DATA.items())[1:]:
+        lines = []
+        for method, name in LINES.items():
+            runs = {dim: _runs(records, (data, dim, EPOCHS[data]), method) for dim in DIMS[data]}
+            found = {dim: [100 * run["test"] for run in held] for dim, held in runs.items() if held}
+            error = [stdev(values) if len(values) > 1 else 0.0 for values in found.values()]
+            lines.append(Line(name, [float(dim) for dim in found], [mean(v) for v in found.values()], error))
+        ticks = [float(dim) for dim in DIMS[data]]
+        panels.append(Panel(title, "dimension D", "test accuracy, %", lines, "x", ticks=ticks, bottom=0.0))
+    return panels
+
+
+def _name(setting: Setting) -> str:
+    return f"{DATA[setting[0]]}, D = {setting[1]}"
+
+
+def _runs(records: list[Record], setting: Setting, method: str) -> list[Record]:
+    """The runs of a method at its own learning rate, by seed."""
+    data, dim, epochs = setting
+    wanted = {"data": data, "dim": dim, "epochs": epochs, "method": method}
+    rate = float(best_rate(data, dim, method))
+    found = [
+        record
+        for record in records
+        if wanted.items() <= record["cell"].items() and record["settings"]["optim.lr"] == rate
+    ]
+    return sorted(found, key=lambda record: int(record["cell"]["seed"]))
+
+
+def _accuracies(runs: list[Record], setting: Setting) -> str:
+    if not runs:
+        return NOT_MEASURED
+    text = " / ".join(_spread([100 * run[key] for run in runs]) for key in ("validation", "test"))
+    seeds = 1 if setting[2] == LONG_EPOCHS else len(SEEDS[setting[0]])
+    return text + ("" if len(runs) >= seeds else f" ({len(runs)} of {seeds} seeds)")
+
+
+def _gain(records: list[Record], setting: Setting, renewed: str, kept: str) -> str:
+    base = {run["cell"]["seed"]: run["test"] for run in _runs(records, setting, kept)}
+    after = {run["cell"]["seed"]: run["test"] for run in _runs(records, setting, renewed)}
+    points = [100 * (after[seed] - base[seed]) for seed in sorted(base.keys() & after.keys())]
+    return _spread(points, "+") if points else NOT_MEASURED
+
+
+def _spread(values: list[float], sign: str = "") -> str:
+    return f"{mean(values):{sign}.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
