@@ -40,7 +40,7 @@ def test_the_rows_are_left_as_they_are() -> None:
 
 
 def test_bad_prototypes() -> None:
-    with pytest.raises(ValueError, match="prototypes has shape .3.; expected"):
+    with pytest.raises(ValueError, match=r"prototypes has shape \[3\]; expected"):
         power_for(torch.ones(3))
     with pytest.raises(ValueError, match="require grad"):
         power_for(unit_rows(4, 3).requires_grad_())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from statistics import mean, stdev
 
 from lib.report.pictures import Line, Panel
-from lib.reproduce.loss_study import DIMS, EPOCHS, LONG_EPOCHS, SEEDS, best_rate
 from lib.repository import NOT_MEASURED, Record
+from lib.reproduce.loss_study import DIMS, EPOCHS, LONG_EPOCHS, SEEDS, best_rate
 from lib.tables import markdown
 
 TITLES = {  # of the methods, in the order of the columns
