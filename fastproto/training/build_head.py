@@ -14,7 +14,7 @@ from fastproto.prototypes import check_shape, load_prototypes, load_word_vectors
 from fastproto.support.checks import default_device
 from fastproto.support.loss_options import EQ6_POWER
 from fastproto.training.checkpoint_files import rebuild_module
-from fastproto.training.heads import FILES, HEADS
+from fastproto.training.heads import FILES, HEADS, HeadKind
 from fastproto.training.settings_and_flags import HeadConfig
 
 Head = PrototypeHead | CosineHead
@@ -32,28 +32,35 @@ def build_head(config: HeadConfig, class_names: ClassNames, seed: int) -> Head:
     """
     if config.name not in HEADS:
         raise ValueError(f"head.name is {config.name!r}; expected one of {', '.join(HEADS)}")
-    kind = HEADS[config.name]
-    read = {} if default_device().type == "meta" else _read_files(config, class_names)
-    of_loss: dict[str, object] = {} if "loss" not in kind.takes or config.loss == "softmax" else {"scale": None}
-    if config.loss == "power" and config.power is None:
-        of_loss["power"] = "auto"
-    given = asdict(config) | {"seed": seed} | dict.fromkeys(FILES.values()) | read | of_loss
+    kind, meta = HEADS[config.name], default_device().type == "meta"
+    read = {} if meta else _read_files(config, class_names)
+    given = asdict(config) | {"seed": seed} | dict.fromkeys(FILES.values()) | read | _of_loss(config, kind, meta)
     head: Head = resolve_name(kind.made_by)(len(class_names), config.dim, **{name: given[name] for name in kind.takes})
     return head
+
+
+def _of_loss(config: HeadConfig, kind: HeadKind, meta: bool) -> dict[str, object]:
+    """The options of the loss where they differ from the settings."""
+    changed: dict[str, object] = {}
+    if "loss" in kind.takes and config.loss != "softmax":
+        changed["scale"] = None
+    if config.loss == "power" and config.power in (None, "auto"):
+        changed["power"] = EQ6_POWER if meta else "auto"  # any number: auto needs the values of the prototypes
+    return changed
 
 
 def check_head(config: HeadConfig, class_names: ClassNames) -> None:
     """Raise the errors of :func:`build_head`, without estimating prototypes."""
     _read_files(config, class_names)
-    some_power = EQ6_POWER if config.loss == "power" else None  # auto needs prototypes
     with torch.device("meta"):
-        build_head(replace(config, power=some_power), class_names, seed=0)
+        build_head(config, class_names, seed=0)
 
 
 def resolved(config: HeadConfig, head: Head) -> HeadConfig:
     """The settings with the number that ``head`` has for the power auto."""
-    powered = isinstance(head, PrototypeHead) and config.loss == "power"
-    return replace(config, power=head.form.power) if powered else config
+    if isinstance(head, PrototypeHead) and config.loss == "power":
+        return replace(config, power=head.form.power)
+    return config
 
 
 def _read_files(config: HeadConfig, class_names: ClassNames) -> dict[str, Tensor]:
