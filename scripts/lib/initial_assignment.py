@@ -77,7 +77,7 @@ def train(study: str, head: str, seed: int, lr: float) -> Record:
     data, dim, epochs, _ = STUDIES[study]
     with tempfile.TemporaryDirectory() as folder:
         config = TrainConfig.from_dict(
-            {"data": data, "head": {"dim": dim, "effort": "best", **HEADS[head]}, "seed": seed}
+            {"data": data, "head": {"dim": dim, "effort": "best", "loss": "eq6", **HEADS[head]}, "seed": seed}
         )
         config.out, config.progress, config.accelerator = str(Path(folder) / "run"), False, "cpu"
         config.optim.epochs, config.optim.lr = epochs, lr

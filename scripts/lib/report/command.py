@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 from lib import initial_assignment
-from lib.report import assignment, gaussian_potential, gpu, head, performance, prototypes
-from lib.report.pages import Report, filled, marks, pages
+from lib.report import assignment, gaussian_potential, gpu, head, losses, performance, prototypes
+from lib.report.pages import Report, contents, filled, marks, pages
 from lib.report.pictures import digest, draw, drawn_from
 from lib.report.plots import PLOTS
 from lib.repository import RESULTS, ROOT
@@ -25,6 +24,8 @@ REPORTS: dict[str, Report] = {  # name in the marks of a page: its report
     "gpu_peers": Report(("gpu",), gpu.peers),
     "gpu_assignment": Report(("gpu",), gpu.solves),
     "gpu_facts": Report(("gpu",), gpu.facts),
+    "losses": Report(("records/losses",), losses.accuracy),
+    "losses_renewed": Report(("records/losses",), losses.gains),
     "initial_assignment": Report(("initial_assignment",), initial_assignment.accuracy_table),
     "initial_assignment_gains": Report(("initial_assignment",), initial_assignment.gains_table),
 }
@@ -60,10 +61,10 @@ def draw_pictures(root: Path, results: Path, *, check: bool) -> list[str]:
     """Draws every picture whose numbers changed. Returns the pictures that differed."""
     stale = []
     for name, (source, plot) in PLOTS.items():
-        file, measured = root / "docs" / "pictures" / f"{name}.png", results / f"{source}.json"
-        if not measured.is_file():
+        file, measured = root / "docs" / "pictures" / f"{name}.png", contents(results, source)
+        if measured is None:
             continue
-        panels = plot(json.loads(measured.read_text(encoding="utf-8")))
+        panels = plot(measured)
         if drawn_from(file) == digest(panels):
             continue
         stale.append(str(file.relative_to(root)))

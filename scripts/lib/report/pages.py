@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lib.repository import NOT_MEASURED
 
@@ -19,9 +20,9 @@ OPENING = re.compile(r"^<!-- report (\w+) -->$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Report:
-    """A table and its JSON files."""
+    """A table and its results."""
 
-    files: tuple[str, ...]  # names in benchmarks/results, without .json
+    files: tuple[str, ...]  # JSON files in benchmarks/results, without .json, or folders of records
     write: Callable[..., str]  # takes the contents of the files, in this order
 
 
@@ -55,7 +56,13 @@ def filled(text: str, reports: Mapping[str, Report], results: Path) -> str:
 
 
 def body(report: Report, results: Path) -> str:
-    files = [results / f"{name}.json" for name in report.files]
-    if not all(file.is_file() for file in files):
-        return NOT_MEASURED
-    return report.write(*(json.loads(file.read_text(encoding="utf-8")) for file in files))
+    found = [contents(results, name) for name in report.files]
+    return NOT_MEASURED if None in found else report.write(*found)
+
+
+def contents(results: Path, name: str) -> Any:
+    """The content of ``name``.json, or of every file of the folder ``name``; None if there is neither."""
+    folder, file = results / name, results / f"{name}.json"
+    if folder.is_dir():
+        return [json.loads(record.read_text(encoding="utf-8")) for record in sorted(folder.glob("*.json"))]
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None

@@ -1,4 +1,4 @@
-"""Makes the panels of each picture from one JSON file of benchmarks/results."""
+"""Makes the panels of each picture from the results in benchmarks/results."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from lib import initial_assignment as study
+from lib.report import losses
 from lib.report.assignment import TITLES
 from lib.report.gaussian_potential import NAMES
 from lib.report.gpu import DIMS, results
@@ -129,9 +130,12 @@ def _provider(cells: list[Record], key: str) -> tuple[list[float], list[float]]:
     return [float(cell["C"]) for cell in held], [float(cell["providers"][key]["median_s"]) for cell in held]
 
 
-PLOTS: dict[str, tuple[str, Callable[[Any], list[Panel]]]] = {  # picture: (JSON file, function that makes its panels)
+PLOTS: dict[
+    str, tuple[str, Callable[[Any], list[Panel]]]
+] = {  # picture: (its results, what makes its panels)
     "accuracy_by_dimension": ("initial_assignment", accuracy_by_dimension),
     "learning_curves": ("initial_assignment", learning_curves),
+    "losses": ("records/losses", losses.by_dimension),
     "training_step": ("head", training_step),
     "assignment": ("assignment", assignment),
     "gaussian_potential": ("gaussian_potential", gaussian_potential),

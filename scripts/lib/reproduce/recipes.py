@@ -53,7 +53,7 @@ _BALANCED = Recipe(
     "ResNet-32", 250, "{set}-d{dim}", cross_entropy={"head.loss": "eq6", "head.reduction": "mean", "optim.lr": "0.1"}
 )
 RECIPES = {
-    "cnn": Recipe("cnn", 20, settings={"model.name": "cnn"}),
+    "cnn": Recipe("cnn", 20, settings={"model.name": "cnn", "head.loss": "eq6"}),
     "resnet32": _BALANCED,
     "resnet20": replace(_BALANCED, model="ResNet-20", settings={"model.name": "resnet20"}),
     "resnet56": replace(_BALANCED, model="ResNet-56", settings={"model.name": "resnet56"}),
