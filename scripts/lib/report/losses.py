@@ -6,7 +6,8 @@ from statistics import mean, stdev
 
 from lib.report.pictures import Line, Panel
 from lib.repository import NOT_MEASURED, Record
-from lib.reproduce.loss_study import DIMS, EPOCHS, LONG_EPOCHS, SEEDS, best_rate
+from lib.reproduce import loss_study
+from lib.reproduce.loss_study import DEFAULT_RATE, DIMS, EPOCHS, LONG_EPOCHS, SEEDS, best_rate
 from lib.tables import markdown
 
 TITLES = {  # of the methods, in the order of the columns
@@ -78,16 +79,15 @@ def _name(setting: Setting) -> str:
     return f"{DATA[setting[0]]}, D = {setting[1]}"
 
 
-def _runs(records: list[Record], setting: Setting, method: str) -> list[Record]:
-    """The runs of a method at its own learning rate, by seed."""
+def _runs(records: list[Record], setting: Setting, method: str, schedule: str | None = None) -> list[Record]:
+    """The runs of a method at its own learning rate, by seed; with the usual schedule of renewals, or another one."""
     data, dim, epochs = setting
-    wanted = {"data": data, "dim": dim, "epochs": epochs, "method": method}
-    rate = float(best_rate(data, dim, method))
-    found = [
-        record
-        for record in records
-        if wanted.items() <= record["cell"].items() and record["settings"]["optim.lr"] == rate
-    ]
+    rate = best_rate(data, dim, method)
+    overrides = {} if schedule is None else loss_study.schedule(schedule, epochs)
+    if rate != DEFAULT_RATE:
+        overrides |= {"optim.lr": rate}
+    wanted = {"data": data, "dim": dim, "epochs": epochs, "method": method, "overrides": overrides}
+    found = [record for record in records if wanted.items() <= record["cell"].items()]
     return sorted(found, key=lambda record: int(record["cell"]["seed"]))
 
 

@@ -130,9 +130,7 @@ def _provider(cells: list[Record], key: str) -> tuple[list[float], list[float]]:
     return [float(cell["C"]) for cell in held], [float(cell["providers"][key]["median_s"]) for cell in held]
 
 
-PLOTS: dict[
-    str, tuple[str, Callable[[Any], list[Panel]]]
-] = {  # picture: (its results, what makes its panels)
+PLOTS: dict[str, tuple[str, Callable[[Any], list[Panel]]]] = {  # picture: (its results, what makes its panels)
     "accuracy_by_dimension": ("initial_assignment", accuracy_by_dimension),
     "learning_curves": ("initial_assignment", learning_curves),
     "losses": ("records/losses", losses.by_dimension),

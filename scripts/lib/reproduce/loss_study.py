@@ -1,4 +1,4 @@
-"""The cells of ``losses``: a search of the learning rate at seed 0, the losses at the best rate, and a long budget."""
+"""The cells of ``losses``: a search of the learning rate, the losses at the best one, a long budget, other schedules."""
 
 from __future__ import annotations
 
@@ -52,9 +52,26 @@ BEST_RATES: dict[tuple[str, int, str], str] = {
 """Where another rate than 0.01 has the best validation accuracy at seed 0, by data, D and method."""
 
 
-def _cell(data: str, dim: int, method: str, epochs: int, seed: int, rate: str) -> Cell:
+SCHEDULES: dict[str, dict[str, str]] = {
+    "first quarter": {"head.early_renewals_per_epoch": "1", "head.renewals_per_epoch": "0"},
+    "turned": {"head.early_renewals_per_epoch": "1", "head.early_alignment": "true"},
+}
+"""Other schedules: renewals in the first quarter of the epochs only; prototypes turned too, in their first half."""
+SHARES = {"first quarter": 4, "turned": 2}
+TRIED = {  # by schedule and method: data and D
+    ("first quarter", "power-0.5"): (("glyphs200", 8), ("glyphs200", 16), ("glyphs200", 64), ("glyphs1000", 16)),
+    **{
+        ("turned", method): (("glyphs200", 8),)
+        for method in ("dynamic-aligned", "power-1", "power-0.5", "softmax-norm")
+    },
+}
+
+
+def _cell(
+    data: str, dim: int, method: str, epochs: int, seed: int, rate: str, schedule: dict[str, str] | None = None
+) -> Cell:
     overrides: Overrides = () if rate == DEFAULT_RATE else (("optim.lr", rate),)
-    return Cell("losses", method, data, dim, "cnn", epochs, seed, overrides)
+    return Cell("losses", method, data, dim, "cnn", epochs, seed, (*(schedule or {}).items(), *overrides))
 
 
 def best_rate(data: str, dim: int, method: str) -> str:
@@ -92,3 +109,18 @@ def compared() -> tuple[Cell, ...]:
         if not method.startswith("fixed")
     ]
     return (*cells, *long)
+
+
+def schedule(name: str, epochs: int) -> dict[str, str]:
+    """The settings of another schedule in a run of so many epochs."""
+    return {"head.early_epochs": str(epochs // SHARES[name]), **SCHEDULES[name]}
+
+
+def tried() -> tuple[Cell, ...]:
+    """The other schedules."""
+    return tuple(
+        _cell(data, dim, method, EPOCHS[data], seed, best_rate(data, dim, method), schedule(name, EPOCHS[data]))
+        for (name, method), places in TRIED.items()
+        for data, dim in places
+        for seed in SEEDS[data]
+    )
