@@ -13,9 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from fastproto.cli import export, predict
+from fastproto.cli import export, predict, train
+from fastproto.data.decode import with_picture
 from fastproto.training.classifier import load_classifier
 from fastproto.training.export import METADATA, check_equal
+
+from ..data.helpers import image_folder
 
 installed = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 needs_onnx = pytest.mark.skipif(not installed, reason="the extra export is not installed")
@@ -63,6 +66,29 @@ def test_onnx_labels_a_folder_as_predict_does(
         )
         assert labels.dtype == np.int64 and [names[label] for label in labels] == [label for _, label, _ in printed]
         np.testing.assert_allclose(cosines.max(1), [float(cosine) for *_, cosine in printed], atol=1e-4)
+
+
+@needs_onnx
+def test_a_folder_of_pictures_by_a_convolutional_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pictures in colour, of another size than the network's; a head whose scores are logits."""
+    import onnxruntime
+
+    root, run, out = image_folder(tmp_path / "pictures"), str(tmp_path / "run"), str(tmp_path / "model.onnx")
+    options = ["--data", "image-folder", "--data.root", root, "--data.image_size", "8", "--model", "resnet20"]
+    options += ["--head", "linear", "--head.dim", "4", "--optim.epochs", "1", "--progress", "false"]
+    assert train([*options, "--accelerator", "cpu", "--channels_last", "true", "--out", run]) == 0
+    assert export([run, out]) == 0
+    capsys.readouterr()
+    assert predict([run, root]) == 0
+    printed = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    read = load_classifier(run).preprocessing.read
+    pictures = torch.stack([with_picture(Path(path), read) for path, *_ in printed]).numpy() / np.float32(255)
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == ["labels", "logits"]
+    names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+    for size in (1, 60):
+        found = [session.run(None, {"images": pictures[i : i + size]})[0] for i in range(0, 60, size)]
+        assert [names[label] for label in np.concatenate(found)] == [label for _, label, _ in printed]
 
 
 def test_a_program_of_torch(
