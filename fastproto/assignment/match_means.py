@@ -152,10 +152,10 @@ def _start_by_lapjv(problem: MeansProblem, keep: Ints | None) -> tuple[Ints, Flo
     q, w = directions(problem.class_means).cpu()[torch.from_numpy(~problem.unseen)], problem.prototypes.detach().cpu()
     w = w.double()
     middle = q.mean(0) if problem.complete else torch.zeros_like(q[0])  # not centred where unseen rows score 0
-    grid = torch.zeros(problem.size, problem.size)
+    grid = torch.zeros(problem.size, problem.size, dtype=torch.float32, device="cpu")
     cost = grid[: len(q)]
     torch.mm((middle - q).float(), (w - w.mean(0)).float().T, out=cost)
-    least = cost.min(0).values if problem.complete else torch.zeros(problem.size)
+    least = cost.min(0).values if problem.complete else torch.zeros_like(grid[0])
     cost -= least if problem.complete else cost.min(1, keepdim=True).values
     step = max(float(cost.max()), TINY_NORM) / LEVELS
     cost.mul_(1 / step).round_()

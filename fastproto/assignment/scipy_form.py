@@ -69,7 +69,10 @@ def matched(cost: Floats, scipy_below: int = SCIPY_BELOW) -> tuple[Ints, Ints]:
         cost = np.ldexp(cost, SMALLER)
     if few < scipy_below or many > WIDE * few:
         return _by_scipy(cost)
-    columns = solve(cost, tolerance=TOLERANCE).permutation.numpy()
+    found = solve(cost, tolerance=TOLERANCE)
+    if found.interrupted:
+        raise KeyboardInterrupt  # a caller of SciPy's function expects no best so far
+    columns = found.permutation.numpy()
     rows = np.flatnonzero(columns >= 0)
     return rows, columns[rows]
 

@@ -21,7 +21,7 @@ def embed(args: Sequence[str] | None = None) -> int:
     """Entry point of fastproto-embed."""
     unread = Unread()
     code = run_command(lambda given: _embed(parse_embed(given), unread), args)
-    return code or (BAD_INPUT if unread.numbers else DONE)
+    return code or (BAD_INPUT if unread.count else DONE)
 
 
 def parse_embed(args: list[str]) -> argparse.Namespace:

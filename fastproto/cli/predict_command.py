@@ -26,7 +26,7 @@ def predict(args: Sequence[str] | None = None) -> int:
     """Entry point of fastproto-predict."""
     unread = Unread()
     code = run_command(lambda given: _predict(parse_predict(given), unread), args)
-    return code or (BAD_INPUT if unread.numbers else DONE)
+    return code or (BAD_INPUT if unread.count else DONE)
 
 
 def parse_predict(args: list[str]) -> argparse.Namespace:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastproto.cli.command_runner import print_error
@@ -27,10 +27,10 @@ def check_batch_size(size: int) -> None:
 class Unread:
     """Reports the files that cannot be read, one line each on standard error, and counts them."""
 
-    numbers: list[int] = field(default_factory=list)
+    count: int = 0
 
-    def __call__(self, number: int, sentence: str) -> None:
-        self.numbers.append(number)
+    def __call__(self, sentence: str) -> None:
+        self.count += 1
         print_error(f"error: {sentence}")
 
 

@@ -20,7 +20,7 @@ def test(args: Sequence[str] | None = None) -> int:
     """Entry point of fastproto-test."""
     unread = Unread()
     code = run_command(lambda given: _test(parse_test(given), unread), args)
-    return code or (BAD_INPUT if unread.numbers else DONE)
+    return code or (BAD_INPUT if unread.count else DONE)
 
 
 def parse_test(args: list[str]) -> argparse.Namespace:

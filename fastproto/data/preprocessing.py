@@ -99,7 +99,7 @@ class Preprocessing:
         return (images - images.new_tensor(self.mean).view(shape)) / images.new_tensor(self.std).view(shape)
 
     def dark_ground(self, images: Tensor) -> Tensor:
-        """Floating [B, channels, H, W] in [0, 1] -> the same, inverted where `read` inverts: a light edge is ink."""
+        """Floating [B, channels, H, W] in [0, 1] -> the same, inverted where `read` would do so."""
         if not self.light_on_dark:
             return images
         light = edge(images).mean((1, 2)) > 0.5

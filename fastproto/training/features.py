@@ -18,7 +18,7 @@ from fastproto.data.preprocessing import Preprocessing
 from fastproto.training.classifier import Classifier
 
 Read = Tensor | str  # a picture uint8 [channels, H, W], or the sentence that says why there is none
-Report = Callable[[int, str], None]  # (number of the file, the sentence)
+Report = Callable[[str], None]
 
 
 class _Readings(Dataset[Any]):
@@ -56,7 +56,7 @@ def features_of(
     A bar on standard error shows the progress after two seconds, on a terminal.
 
     Args:
-        report: called for each file that cannot be read.
+        report: called with the sentence for each file that cannot be read.
     """
     tqdm = require("tqdm", "reading pictures").tqdm
     device = next(classifier.backbone.parameters()).device
@@ -67,7 +67,7 @@ def features_of(
             for index, found in batch:
                 if isinstance(found, str):
                     with tqdm.external_write_mode():
-                        report(index, found)
+                        report(found)
                 else:
                     pictures[index] = found
             if pictures:
