@@ -58,11 +58,13 @@ def assign(
         previous: an earlier result, for a warm start. If its prices still prove its permutation optimal, it is returned
             after one pass over the scores. Among equally good prototypes a class keeps its previous one.
         method: ``dense`` forms the C×C scores and hands them to lapx, or to SciPy where that is not installed;
-            ``column_generation`` needs O(C·D) memory and a few passes over the scores; the CPU recomputes the scores in
-            each pass unless they fit 32 MiB. ``auto`` is column generation from C = 128 on, with Triton kernels where
-            the tensors are on a GPU. ``reason`` of the result says what ran, where, and why. Up to C = 16,384, the
-            matrix is formed after all where column generation does not prove its result, or where a prototype is more
-            than 100 times longer than the median.
+            ``lapjv`` (the extra of that name) rounds them to a grid on which that package always ends, and continues
+            with column generation where the gap is then above the tolerance; ``column_generation`` needs O(C·D) memory
+            and a few passes over the scores; the CPU recomputes the scores in each pass unless they fit 32 MiB.
+            ``auto`` is column generation from C = 128 on, with Triton kernels where the tensors are on a GPU.
+            ``reason`` of the result says what ran, where, and why. Up to C = 16,384, the matrix is formed after all
+            where column generation does not prove its result, or where a prototype is more than 100 times longer than
+            the median.
         tolerance: the largest gap of a certified result, relative to C · scale and to max(1, |objective|). A gap within
             a small rounding floor is always certified. ``scale`` is the std of the centred scores times the median
             length of the prototypes over their root mean square, so that a few long prototypes do not raise it.
@@ -78,6 +80,7 @@ def assign(
         TypeError, ValueError: tensors that are not floating-point, differ in shape or hold NaN or inf; a ``previous``
             of another size; an unknown method; a tolerance or time limit that is negative or not finite; a matrix that
             does not fit the memory of this machine.
+        ImportError: ``lapjv`` is asked for and not installed.
 
     Source: Eq. 8-9 of Saadabadi et al., CVPR 2024; linear programming duality.
     """
@@ -133,7 +136,8 @@ def solve(
             of each column is subtracted, and the rest is clipped at a multiple of the typical distance between the
             best and the next cost of a row, so that forbidden pairs do not count.
         previous, method, time_limit, progress: as in :func:`assign`, except that ``auto`` is column generation from
-            3000 rows and columns on. Where a method does not prove its result optimal, SciPy solves the whole matrix.
+            3000 rows and columns on, and that ``lapjv`` continues on finer grids. Where a method does not prove its
+            result optimal, SciPy solves the whole matrix.
 
     Returns:
         The permutation [n] int64 and the prices [m] float64, on the device of ``cost`` (the CPU for arrays and lists),
@@ -143,6 +147,7 @@ def solve(
         TypeError, ValueError: not a matrix of real numbers; NaN or -inf; no permutation avoids the forbidden pairs; a
             ``previous`` of another shape; costs above 1e30 for ``column_generation``; a matrix that does not fit the
             memory of this machine; options as in :func:`assign`.
+        ImportError: as in :func:`assign`.
 
     Source: linear programming duality; column generation on reduced costs.
     """

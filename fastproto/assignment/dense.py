@@ -1,6 +1,6 @@
 """Exact dense solvers: lapx, or SciPy where lapx is not installed or slower.
 
-The package lapjv is not used: it can loop forever on small instances with near ties, for float64 and integer costs.
+lapjv is a method of its own: on near ties in floating point it can loop forever.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fastproto.assignment.array_types import Floats
 from fastproto.assignment.certificate import Assignment
+from fastproto.assignment.lapjv import check_installed
 from fastproto.support.checks import (
     check_finite,
     check_int64_vector,
@@ -30,14 +31,16 @@ LARGEST = 1e300  # of a cost: sums and differences fit float64
 LARGEST_IN_PASSES = 1e30  # of a cost in column generation, whose passes are float32
 NUMBERS = (numbers.Real, Decimal, np.bool_)
 
-Solver: TypeAlias = Literal["dense", "column_generation"]
-Method: TypeAlias = Literal["auto", "dense", "column_generation"]
+Solver: TypeAlias = Literal["dense", "lapjv", "column_generation"]
+Method: TypeAlias = Literal["auto", "dense", "lapjv", "column_generation"]
 
 
 def choose(method: Method, size: int, column_generation_from: int, *counted: str) -> tuple[Solver, str]:
     """The solver and the reason for it; ``size`` is the smallest number of what is ``counted``, such as "classes"."""
     if method not in get_args(Method):
         raise ValueError(f"method is {method!r}; expected one of {', '.join(get_args(Method))}")
+    if method == "lapjv":
+        check_installed()
     if method != "auto":
         return method, "asked for"
     if size < column_generation_from:

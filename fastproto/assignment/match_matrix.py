@@ -14,6 +14,7 @@ from fastproto.assignment.certificate import Certificate, Ending
 from fastproto.assignment.column_generation import search
 from fastproto.assignment.dense import improve_prices, match_dense, match_scipy
 from fastproto.assignment.inputs import Solver
+from fastproto.assignment.lapjv import FINER, REFINEMENTS, match_on_grid
 from fastproto.assignment.matching import STILL_OPTIMAL, Matching, Previous
 from fastproto.assignment.reduced_costs import NO_PLACE, Reduced, reduce
 from fastproto.assignment.scores_cpu import MatrixScores
@@ -71,7 +72,7 @@ def match_matrix(problem: MatrixProblem) -> Matching:
     previous = problem.previous
     if previous is not None and transposed:
         previous = _transpose_previous(previous, cost)
-    first = _proved(problem, _first_attempt(problem, reduced, previous), reduced, cost)
+    first = _first_matching(problem, reduced, previous, cost)
     forbidden = not np.isfinite(first.known.objective)
     if first.known.certified or (first.ending != "converged" and not forbidden):
         return first
@@ -80,6 +81,29 @@ def match_matrix(problem: MatrixProblem) -> Matching:
         return first
     why = f"{first.reason}; the result of {first.method} was not certified"
     return replace(second, reason=why, passes=first.passes + second.passes)
+
+
+def _first_matching(problem: MatrixProblem, reduced: Reduced, previous: Previous | None, cost: Floats) -> Matching:
+    """The result of ``problem.method``, certified or not; lapjv refines its own until it is."""
+    found = _first_attempt(problem, reduced, previous)
+    first = _proved(problem, found, reduced, cost)
+    if problem.method != "lapjv":
+        return first
+    width = _width(reduced)
+    for _ in range(REFINEMENTS):
+        if first.known.certified or problem.late():
+            break
+        width /= FINER
+        columns, prices = match_on_grid(reduced.cost, found.prices, width, None)
+        reason = f"{problem.why}; on a grid of whole numbers, refined"
+        found = _Attempt(columns, prices, "lapjv", reason, first.passes)
+        first = _proved(problem, found, reduced, cost)
+    return first
+
+
+def _width(reduced: Reduced) -> float:
+    """What the first grid spans: four times what a good permutation may use, so that it avoids forbidden pairs."""
+    return min(4 * reduced.span, float(reduced.cost.max()))
 
 
 def _proved(problem: MatrixProblem, found: _Attempt, reduced: Reduced, cost: Floats) -> Matching:
@@ -113,6 +137,10 @@ def _first_attempt(problem: MatrixProblem, reduced: Reduced, previous: Previous 
         return _Attempt(columns, np.zeros(reduced.cost.shape[1]), problem.method, reason, 0)
     if problem.method == "dense":
         return _solve_dense(problem, reduced, previous)
+    if problem.method == "lapjv":
+        keep = None if previous is None else previous.permutation
+        columns, prices = match_on_grid(reduced.cost, np.zeros(reduced.cost.shape[1]), _width(reduced), keep)
+        return _Attempt(columns, prices, "lapjv", f"{problem.why}; on a grid of whole numbers", 0)
     return _solve_by_column_generation(problem, reduced, previous)
 
 

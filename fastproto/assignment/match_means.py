@@ -10,6 +10,7 @@ from fastproto.assignment.array_types import Floats, Ints
 from fastproto.assignment.certificate import Certificate, certify, directions, score_spread
 from fastproto.assignment.column_generation import cold_prices, search
 from fastproto.assignment.inputs import Solver, check_memory, fits
+from fastproto.assignment.lapjv import LEVELS, solve_grid
 from fastproto.assignment.match_matrix import MatrixProblem, match_matrix
 from fastproto.assignment.matching import STILL_OPTIMAL, Matching, Previous
 from fastproto.assignment.means_problem import OUTLIER, MeansProblem
@@ -17,9 +18,9 @@ from fastproto.assignment.pricing import prove
 from fastproto.assignment.scores import FactorScores, Scores
 from fastproto.assignment.scores_cpu import CpuFactorScores
 from fastproto.assignment.scores_gpu import GpuFactorScores
-from fastproto.assignment.search_state import ScoreReader
+from fastproto.assignment.search_state import Accept, ScoreReader
 from fastproto.backend import resolve
-from fastproto.support.checks import check_permutation
+from fastproto.support.checks import TINY_NORM, check_permutation
 
 USABLE = 64  # times the largest score: larger previous prices belong to other scores and are dropped
 DENSE_MOST = 1 << 14  # classes: the limit for a dense solve after column generation has found no certificate
@@ -30,10 +31,10 @@ def match_means(problem: MeansProblem, method: Solver, why: str) -> Matching:
     possible = problem.size <= DENSE_MOST and fits(problem.size, problem.size)
     if method == "dense" or (possible and problem.lengths.outliers):
         return match_by_matrix(problem, method, why)
-    found = match_by_columns(problem, why)
+    found = match_by_columns(problem, why, by_lapjv=method == "lapjv")
     if found.known.certified or found.ending != "converged" or problem.late() or not possible:
         return found
-    why = f"{found.reason}; the result of column generation was not certified"
+    why = f"{found.reason}; the result of {found.method.replace('_', ' ')} was not certified"
     again = match_by_matrix(problem, "dense", why)
     return again if again.known.certified or again.known.gap <= found.known.gap else found
 
@@ -86,8 +87,8 @@ def match_by_matrix(problem: MeansProblem, method: Solver, why: str) -> Matching
     )
 
 
-def match_by_columns(problem: MeansProblem, why: str) -> Matching:
-    """Solves by column generation, without a matrix."""
+def match_by_columns(problem: MeansProblem, why: str, *, by_lapjv: bool = False) -> Matching:
+    """Solves by column generation, without a matrix; ``by_lapjv`` starts from the result of lapjv, which needs one."""
     seen = slice(None) if problem.complete else torch.from_numpy(~problem.unseen).to(problem.device)
     scores, where = factor_scores(problem.class_means[seen], problem.norms[seen], problem.prototypes)
     why = f"{why}; {where}"
@@ -98,8 +99,8 @@ def match_by_columns(problem: MeansProblem, why: str) -> Matching:
             return equal
         search_spread = spread = max(spread, gap / problem.size)
     begin = prices = None
+    old = np.arange(problem.size) if problem.previous is None else problem.previous.permutation
     if problem.previous is not None:
-        old = problem.previous.permutation
         begin = np.concatenate((old[~problem.unseen], old[problem.unseen]))
         prices = _usable(problem.previous.prices, scores.magnitude)
 
@@ -110,6 +111,11 @@ def match_by_columns(problem: MeansProblem, why: str) -> Matching:
         accepted = problem.certificate(spread, objective, gap, old, problem.final_prices(prices))
         return accepted.certified
 
+    lapjv_ran = by_lapjv and not _still_optimal(ScoreReader(scores, search_spread), begin, prices, accept)
+    if lapjv_ran:
+        begin, prices = _start_by_lapjv(problem, begin)
+        old = problem.with_unseen(begin[: scores.shape[0]])
+        why = f"{why}; lapjv on a grid of whole numbers"
     found = search(
         scores,
         begin,
@@ -126,11 +132,35 @@ def match_by_columns(problem: MeansProblem, why: str) -> Matching:
         permutation=_checked(permutation, "column generation"),
         prices=prices,
         known=known or problem.certificate(spread, found.objective, found.gap, permutation, prices),
-        method="previous" if found.unchanged else "column_generation",
-        reason=found.reason if found.unchanged else f"{why}; {found.reason}",
+        method=("lapjv" if lapjv_ran else "previous") if found.unchanged else "column_generation",
+        reason=(why if lapjv_ran else found.reason) if found.unchanged else f"{why}; {found.reason}",
         passes=found.passes,
         ending=found.ending,
     )
+
+
+def _still_optimal(reader: ScoreReader, begin: Ints | None, prices: Floats | None, accept: Accept) -> bool:
+    if begin is None or prices is None:
+        return False
+    gap = prove(reader, begin, prices).gap
+    return accept(float(reader.matched(begin).sum()), gap, prices)
+
+
+def _start_by_lapjv(problem: MeansProblem, keep: Ints | None) -> tuple[Ints, Floats]:
+    """Columns [C], first those of the seen classes, and prices [C]; ``keep`` holds the columns that win ties."""
+    check_memory(problem.size, problem.size, "method='column_generation', which never forms it")
+    q, w = directions(problem.class_means).cpu()[torch.from_numpy(~problem.unseen)], problem.prototypes.detach().cpu()
+    w = w.double()
+    middle = q.mean(0) if problem.complete else torch.zeros_like(q[0])  # not centred where unseen rows score 0
+    grid = torch.zeros(problem.size, problem.size, dtype=torch.float32, device="cpu")
+    cost = grid[: len(q)]
+    torch.mm((middle - q).float(), (w - w.mean(0)).float().T, out=cost)
+    least = cost.min(0).values if problem.complete else torch.zeros_like(grid[0])
+    cost -= least if problem.complete else cost.min(1, keepdim=True).values
+    step = max(float(cost.max()), TINY_NORM) / LEVELS
+    cost.mul_(1 / step).round_()
+    columns, duals = solve_grid(grid.numpy(), None if keep is None else keep[: len(q)])
+    return columns, (w @ middle - least.double()).numpy() - step * duals
 
 
 def factor_scores(class_means: Tensor, norms: Tensor, prototypes: Tensor) -> tuple[FactorScores, str]:

@@ -15,6 +15,7 @@ import fastproto
 from fastproto.cli.command_runner import run_command
 from fastproto.cli.device_option import check_device
 from fastproto.cli.parser import Parser
+from fastproto.cli.run_options import check_output
 
 if TYPE_CHECKING:
     from fastproto.prototypes import Prototypes
@@ -89,9 +90,9 @@ def _prototypes(given: Given) -> None:
     from fastproto.prototypes.files import SUFFIXES
     from fastproto.prototypes.words import read_names
 
-    _check_output("--out", out, SUFFIXES)
+    check_output("--out", out, SUFFIXES)
     picture = _picture(given)
-    _check_output("--picture", picture, PICTURES)
+    check_output("--picture", picture, PICTURES)
     if "measure" in given:
         found = load_prototypes(given["measure"], t=t)
     elif "words" in given:
@@ -142,19 +143,6 @@ def _picture(given: Given) -> Path | None:
         return None
     out: Path = given["out"]
     return out.with_suffix(".png")
-
-
-def _check_output(option: str, path: Path | None, suffixes: Sequence[str]) -> None:
-    """Raise ValueError if a file cannot be written, before minutes of work."""
-    if path is None:
-        return
-    if path.suffix not in suffixes:
-        raise ValueError(f"{option} is {path}; expected a name that ends in {', '.join(suffixes)}")
-    if path.is_dir():
-        raise ValueError(f"{option} is {path}, a folder; expected the name of a file")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f"{option} is {path} and nothing can be written in {folder}; expected another folder")
 
 
 def _estimated(given: Given) -> Prototypes:

@@ -73,7 +73,7 @@ def decode_all(
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         drawn.set_description("decoding pictures", refresh=False)
         done = 0
-        for chunk in _loader(files, step, _processes(paths) if processes is None else processes):
+        for chunk in _loader(files, step, processes_for(paths) if processes is None else processes):
             end = min(done + step, len(paths))
             pictures[done : done + len(chunk)] = chunk
             for index in range(done + len(chunk), end):  # raises here, without the traceback of another process
@@ -98,7 +98,7 @@ def _unchanged(chunk: Any) -> Any:
     return chunk
 
 
-def _processes(paths: Sequence[Path]) -> int:
+def processes_for(paths: Sequence[Path]) -> int:
     """How many processes decode faster than this one alone; only where they need no module of the caller's to start."""
     if not sys.platform.startswith("linux"):
         return 0

@@ -83,7 +83,7 @@ class Preprocessing:
         # bytearray: a tensor over read-only bytes would warn.
         flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
         pixels = flat.view(self.image_size, self.image_size, self.channels).permute(2, 0, 1).contiguous()
-        return 255 - pixels if self.light_on_dark and _edge_is_light(pixels) else pixels
+        return 255 - pixels if self.light_on_dark and bool(edge(pixels).float().mean() > 127.5) else pixels
 
     def normalise(self, images: Tensor) -> Tensor:
         """Floating [B, channels, H, W] in [0, 1] -> (images - mean) / std, same dtype and device.
@@ -97,6 +97,13 @@ class Preprocessing:
             )
         shape = (self.channels, 1, 1)
         return (images - images.new_tensor(self.mean).view(shape)) / images.new_tensor(self.std).view(shape)
+
+    def dark_ground(self, images: Tensor) -> Tensor:
+        """Floating [B, channels, H, W] in [0, 1] -> the same, inverted where `read` would do so."""
+        if not self.light_on_dark:
+            return images
+        light = edge(images).mean((1, 2)) > 0.5
+        return torch.where(light[:, None, None, None], 1 - images, images)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` is its inverse."""
@@ -127,6 +134,6 @@ def pixel_statistics(images: Tensor) -> Statistics:
     return tuple(mean), tuple(std)
 
 
-def _edge_is_light(pixels: Tensor) -> bool:
-    edge = torch.cat([pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1]], dim=1)
-    return bool(edge.float().mean() > 127.5)
+def edge(pixels: Tensor) -> Tensor:
+    """The pixels of the four edges [..., channels, 2 H + 2 W] of pictures [..., channels, H, W]."""
+    return torch.cat([pixels[..., 0, :], pixels[..., -1, :], pixels[..., :, 0], pixels[..., :, -1]], dim=-1)

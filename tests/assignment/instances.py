@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +15,9 @@ from torch import Tensor
 from fastproto import reference
 from fastproto.assignment import Assignment
 from fastproto.assignment.array_types import Floats
+from fastproto.assignment.inputs import Method
+
+METHODS = [m for m in get_args(Method) if m != "lapjv" or importlib.util.find_spec("lapjv")]
 
 KINDS = [
     "random",

@@ -7,6 +7,9 @@ import torch
 
 from fastproto import PrototypeHead
 from fastproto.assignment import assign
+from fastproto.assignment.inputs import Method
+
+from .instances import METHODS
 
 
 def test_autocast_does_not_reach_assignment_or_alignment() -> None:
@@ -23,12 +26,13 @@ def test_autocast_does_not_reach_assignment_or_alignment() -> None:
     assert (head.prototypes @ head.prototypes.T - w @ w.T).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_assignment_under_another_default_dtype(dtype: torch.dtype) -> None:
+def test_assignment_under_another_default_dtype(dtype: torch.dtype, method: Method) -> None:
     w = torch.nn.functional.normalize(torch.randn(200, 8, generator=torch.Generator().manual_seed(1)), dim=1)
     torch.set_default_dtype(dtype)
     try:
-        found = assign(w[torch.arange(199, -1, -1)], w, method="column_generation")
+        found = assign(w[torch.arange(199, -1, -1)], w, method=method)
     finally:
         torch.set_default_dtype(torch.float32)
     assert found.certified and torch.equal(found.permutation, torch.arange(199, -1, -1))

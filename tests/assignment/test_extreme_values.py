@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from fastproto import assign, solve
 from fastproto.assignment.inputs import Method
 
-from .instances import assert_cheapest
-
-METHODS = get_args(Method)
+from .instances import METHODS, assert_cheapest
 
 
 @pytest.mark.parametrize("method", METHODS)

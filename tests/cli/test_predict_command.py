@@ -1,6 +1,9 @@
-"""fastproto-predict: arguments that are wrong. What it prints is shown with the training of its checkpoint."""
+"""fastproto-predict: wrong arguments, folders and tables. Single images: test_commands.py."""
 
 from __future__ import annotations
+
+import csv
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +18,42 @@ from fastproto.cli import predict
         (["run", "x.png", "--devise", "cpu"], "did you mean --device?"),
         (["run", "x.png", "--device"], "--device has no value"),
         (["run", "x.png", "--device", "meta"], "--device is meta, which this machine lacks"),
+        (["run", "x.png", "--batch-size", "0"], "--batch-size is 0; expected a whole number >= 1"),
+        (["run", "x.png", "--out", "x.txt"], "--out is x.txt; expected a name that ends in .csv"),
     ],
 )
 def test_wrong_arguments_of_predict(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert predict(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_a_folder_as_a_table(
+    digits_run: Path, digit_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "labels.csv"
+    command = [str(digits_run), str(digit_pictures), "-k", "2"]
+    assert predict([*command, "--out", str(out), "--batch-size", "7"]) == 0
+    assert capsys.readouterr().out == f"450 images labelled in {out}\n"
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "label", "cosine", "label2", "cosine2"]
+    assert predict(command) == 0
+    printed = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [(p, a, b) for p, a, _, b, _ in printed] == [(row["path"], row["label"], row["label2"]) for row in rows]
+    right = sum(Path(row["path"]).parent.name == row["label"] for row in rows)
+    assert len(rows) == 450 and right > 350
+
+
+def test_unreadable_files_are_named_and_skipped(
+    digits_run: Path, digit_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = next(digit_pictures.rglob("*.png")).read_bytes()
+    for name, content in (("a.png", whole), ("b.png", whole[:40]), ("c.png", whole), ("d.txt", b"text")):
+        (tmp_path / name).write_bytes(content)
+    assert predict([str(digits_run), str(tmp_path), "--out", str(tmp_path / "labels.csv")]) == 2
+    printed = capsys.readouterr()
+    assert printed.out.startswith("2 images labelled in ")
+    note, error = printed.err.splitlines()
+    assert note == "note: not used: 1 file of unknown kind (d.txt)"
+    assert error.startswith(f"error: {tmp_path / 'b.png'} is not a readable image (")

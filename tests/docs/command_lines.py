@@ -10,10 +10,19 @@ from pathlib import Path
 
 from torch.distributed.run import get_args_parser
 
+from fastproto.cli.embed_command import parse_embed
+from fastproto.cli.export_command import parse_export
 from fastproto.cli.predict_command import parse_predict
 from fastproto.cli.prototypes_command import parse_prototypes
+from fastproto.cli.test_command import parse_test
 from fastproto.cli.train_command import parse_train
 
+PARSERS = {
+    "fastproto-predict": parse_predict,
+    "fastproto-test": parse_test,
+    "fastproto-embed": parse_embed,
+    "fastproto-export": parse_export,
+}
 ELSEWHERE = ("cd", "git", "sbatch", "source")  # commands of others, of which nothing is checked
 
 
@@ -30,8 +39,8 @@ def check_command(words: list[str], root: Path) -> None:
     command, args = words[0].removeprefix("./"), words[1:]
     if command == "fastproto-train":
         _check_train(args)
-    elif command == "fastproto-predict":
-        parse_predict(args)
+    elif command in PARSERS:
+        PARSERS[command](args)
     elif command == "fastproto-prototypes":
         for option, name in pairwise(args):
             if option == "--names":

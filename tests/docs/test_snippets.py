@@ -84,6 +84,7 @@ def test_python_that_is_not_run_is_listed(block: Block) -> None:
         "fastproto-train --config",
         "fastproto-predict",
         "fastproto-prototypes --num-classes 10",
+        "fastproto-export run model.onnx --fromat torch",
         "scripts/report --chekc",
         "scripts/nothing",
         "pytest tests/no_file.py",
