@@ -6,21 +6,16 @@ import json
 import sys
 from pathlib import Path
 
+from benchmarks.pages.pictures import Panel, digest, draw, drawn_from
 from lib import initial_assignment
-from lib.report import assignment, gaussian_potential, gpu, head, performance, prototypes
-from lib.report.pages import Report, filled, marks, pages
-from lib.report.pictures import digest, draw, drawn_from
+from lib.report import benchmarks, gpu
+from lib.report.pages import Report, filled, marks, pages, read
 from lib.report.plots import PLOTS
 from lib.repository import RESULTS, ROOT
 
 REPORTS: dict[str, Report] = {  # name in the marks of a page: its report
-    "performance": Report(("head", "assignment", "prototypes"), performance.table),
-    "head": Report(("head",), head.table),
-    "assignment": Report(("assignment",), assignment.table),
-    "renewals": Report(("assignment",), assignment.renewals),
-    "large_assignments": Report(("assignment",), assignment.large),
-    "prototypes": Report(("prototypes",), prototypes.table),
-    "gaussian_potential": Report(("gaussian_potential",), gaussian_potential.table),
+    "performance": Report(benchmarks.FILES, benchmarks.performance),
+    "prototypes": Report(benchmarks.FILES, benchmarks.searches),
     "gpu_passes": Report(("gpu",), gpu.passes),
     "gpu_peers": Report(("gpu",), gpu.peers),
     "gpu_assignment": Report(("gpu",), gpu.solves),
@@ -34,7 +29,8 @@ def main(arguments: list[str], description: str, root: Path = ROOT, results: Pat
     if arguments not in ([], ["--check"]):
         print(description)
         return 0 if arguments in (["-h"], ["--help"]) else 2
-    stale = [*write_pages(root, results, check=bool(arguments)), *draw_pictures(root, results, check=bool(arguments))]
+    check = bool(arguments)
+    stale = [*write_pages(root, results, check=check), *draw_pictures(root, results, check=check)]
     if arguments and stale:
         print(f"{', '.join(stale)}: not made from {results.name}/*.json as it is; run scripts/report", file=sys.stderr)
         return 1
@@ -42,12 +38,15 @@ def main(arguments: list[str], description: str, root: Path = ROOT, results: Pat
 
 
 def write_pages(root: Path, results: Path, *, check: bool) -> list[str]:
-    """Rewrites every marked table. Returns the pages that differed and the tables that no page shows."""
+    """Rewrites every marked table and the page of the benchmarks.
+
+    Returns the pages that differed and the tables that no page shows.
+    """
     stale, shown = [], set()
     for page in pages(root):
         before = page.read_text(encoding="utf-8")
         shown |= set(marks(before))
-        after = filled(before, REPORTS, results)
+        after = _anew(page.relative_to(root), before, results)
         if after == before:
             continue
         stale.append(str(page.relative_to(root)))
@@ -56,17 +55,31 @@ def write_pages(root: Path, results: Path, *, check: bool) -> list[str]:
     return stale + [f"no page shows the table {name}" for name in REPORTS if name not in shown]
 
 
+def _anew(page: Path, before: str, results: Path) -> str:
+    if page != benchmarks.PAGE:
+        return filled(before, REPORTS, results)
+    contents = read(benchmarks.FILES, results)
+    return before if contents is None else benchmarks.page(*contents)
+
+
 def draw_pictures(root: Path, results: Path, *, check: bool) -> list[str]:
     """Draws every picture whose numbers changed. Returns the pictures that differed."""
     stale = []
-    for name, (source, plot) in PLOTS.items():
-        file, measured = root / "docs" / "pictures" / f"{name}.png", results / f"{source}.json"
-        if not measured.is_file():
-            continue
-        panels = plot(json.loads(measured.read_text(encoding="utf-8")))
+    for name, panels in all_pictures(results).items():
+        file = root / "docs" / "pictures" / f"{name}.png"
         if drawn_from(file) == digest(panels):
             continue
         stale.append(str(file.relative_to(root)))
         if not check:
             draw(panels, file)
     return stale
+
+
+def all_pictures(results: Path) -> dict[str, list[Panel]]:
+    """The panels of each picture whose results are there."""
+    found = benchmarks.pictures(results)
+    for name, (source, plot) in PLOTS.items():
+        measured = results / f"{source}.json"
+        if measured.is_file():
+            found[name] = plot(json.loads(measured.read_text(encoding="utf-8")))
+    return found

@@ -10,8 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from lib.repository import NOT_MEASURED
+from typing import Any
 
 MARKED = re.compile(r"^<!-- report (\w+) -->\n(.*?)^<!-- /report \1 -->$", re.DOTALL | re.MULTILINE)
 OPENING = re.compile(r"^<!-- report (\w+) -->$", re.MULTILINE)
@@ -21,8 +20,8 @@ OPENING = re.compile(r"^<!-- report (\w+) -->$", re.MULTILINE)
 class Report:
     """A table and its JSON files."""
 
-    files: tuple[str, ...]  # names in benchmarks/results, without .json
-    write: Callable[..., str]  # takes the contents of the files, in this order
+    files: tuple[str, ...]  # names in benchmarks/results, without .json; the first must exist
+    write: Callable[..., str]  # takes the contents of the files that exist, in this order
 
 
 def pages(root: Path) -> list[Path]:
@@ -35,7 +34,7 @@ def marks(text: str) -> list[str]:
 
 
 def filled(text: str, reports: Mapping[str, Report], results: Path) -> str:
-    """The page with every table rewritten; a table whose files are missing becomes "not measured".
+    """The page with every table rewritten; a table whose first file is missing stays as it is.
 
     Raises:
         ValueError: a mark that is not closed, or that names no report.
@@ -48,14 +47,17 @@ def filled(text: str, reports: Mapping[str, Report], results: Path) -> str:
         raise ValueError(f"no report is named {', '.join(unknown)}; expected one of {', '.join(reports)}")
 
     def anew(match: re.Match[str]) -> str:
-        name = match[1]
-        return f"<!-- report {name} -->\n{body(reports[name], results)}\n<!-- /report {name} -->"
+        name, contents = match[1], read(reports[match[1]].files, results)
+        if contents is None:
+            return match[0]
+        return f"<!-- report {name} -->\n{reports[name].write(*contents)}\n<!-- /report {name} -->"
 
     return MARKED.sub(anew, text)
 
 
-def body(report: Report, results: Path) -> str:
-    files = [results / f"{name}.json" for name in report.files]
-    if not all(file.is_file() for file in files):
-        return NOT_MEASURED
-    return report.write(*(json.loads(file.read_text(encoding="utf-8")) for file in files))
+def read(names: tuple[str, ...], results: Path) -> list[Any] | None:
+    """The contents of the files that exist; None if the first does not."""
+    files = [results / f"{name}.json" for name in names]
+    if not files[0].is_file():
+        return None
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from lib.repository import NOT_MEASURED, Record
-
+NOT_MEASURED = "not measured"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
@@ -18,16 +17,25 @@ def listed(facts: list[str]) -> str:
     return "\n".join(f"- {fact}" for fact in facts)
 
 
-def ratio(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{value:.2f}×" if value < 10 else f"{value:.0f}×"
+def ratio(value: float | None, error: float | None = None) -> str:
+    """``1.66×``, or ``1.66 ± 0.05×`` with the error of the ratio."""
+    if value is None:
+        return NOT_MEASURED
+    digits = 2 if value < 10 else 0
+    return f"{value:.{digits}f}×" if error is None else f"{value:.{digits}f} ± {error:.{digits}f}×"
 
 
 def duration(seconds: float | None) -> str:
     if seconds is None:
         return NOT_MEASURED
+    if seconds < 0.9995e-3:
+        return f"{1e6 * seconds:.3g} µs"
     return f"{1e3 * seconds:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
 
 
-def machine(facts: Record) -> str:
-    threads = "one thread" if facts["threads"] == 1 else f"{facts['threads']} threads"
-    return f"{facts['processor']}, {facts['capability']}, {threads}, torch {facts['torch']}"
+def percent(share: float | None) -> str:
+    return NOT_MEASURED if share is None else f"{100 * share:.2g} %"
+
+
+def mebibytes(value: float | None) -> str:
+    return NOT_MEASURED if value is None else f"{value:,.0f} MiB" if value >= 1 else "< 1 MiB"
