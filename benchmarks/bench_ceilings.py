@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from .ceilings import CEILINGS
-from .comparison import Case, Row
+from .comparison import Case, Row, compared
 
 
-@pytest.mark.comparison(CEILINGS)
+@compared(CEILINGS)
 def test_ceilings(case: Case, row: Row) -> None:
     row(case)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from fastproto.cpu.hardware import quick_bfloat16
 from fastproto.functional import gaussian_potential
 from fastproto.support.options import PRECISIONS
 
-from .comparison import Call, Case, Comparison, Provider, Record, Row, Setup, Size, Unavailable, Work
+from .comparison import Call, Case, Comparison, Provider, Record, Row, Setup, Size, Unavailable, Work, compared
 from .instances import unit_rows
 
 T = 2.0
@@ -144,6 +143,6 @@ GAUSSIAN_POTENTIAL = Comparison(
 )
 
 
-@pytest.mark.comparison(GAUSSIAN_POTENTIAL)
+@compared(GAUSSIAN_POTENTIAL)
 def test_gaussian_potential(case: Case, row: Row) -> None:
     row(case)

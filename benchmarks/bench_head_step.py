@@ -11,14 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fastproto import PrototypeHead, reference
 
-from .comparison import Call, Case, Comparison, Provider, Row, Setup, Size, Unavailable, Work
+from .comparison import Call, Case, Comparison, Provider, Row, Setup, Size, Unavailable, Work, compared
 from .instances import Pair, batches, unit_rows
 from .peers import imported
 
@@ -147,12 +146,18 @@ def sizes(batch: int, dim: int, classes: list[int]) -> list[Size]:
     return [{"C": c, "D": dim, "B": batch} for c in classes]
 
 
+BESIDE_D_512 = [{"C": 10_000, "D": 128, "B": 1024}, {"C": 10_000, "D": 64, "B": 1024}]
+BESIDE_B_1024 = [{"C": 10_000, "D": 512, "B": 256}, {"C": 10_000, "D": 512, "B": 2048}]
 HEAD_STEP = Comparison(
     op="head_step",
     sizes={
         "smoke": sizes(256, 64, [1_000]),
-        "small": sizes(1024, 512, [100, 1_000, 10_000, 100_000, 1_000_000]),
-        "full": sizes(1024, 512, [100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000]),
+        "small": [*sizes(1024, 512, [100, 1_000, 10_000, 100_000, 1_000_000]), *BESIDE_D_512, *BESIDE_B_1024],
+        "full": [
+            *sizes(1024, 512, [100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000]),
+            *BESIDE_D_512,
+            *BESIDE_B_1024,
+        ],
     },
     inputs=inputs,
     providers={
@@ -172,6 +177,6 @@ HEAD_STEP = Comparison(
 )
 
 
-@pytest.mark.comparison(HEAD_STEP)
+@compared(HEAD_STEP)
 def test_head_step(case: Case, row: Row) -> None:
     row(case)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fastproto import ipm_loss, reference
 
-from .comparison import Call, Case, Comparison, Provider, Row, Size, Work
+from .comparison import Call, Case, Comparison, Provider, Row, Size, Work, compared
 from .instances import batches, unit_rows
 
 
@@ -69,13 +68,13 @@ IPM_LOSS = Comparison(
         "fastproto, p = 1/2": Provider(partial(ours, 0.5)),
         "fastproto, p = 0.7": Provider(partial(ours, 0.7)),
         "naive torch": Provider(naive),
-        "torch.compile": Provider(partial(naive, compiled=True), compiles=True),
+        "torch.compile": Provider(partial(naive, compiled=True), small=1_000, compiles=True),
     },
     work=work,
     serial_part="the rows of the batch are walked in one thread",
 )
 
 
-@pytest.mark.comparison(IPM_LOSS)
+@compared(IPM_LOSS)
 def test_ipm_loss(case: Case, row: Row) -> None:
     row(case)

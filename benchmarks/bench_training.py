@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cache, partial
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +18,7 @@ from fastproto.baselines import LinearHead
 from fastproto.data import DataSplits, collate, load_data
 from fastproto.models import build_backbone
 
-from .comparison import Call, Case, Comparison, Provider, Row, Setup, Size, Unavailable
+from .comparison import Call, Case, Comparison, Provider, Row, Setup, Size, Unavailable, compared
 from .given import GIVEN
 from .timing import ROTATED
 
@@ -206,11 +205,11 @@ TRAINING_EPOCH = Comparison(
 )
 
 
-@pytest.mark.comparison(TRAINING_STEP)
+@compared(TRAINING_STEP)
 def test_training_step(case: Case, row: Row) -> None:
     row(case)
 
 
-@pytest.mark.comparison(TRAINING_EPOCH)
+@compared(TRAINING_EPOCH)
 def test_training_epoch(case: Case, row: Row) -> None:
     row(case)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import pytest
 import torch
 from torch import Tensor
 
 from fastproto import reference, uniformity_loss
 
-from .comparison import Call, Case, Comparison, Provider, Row, Size, Work
+from .comparison import Call, Case, Comparison, Provider, Row, Size, Work, compared
 from .instances import unit_rows
 
 
@@ -51,6 +50,6 @@ UNIFORMITY_LOSS = Comparison(
 )
 
 
-@pytest.mark.comparison(UNIFORMITY_LOSS)
+@compared(UNIFORMITY_LOSS)
 def test_uniformity_loss(case: Case, row: Row) -> None:
     row(case)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fastproto.functional import update_class_means_
 
-from .comparison import Call, Case, Comparison, Provider, Row, Size, Work
+from .comparison import Call, Case, Comparison, Provider, Row, Size, Work, compared
 from .instances import Pair, batches
 
 
@@ -75,6 +74,6 @@ UPDATE_CLASS_MEANS = Comparison(
 )
 
 
-@pytest.mark.comparison(UPDATE_CLASS_MEANS)
+@compared(UPDATE_CLASS_MEANS)
 def test_update_class_means(case: Case, row: Row) -> None:
     row(case)

@@ -120,7 +120,7 @@ def write_report(results: Path, folder: Path) -> None:
     Raises:
         OSError, ValueError: a file that cannot be read or written.
     """
-    from .pages.page import html_page, markdown_page
+    from .pages.page import complete_page, html_page
     from .pages.pictures import draw
     from .pages.plots import PLOTS
     from .pages.results import read
@@ -131,6 +131,6 @@ def write_report(results: Path, folder: Path) -> None:
         if panels:
             draw(panels, folder / f"{name}.png")
             drawn[name] = f"{name}.png"
-    text = markdown_page(found, drawn, complete=True)
+    text = complete_page(found, drawn)
     (folder / "report.md").write_text(text, encoding="utf-8")
     (folder / "report.html").write_text(html_page(text, folder), encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 
@@ -18,6 +18,7 @@ Record = dict[str, Any]
 """A JSON object."""
 OURS = "fastproto"
 NO_LIMIT = 10**12
+COMPARED = "fastproto_comparison"  # attribute of a test
 
 
 class Unavailable(Exception):
@@ -53,7 +54,7 @@ class Provider:
 
     Args:
         small: the largest C at which it runs below ``--scale full``: above, a call takes too long.
-        compiles: for seconds, and again for each size and number of threads: left out of ``--scale smoke``.
+        compiles: for seconds, again for each size: left out of ``--scale smoke``, and timed in one thread.
         serial: it uses one thread only, and is timed once.
         warm: it compiles nothing, so that its first call may be timed.
         devices: on which it runs.
@@ -91,7 +92,7 @@ class Comparison:
     serial_part: str = ""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Case:
     """One row: a provider at a size on a number of threads."""
 
@@ -104,12 +105,25 @@ class Case:
     def group(self) -> str:
         return f"{self.comparison.op} {name_of(self.size)}"
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:  # also the id of the test
         return f"{name_of(self.size).replace(' ', ',')}-{self.provider}-{self.threads}"
 
 
 Row = Callable[[Case], None]
 """What a benchmark calls to measure and report one of its rows."""
+
+
+Test = TypeVar("Test", bound=Callable[..., None])
+
+
+def compared(what: Comparison) -> Callable[[Test], Test]:
+    """Decorate a test: its parameter ``case`` takes every row of the comparison."""
+
+    def decorate(test: Test) -> Test:
+        setattr(test, COMPARED, what)
+        return test
+
+    return decorate
 
 
 def name_of(size: Size) -> str:
@@ -125,7 +139,7 @@ def cases(comparison: Comparison, scale: Scale, threads: tuple[int, ...], device
         for size in comparison.sizes[scale]
         for count in counts
         for name, provider in comparison.providers.items()
-        if count == counts[0] or not provider.serial
+        if count == counts[0] or not (provider.serial or provider.compiles)
     ]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from .comparison import SCALES, Case, Row, cases
+from .comparison import COMPARED, SCALES, Case, Row, cases
 from .given import GIVEN
 from .groups import Session
 from .machine import commit, device_name, machine, versions
@@ -54,7 +54,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "comparison(what): the rows of a Comparison, as parameters")
     config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning")  # from the imports of torch.compile, peers
     config.addinivalue_line("filterwarnings", "ignore::FutureWarning")
     config.addinivalue_line("filterwarnings", "ignore::UserWarning:torch")
@@ -69,10 +68,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    marker = metafunc.definition.get_closest_marker("comparison")
-    if marker is not None:
+    what = getattr(metafunc.function, COMPARED, None)
+    if what is not None:
         session = metafunc.config.stash[SESSION]
-        found = cases(marker.args[0], session.scale, session.threads, session.device.type)
+        found = cases(what, session.scale, session.threads, session.device.type)
         metafunc.parametrize("case", found, ids=str)
 
 
@@ -118,5 +117,8 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """Adds the rows that were not measured, each with its reason."""
+    """Adds the rows that were not measured, each with its reason, and shortens the times to what they tell."""
+    for bench in output_json["benchmarks"]:
+        if "data" in bench["stats"]:
+            bench["stats"]["data"] = [float(f"{seconds:.5g}") for seconds in bench["stats"]["data"]]
     output_json["not_measured"] = config.stash[SESSION].absent

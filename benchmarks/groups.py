@@ -12,7 +12,7 @@ from .ceilings import CEILINGS, COPY, name_of_product
 from .comparison import OURS, Case, Record, Scale, Setup, Unavailable, Work, cases, reason_not_to_run
 from .timing import Clock, Timed, interleaved
 
-SECONDS: dict[Scale, float] = {"smoke": 0.3, "small": 2.5, "full": 10.0}
+SECONDS: dict[Scale, float] = {"smoke": 0.3, "small": 1.5, "full": 10.0}
 """Time for the rounds of a group."""
 
 

@@ -13,9 +13,10 @@ from .comparison import Call, Setup
 from .memory import extra_peak
 
 SLOW = 4.0  # seconds: a longer call is timed once
+LONG = 1.0  # seconds: in a longer call little of the time is warm-up
 LEAST = 0.001  # seconds: shorter calls are timed together
 MOST_CALLS = 1000  # in a round
-LEAST_ROUNDS, MOST_ROUNDS = 3, 24
+LEAST_ROUNDS, MOST_ROUNDS = 3, 12
 ROTATED = 4  # inputs of a CUDA graph's replays: one alone would stay in the cache
 
 
@@ -102,19 +103,22 @@ def interleaved(timed: Sequence[Timed], clock: Clock, seconds: float, warm: Sequ
 def _first_calls(entry: Timed, run: Callable[[int, int], float], device: torch.device, warm: bool) -> None:
     """Warm up, measure the memory and choose the calls of a round; a slow call is the only round."""
     torch.set_num_threads(entry.threads)
-    if not warm:
-        run(0, 1)
-        entry.done = 1
-    entry.expected, entry.extra_mib = extra_peak(lambda: run(entry.done, 1), device)
-    if device.type == "cuda":  # the memory of a graph was taken when it was captured
-        entry.extra_mib = extra_peak(lambda: entry.setup.call(entry.done), device)[1]
-    entry.done += 1
+    _one_call(entry, run, device)
+    if not warm and not LONG < entry.expected <= SLOW:
+        _one_call(entry, run, device)
     if entry.expected > SLOW:
         entry.seconds.append(entry.expected / entry.setup.units)
     elif entry.expected < LEAST:
         entry.expected = min(entry.expected, run(entry.done, 1))
         entry.done += 1
         entry.calls = min(MOST_CALLS, max(1, round(LEAST / max(entry.expected, 1e-7))))
+
+
+def _one_call(entry: Timed, run: Callable[[int, int], float], device: torch.device) -> None:
+    entry.expected, entry.extra_mib = extra_peak(lambda: run(entry.done, 1), device)
+    if device.type == "cuda":  # the memory of a graph was taken when it was captured
+        entry.extra_mib = extra_peak(lambda: entry.setup.call(entry.done), device)[1]
+    entry.done += 1
 
 
 def _rounds(entries: Sequence[Timed], seconds: float) -> int:

@@ -21,7 +21,7 @@ def ratio(value: float | None, error: float | None = None) -> str:
     """``1.66×``, or ``1.66 ± 0.05×`` with the error of the ratio."""
     if value is None:
         return NOT_MEASURED
-    digits = 2 if value < 10 else 0
+    digits = 3 if value < 0.1 else 2 if value < 10 else 0
     return f"{value:.{digits}f}×" if error is None else f"{value:.{digits}f} ± {error:.{digits}f}×"
 
 
@@ -34,7 +34,9 @@ def duration(seconds: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    return NOT_MEASURED if share is None else f"{100 * share:.2g} %"
+    if share is None:
+        return NOT_MEASURED
+    return f"{100 * share:.0f} %" if share >= 0.095 else f"{100 * share:.2g} %"
 
 
 def mebibytes(value: float | None) -> str:

@@ -45,7 +45,7 @@ class Section:
     more: Callable[[Results], str] | None = None
 
 
-SECTIONS = (
+HEAD = (
     Section(
         "The training step",
         """\
@@ -55,6 +55,8 @@ and the proxy losses multiply the batch with a C×D weight, forward and backward
         ("head_step", "ipm_loss", "update_class_means", "nearest_prototypes"),
         "training_step",
     ),
+)
+SOLVERS_AND_TRAINING = (
     Section(
         "A step and an epoch in parts",
         """\
@@ -84,29 +86,43 @@ and `medium` need fast bfloat16. The error is that of the tangent gradient.""",
 )
 
 
-def markdown_page(results: Results, pictures: Mapping[str, str], *, complete: bool) -> str:
-    """The page.
-
-    Args:
-        pictures: the path of each picture, as the page names it.
-        complete: with every row, and every row that was not measured.
-    """
+def complete_page(results: Results, pictures: Mapping[str, str]) -> str:
+    """Everything that was measured. ``pictures``: the path of each picture, as the page names it."""
     parts = ["# Benchmarks", INTRODUCTION, "## In short", short_table(results)]
-    for section in SECTIONS:
-        tables = [op_table(results, op) for op in section.ops if results.of(op)]
-        parts += [f"## {section.title}", *_picture(section.picture, pictures), section.text, *tables]
-        if section.more is not None:
-            parts.append(section.more(results))
-    parts += ["## Threads", thread_table(results), "## The limits of the machine"]
-    parts += [f"Measured in the same run: {ceiling_line(results)}.", *_picture("memory", pictures)]
-    parts += _picture("roofline", pictures)
-    if complete:
-        parts += [*_picture("prototypes", pictures), "## Every row", every_row(results)]
-        parts += ["## Not measured", absent_table(results)]
-    else:
-        parts += ["## Not measured", absent_line(results)]
-    parts += ["## The machine", facts(results)]
+    parts += [part for section in (*HEAD, *SOLVERS_AND_TRAINING) for part in _section(section, results, pictures)]
+    parts += [*_threads_and_limits(results, pictures), *_picture("prototypes", pictures)]
+    parts += ["## Every row", every_row(results), "## Not measured", absent_table(results)]
+    return _page([*parts, "## The machine", facts(results)])
+
+
+def head_page(results: Results, pictures: Mapping[str, str], *more: str) -> str:
+    """The summary, the head's ops, threads, the limits of the machine, and further parts."""
+    parts = ["# Benchmarks", INTRODUCTION, "## In short", short_table(results)]
+    parts += [part for section in HEAD for part in _section(section, results, pictures)]
+    parts += [*_threads_and_limits(results, pictures), "## Not measured", absent_line(results)]
+    return _page([*parts, "## The machine", facts(results), *more])
+
+
+def solver_page(results: Results, pictures: Mapping[str, str]) -> str:
+    """Training in parts, the assignment, and the passes of a search for prototypes."""
+    parts = ["# Benchmarks of training and solvers", INTRODUCTION]
+    return _page([*parts, *(part for section in SOLVERS_AND_TRAINING for part in _section(section, results, pictures))])
+
+
+def _page(parts: list[str]) -> str:
     return "\n\n".join(parts) + "\n"
+
+
+def _section(section: Section, results: Results, pictures: Mapping[str, str]) -> list[str]:
+    tables = [op_table(results, op) for op in section.ops if results.of(op)]
+    more = [] if section.more is None else [section.more(results)]
+    return [f"## {section.title}", *_picture(section.picture, pictures), section.text, *tables, *more]
+
+
+def _threads_and_limits(results: Results, pictures: Mapping[str, str]) -> list[str]:
+    parts = ["## Threads", thread_table(results), "## The limits of the machine"]
+    parts.append(f"Measured in the same run: {ceiling_line(results)}.")
+    return [*parts, *_picture("memory", pictures), *_picture("roofline", pictures)]
 
 
 def _picture(name: str | None, pictures: Mapping[str, str]) -> list[str]:

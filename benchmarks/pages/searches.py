@@ -22,7 +22,7 @@ def search_table(results: Results) -> str:
     rows = [_line(shape, flat.get(shape), sharp.get(shape)) for shape in sorted(flat.keys() | sharp.keys())]
     if not rows:
         return NOT_MEASURED
-    return f"{markdown(TITLES, rows)}\n\n{listed([machine_line(results) + ' One thread.', *_others(results)])}"
+    return f"{markdown(TITLES, rows)}\n\n{listed([machine_line(results) + ' One thread.', ' '.join(_others(results))])}"
 
 
 def _line(shape: Shape, flat: Row | None, sharp: Row | None) -> list[str]:

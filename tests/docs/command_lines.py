@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch.distributed.run import get_args_parser
 
+from benchmarks.command import parse_bench
 from fastproto.cli.predict_command import parse_predict
 from fastproto.cli.prototypes_command import parse_prototypes
 from fastproto.cli.train_command import parse_train
@@ -32,6 +33,8 @@ def check_command(words: list[str], root: Path) -> None:
         _check_train(args)
     elif command == "fastproto-predict":
         parse_predict(args)
+    elif command == "fastproto-bench":
+        parse_bench(args)
     elif command == "fastproto-prototypes":
         for option, name in pairwise(args):
             if option == "--names":

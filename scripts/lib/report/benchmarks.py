@@ -1,11 +1,11 @@
-"""docs/benchmarks.md, the short table of the README and the table of prototypes, from the rows of the benchmarks."""
+"""The pages docs/benchmarks*.md, the short table of the README and the table of searches for prototypes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pages.page import markdown_page
+from benchmarks.pages.page import head_page, solver_page
 from benchmarks.pages.pictures import Panel
 from benchmarks.pages.plots import PLOTS
 from benchmarks.pages.results import Results, read
@@ -15,10 +15,11 @@ from lib.report.pages import read as contents_of
 
 FILES = ("small", "full")
 """Names in benchmarks/results; rows that both have are those of the first."""
-PAGE = Path("docs") / "benchmarks.md"
+SHOWN = {name: f"pictures/{name}.png" for name in PLOTS}
 COMMANDS = """\
 `scripts/report` writes this page from `benchmarks/results/small.json` and `full.json`. Elsewhere:
-[GPU](backends-gpu.md#measured), [what a search for prototypes reaches](prototypes.md#what-a-search-reaches).
+[training and solvers](benchmarks-solvers.md), [GPU](backends-gpu.md#measured),
+[what a search for prototypes reaches](prototypes.md#what-a-search-reaches).
 
 ```sh
 pip install '.[bench]'
@@ -29,10 +30,17 @@ scripts/report
 """
 
 
-def page(*contents: Any) -> str:
+def head(*contents: Any) -> str:
     """The whole of docs/benchmarks.md."""
-    text = markdown_page(read(*contents), {name: f"pictures/{name}.png" for name in PLOTS}, complete=False)
-    return f"{text}\n## Run them yourself\n\n{COMMANDS}"
+    return head_page(read(*contents), SHOWN, "## Run them yourself", COMMANDS.strip())
+
+
+def solvers(*contents: Any) -> str:
+    """The whole of docs/benchmarks-solvers.md."""
+    return solver_page(read(*contents), SHOWN)
+
+
+PAGES = {Path("docs") / "benchmarks.md": head, Path("docs") / "benchmarks-solvers.md": solvers}
 
 
 def performance(*contents: Any) -> str:

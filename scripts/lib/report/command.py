@@ -38,7 +38,7 @@ def main(arguments: list[str], description: str, root: Path = ROOT, results: Pat
 
 
 def write_pages(root: Path, results: Path, *, check: bool) -> list[str]:
-    """Rewrites every marked table and the page of the benchmarks.
+    """Rewrites every marked table and the pages of the benchmarks.
 
     Returns the pages that differed and the tables that no page shows.
     """
@@ -56,10 +56,10 @@ def write_pages(root: Path, results: Path, *, check: bool) -> list[str]:
 
 
 def _anew(page: Path, before: str, results: Path) -> str:
-    if page != benchmarks.PAGE:
+    if page not in benchmarks.PAGES:
         return filled(before, REPORTS, results)
     contents = read(benchmarks.FILES, results)
-    return before if contents is None else benchmarks.page(*contents)
+    return before if contents is None else benchmarks.PAGES[page](*contents)
 
 
 def draw_pictures(root: Path, results: Path, *, check: bool) -> list[str]:
