@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import benchmarks
-from benchmarks.comparison import Comparison, Scale, cases, reason_not_to_run
+from benchmarks.ceilings import COPY
+from benchmarks.comparison import Case, Comparison, Scale, cases, reason_not_to_run
 
 MACHINE = {
     "processor": "P",
@@ -49,16 +50,17 @@ def whole(scale: Scale) -> dict[str, Any]:
                 continue
             seconds = [1e-6 * case.size.get("C", 1) * (1 + 0.01 * number) / case.threads for number in range(5)]
             work = comparison.work(case.size) if comparison.work else None
-            facts = invented_facts(comparison.op, case.size)
+            facts = invented_facts(case)
             if work is not None:
                 facts |= {"flops": work.flops, "bytes": work.bytes}
             rows.append(row(comparison.op, case.size, case.provider, seconds, case.threads, **facts))
     return contents(rows, absent)
 
 
-def invented_facts(op: str, size: dict[str, Any]) -> dict[str, Any]:
+def invented_facts(case: Case) -> dict[str, Any]:
+    op, size = case.comparison.op, case.size
     if op == "ceilings":
-        return {"flops": 2.0 * size["n"] ** 3, "bytes": 0.0}
+        return {"bytes": 1e9} if case.provider == COPY else {"flops": 2.0 * size["n"] ** 3}
     if op == "renewals":
         return {"moved": [None, 0.5, 0.0, 0.0, 0.1]}
     quality = {"uniformity": -3.0, "uniformity_bound": -3.1, "max_cosine": 0.5, "max_cosine_bound": 0.4}
