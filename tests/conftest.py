@@ -75,6 +75,7 @@ LONG = {
     "tests/prototypes/test_effort.py::test_ninety_nine_percent_of_the_way_from_random_to_the_best",
     "tests/prototypes/test_effort.py::test_the_max_cosine_too",
     "tests/prototypes/test_search.py::test_a_population_ends_where_the_best_of_many_descents_does",
+    "tests/scripts/test_gpu_check.py::test_a_step_yields_what_json_can_hold",
     "tests/scripts/test_launchers.py",
     "tests/scripts/test_report.py::test_check_names_what_is_stale_and_writes_nothing",
     "tests/scripts/test_reproduce.py",

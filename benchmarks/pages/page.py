@@ -31,6 +31,7 @@ STYLE = """\
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; display: block; overflow-x: auto; }
 th, td { border: 1px solid #ddd; padding: .25rem .6rem; text-align: left; }
+td:first-child { white-space: nowrap; }
 th { background: #f5f5f5; } img { max-width: 100%; } code { background: #f5f5f5; }"""
 
 

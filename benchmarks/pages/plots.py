@@ -10,6 +10,7 @@ from .results import OURS, Results, Row
 from .tables import series
 
 LETTERS = {"C": "classes C", "D": "dimension D", "B": "batch B"}
+MOST_TICKS = 4
 MANY = 3  # points from which an exponent is fitted
 
 
@@ -21,7 +22,8 @@ def against(results: Results, op: str, letter: str, title: str, value: str = "se
         for name, sizes, values in series(results, op, letter, value=value)
     ]
     ticks = sorted({x for line in lines for x in line.x})
-    return [Panel(title, LETTERS[letter], label, lines, "xy", ticks=ticks)] if lines else []
+    shown = ticks if len(ticks) <= MOST_TICKS else None
+    return [Panel(title, LETTERS[letter], label, lines, "xy", ticks=shown)] if lines else []
 
 
 def _fit(sizes: list[float], values: list[float], letter: str) -> str:
