@@ -44,7 +44,7 @@ def large(dry: bool) -> Entries:
         rows = torch.arange(min(256, count), device=device())
         heavy = None if weights is None else weights.double()
         true = reference.gaussian_potential(w[rows].double(), w.double(), 2.0, rows, heavy)[1]
-        for precision in ("medium", "high", "highest"):
+        for precision in ("highest",) if dry else ("medium", "high", "highest"):  # no bfloat16 under the interpreter
             pull = gaussian_kernel(w[rows], w, t=2.0, self_index=rows, weights=weights, precision=precision)[1]
             error = float((pull.double() - true).norm() / true.norm())
             yield f"{precision} C={count} D={dim}{' weighted' if weighted else ''}", error
