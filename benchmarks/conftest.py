@@ -110,15 +110,14 @@ def row(request: pytest.FixtureRequest, benchmark: Any) -> Row:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    session = config.stash[SESSION]
-    machine_info["fastproto"] = machine(session.device) | {"scale": session.scale, "threads": list(session.threads)}
-
-
-@pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """Adds the rows that were not measured, each with its reason, and shortens the times to what they tell."""
+    """Adds the machine and the rows that were not measured, each with its reason, and shortens the times.
+
+    The machine is not in ``machine_info``: that must be equal where two runs are compared, and the load is not.
+    """
+    session = config.stash[SESSION]
+    output_json["fastproto"] = machine(session.device) | {"scale": session.scale, "threads": list(session.threads)}
+    output_json["not_measured"] = session.absent
     for bench in output_json["benchmarks"]:
         if "data" in bench["stats"]:
             bench["stats"]["data"] = [float(f"{seconds:.5g}") for seconds in bench["stats"]["data"]]
-    output_json["not_measured"] = config.stash[SESSION].absent

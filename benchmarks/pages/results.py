@@ -79,4 +79,4 @@ def read(*files: Mapping[str, Any]) -> Results:
         for each in file.get("not_measured", []):
             absent.setdefault(str((each["op"], each["size"], each["provider"], each["threads"])), each)
     missing = [each for key, each in absent.items() if key not in rows]
-    return Results(list(rows.values()), missing, [file["machine_info"]["fastproto"] for file in files])
+    return Results(list(rows.values()), missing, [file["fastproto"] for file in files])

@@ -28,7 +28,7 @@ def row(op: str, size: dict[str, Any], provider: str, seconds: list[float], thre
 
 
 def contents(rows: list[Any], absent: list[Any] | None = None) -> dict[str, Any]:
-    return {"benchmarks": rows, "not_measured": absent or [], "machine_info": {"fastproto": MACHINE}}
+    return {"benchmarks": rows, "not_measured": absent or [], "fastproto": MACHINE}
 
 
 def comparisons() -> list[Comparison]:
