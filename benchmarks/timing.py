@@ -14,7 +14,7 @@ from .memory import extra_peak
 
 SLOW = 4.0  # seconds: a longer call is timed once
 LONG = 1.0  # seconds: in a longer call little of the time is warm-up
-LEAST = 0.001  # seconds: shorter calls are timed together
+LEAST = 0.004  # seconds: shorter calls are timed together
 MOST_CALLS = 1000  # in a round
 LEAST_ROUNDS, MOST_ROUNDS = 3, 12
 ROTATED = 4  # inputs of a CUDA graph's replays: one alone would stay in the cache

@@ -109,7 +109,7 @@ def taking(seconds: float, **more: float) -> Timed:
 def test_rounds_fit_the_time_and_a_slow_call_is_timed_once() -> None:
     short, middle, long = taking(1e-5), taking(0.5, units=10.0), taking(9.0)
     interleaved([short, middle, long], Slow(CPU), 5.0, [False, False, False], rounds=None)
-    assert short.calls == 100 and middle.calls == 1
+    assert short.calls == 400 and middle.calls == 1
     assert len(short.seconds) == len(middle.seconds) == 10 and long.seconds == [9.0]
     assert short.seconds[0] == pytest.approx(1e-5) and middle.seconds[0] == pytest.approx(0.05)
     assert long.done == 2, "the first call may compile"
