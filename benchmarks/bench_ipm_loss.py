@@ -1,59 +1,80 @@
-"""The loss and its gradient on the CPU: every power beside Eq. 6.
-
-``pytest benchmarks/bench_ipm_loss.py`` writes results/ipm_loss.json in about two minutes: one thread, the powers in
-turn, ratios of each round. The features have random directions, or are ``near``: 0.1 from their prototypes, where
-1 - cos takes a second pass over the row for every power but 2.
-"""
+"""The input-to-prototype loss and its gradient, by power, for features far from and near their prototypes."""
 
 from __future__ import annotations
 
-import json
-import statistics
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common import RESULTS, Record, interleaved, machine, summary
-from fastproto import ipm_loss
+from fastproto import ipm_loss, reference
 
-BATCH = 1024
-SIZES = [(1_000, 64), (1_000, 512), (100_000, 512)]  # C, D
-POWERS = (2.0, 1.0, 0.5, 0.7)
+from .comparison import Call, Case, Comparison, Provider, Row, Size, Work, compared
+from .instances import batches, unit_rows
 
 
-def step(power: float | None, batch: tuple[Tensor, ...]) -> None:
-    features, *others = batch
-    ipm_loss(features.detach().requires_grad_(), *others, power=power).backward()
+@dataclass(frozen=True)
+class Inputs:
+    batches: list[tuple[Tensor, Tensor]]
+    prototypes: Tensor
+    assignment: Tensor
+
+    def batch(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        features, labels = self.batches[number % len(self.batches)]
+        return features.detach().requires_grad_(), labels, self.prototypes, self.assignment
 
 
-def measure(c: int, d: int, near: bool, seconds: float) -> Record:
-    prototypes, assignment = F.normalize(torch.randn(c, d), dim=1), torch.randperm(c)
-    labels = torch.randint(0, c, (BATCH,))
-    noise = torch.randn(BATCH, d)
-    features = prototypes[assignment[labels]] + 0.1 * F.normalize(noise, dim=1) if near else noise
-    batch = (features, labels, prototypes, assignment)
-    providers: dict[str, Callable[[], object]] = {"eq6": partial(step, None, batch)}
-    providers |= {str(power): partial(step, power, batch) for power in POWERS}
-    times = interleaved(providers, seconds, dict.fromkeys(providers, 20))
-    over = {
-        name: statistics.median(a / b for a, b in zip(each, times["eq6"], strict=True)) for name, each in times.items()
-    }
-    return {
-        "B": BATCH,
-        "C": c,
-        "D": d,
-        "near": near,
-        "powers": {name: summary(each) | {"over_eq6": over[name]} for name, each in times.items()},
-    }
+def inputs(size: Size, device: torch.device) -> Inputs:
+    c, d = size["C"], size["D"]
+    prototypes = unit_rows(c, d, device)
+    assignment = torch.randperm(c, generator=torch.Generator().manual_seed(2)).to(device)
+    drawn = batches(size["B"], c, d, device)
+    if size["features"] == "near":
+        drawn = [(prototypes[assignment[y]] + 0.1 * F.normalize(x, dim=1), y) for x, y in drawn]
+    return Inputs(drawn, prototypes, assignment)
 
 
-def test_ipm_loss() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    cells = [measure(c, d, near, 20.0) for c, d in SIZES for near in (False, True)]
-    RESULTS.mkdir(exist_ok=True)
-    result: Record = {"machine": machine(), "cells": cells}
-    (RESULTS / "ipm_loss.json").write_text(json.dumps(result, indent=2) + "\n")
+def ours(power: float, given: Inputs) -> Call:
+    return lambda number: ipm_loss(*given.batch(number), power=power).backward()
+
+
+def naive(given: Inputs, compiled: bool = False) -> Call:
+    loss = torch.compile(reference.ipm_loss) if compiled else reference.ipm_loss
+    return lambda number: loss(*given.batch(number)).mean().backward()
+
+
+def work(size: Size) -> Work:
+    return Work(flops=8.0 * size["B"] * size["D"], bytes=12.0 * size["B"] * size["D"])
+
+
+def sizes(batch: int, shapes: list[tuple[int, int]], features: tuple[str, ...]) -> list[Size]:
+    return [{"C": c, "D": d, "B": batch, "features": kind} for c, d in shapes for kind in features]
+
+
+SHAPES = [(1_000, 64), (1_000, 512), (100_000, 512)]
+IPM_LOSS = Comparison(
+    op="ipm_loss",
+    sizes={
+        "smoke": sizes(256, [(1_000, 64)], ("far",)),
+        "small": sizes(1024, SHAPES, ("far", "near")),
+        "full": sizes(1024, SHAPES, ("far", "near")),
+    },
+    inputs=inputs,
+    providers={
+        "fastproto, p = 2": Provider(partial(ours, 2.0)),
+        "fastproto, p = 1": Provider(partial(ours, 1.0)),
+        "fastproto, p = 1/2": Provider(partial(ours, 0.5)),
+        "fastproto, p = 0.7": Provider(partial(ours, 0.7)),
+        "naive torch": Provider(naive),
+        "torch.compile": Provider(partial(naive, compiled=True), small=1_000, compiles=True),
+    },
+    work=work,
+    serial_part="the rows of the batch are walked in one thread",
+)
+
+
+@compared(IPM_LOSS)
+def test_ipm_loss(case: Case, row: Row) -> None:
+    row(case)

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from statistics import mean, stdev
 
+from benchmarks.pages.formats import markdown
 from lib.repository import NOT_MEASURED, RESULTS, Record
-from lib.tables import markdown
 
 EARLY = {"initial_assignment": "random", "early_epochs": 2.0, "early_renewals_per_epoch": 5.0}
 HEADS: dict[str, Record] = {

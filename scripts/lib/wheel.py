@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lib.repository import ROOT
 
-HOMES = {"fastproto": "fastproto", "kernels": "fastproto_kernels"}
+HOMES = {"fastproto": "fastproto", "kernels": "fastproto_kernels", "benchmarks": "fastproto_benchmarks"}
 """Folders of the repository and the packages that they become."""
 
 # The programs run from an empty folder, in an environment with the wheel and its dependencies.
@@ -29,7 +29,7 @@ assert not {"lightning", "torchvision", "jsonargparse"} & set(sys.modules)
 EVERY_MODULE = """
 import importlib, pathlib, pkgutil, sys
 count = 0
-for name in ("fastproto", "fastproto_kernels"):
+for name in ("fastproto", "fastproto_kernels", "fastproto_benchmarks"):
     package = importlib.import_module(name)
     for found in [name, *(each.name for each in pkgutil.walk_packages(package.__path__, name + "."))]:
         file = pathlib.Path(importlib.import_module(found).__file__)
@@ -39,7 +39,8 @@ print(count)
 """
 NO_KERNELS = """
 import importlib.util
-assert importlib.util.find_spec("kernels") is None, "the wheel installs a top-level package kernels"
+for name in ("kernels", "benchmarks"):
+    assert importlib.util.find_spec(name) is None, f"the wheel installs a top-level package {name}"
 """
 
 

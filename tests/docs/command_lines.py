@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch.distributed.run import get_args_parser
 
+from benchmarks.command import parse_bench
 from fastproto.cli.embed_command import parse_embed
 from fastproto.cli.export_command import parse_export
 from fastproto.cli.predict_command import parse_predict
@@ -41,6 +42,8 @@ def check_command(words: list[str], root: Path) -> None:
         _check_train(args)
     elif command in PARSERS:
         PARSERS[command](args)
+    elif command == "fastproto-bench":
+        parse_bench(args)
     elif command == "fastproto-prototypes":
         for option, name in pairwise(args):
             if option == "--names":

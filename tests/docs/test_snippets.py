@@ -83,6 +83,7 @@ def test_python_that_is_not_run_is_listed(block: Block) -> None:
         "fastproto-train --head.dimension 3",
         "fastproto-train --config",
         "fastproto-predict",
+        "fastproto-bench --scale large",
         "fastproto-prototypes --num-classes 10",
         "fastproto-export run model.onnx --fromat torch",
         "scripts/report --chekc",

@@ -24,6 +24,7 @@ ROOMS = [
     ["fastproto.data", "fastproto.models", "fastproto.plots", "fastproto.recipes"],
     ["fastproto.training"],
     ["fastproto.cli"],
+    ["fastproto_benchmarks"],
 ]
 ALONE = ("fastproto.reference", "fastproto.data", "fastproto.models", "fastproto.plots", "fastproto.support")
 # Of the standard library only.
@@ -53,7 +54,8 @@ def imports(file: Path, package: list[str]) -> list[str]:
 
 def modules(root: Path) -> list[tuple[str, Path]]:
     listed = []
-    for folder, package in (("fastproto", "fastproto"), ("kernels", "fastproto_kernels")):
+    packages = (("fastproto", "fastproto"), ("kernels", "fastproto_kernels"), ("benchmarks", "fastproto_benchmarks"))
+    for folder, package in packages:
         for file in sorted((root / folder).rglob("*.py")):
             parts = file.relative_to(root / folder).with_suffix("").parts
             listed.append((".".join([package, *(p for p in parts if p != "__init__")]), file))
@@ -70,7 +72,10 @@ def graph(root: Path) -> dict[str, set[str]]:
         assert not any(inside(name, "kernels") for name in names), f"{module}: import fastproto_kernels instead"
         names = {name if name in files else name.rpartition(".")[0] for name in names if name.startswith("fastproto")}
         assert names <= files.keys(), f"{module} imports {sorted(names - files.keys())}, which are no files"
-        found[module] = names
+        public = (
+            {"fastproto"} if inside(module, "fastproto_benchmarks") else set()
+        )  # its public names, as users import them
+        found[module] = names - public
     return found
 
 

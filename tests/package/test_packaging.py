@@ -17,7 +17,7 @@ import fastproto
 from lib.wheel import EVERY_MODULE, NO_KERNELS, count_modules, run_isolated
 
 BUILD = "from setuptools import build_meta; build_meta.build_wheel('dist')"
-SOURCES = ("fastproto", "kernels", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+SOURCES = ("fastproto", "kernels", "benchmarks", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 
 
 def build(root: Path, folder: Path) -> Path:
@@ -57,6 +57,7 @@ def test_every_module_of_the_wheel_is_importable(root: Path, tmp_path: Path) -> 
     folders = {path.name for path in home.iterdir() if path.suffix != ".dist-info"}
     assert folders - {"pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth"} == {
         "fastproto",
+        "fastproto_benchmarks",
         "fastproto_kernels",
     }
     done = run_isolated(python, NO_KERNELS + "import fastproto; print(fastproto.__version__)", empty)

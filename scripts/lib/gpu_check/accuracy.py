@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 
 import torch
+from fastproto_kernels.gaussian_potential import gaussian_potential as gaussian_kernel
 from fastproto_kernels.lib.tile_sizes import PRECISIONS
 from torch import Tensor
 
@@ -33,6 +34,20 @@ def accuracy(dry: bool) -> Entries:
                 "potential": float(((potential.double() - true_potential) / true_potential).abs().max()),
             },
         )
+
+
+def large(dry: bool) -> Entries:
+    """Error of the pull at large C and weighted, on 256 rows: it grows with C if rounding is coherent."""
+    shapes = ((40, 16),) if dry else ((100_000, 16), (100_000, 128), (1_000_000, 64))
+    for (count, dim), weighted in itertools.product(shapes, (False, True)):
+        w, weights = unit_rows(count, dim), torch.rand(count, device=device()) if weighted else None
+        rows = torch.arange(min(256, count), device=device())
+        heavy = None if weights is None else weights.double()
+        true = reference.gaussian_potential(w[rows].double(), w.double(), 2.0, rows, heavy)[1]
+        for precision in ("highest",) if dry else ("medium", "high", "highest"):  # no bfloat16 under the interpreter
+            pull = gaussian_kernel(w[rows], w, t=2.0, self_index=rows, weights=weights, precision=precision)[1]
+            error = float((pull.double() - true).norm() / true.norm())
+            yield f"{precision} C={count} D={dim}{' weighted' if weighted else ''}", error
 
 
 def determinism(dry: bool) -> Entries:

@@ -1,18 +1,14 @@
-"""The assignment on the device: its objective against SciPy's, and its times beside SciPy's."""
+"""The assignment on the device: its objective against SciPy's, and its times, on the host and on the device."""
 
 from __future__ import annotations
 
 import importlib.util
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 
-import numpy
 import torch
 from torch import Tensor
 
@@ -20,16 +16,6 @@ from fastproto import align, assign, reference
 from fastproto.backend import resolve, use_backend
 from lib.gpu_check.measuring import device, unit_rows
 from lib.gpu_check.steps import Entries
-
-SCIPY_LIMIT = 70.0  # in seconds
-SOLVE_WITH_SCIPY = """
-import sys, time, numpy
-from scipy.optimize import linear_sum_assignment
-scores = numpy.load(sys.argv[1])
-begin = time.perf_counter()
-linear_sum_assignment(scores, maximize=True)
-print(time.perf_counter() - begin)
-"""
 
 
 def clustered(count: int, dim: int) -> tuple[Tensor, Tensor]:
@@ -57,7 +43,11 @@ def assignment(dry: bool) -> Entries:
     for count, dim in shapes:
         yield f"C={count} D={dim}", assignment_times(*clustered(count, dim), dry)
     if not dry:
-        yield "where an unchanged one spends it, C=10000 D=512", profiled(*clustered(10_000, 512))
+        means, prototypes = clustered(10_000, 512)
+        first = assign(means, prototypes, method="column_generation")
+        for name, previous in (("cold", None), ("unchanged", first)):
+            call = partial(assign, means, prototypes, previous=previous, method="column_generation")
+            yield f"where a {name} one spends it, C=10000 D=512", profiled(call)
 
 
 def degenerate(means: Tensor) -> dict[str, Tensor]:
@@ -97,46 +87,21 @@ def assignment_times(means: Tensor, prototypes: Tensor, dry: bool) -> dict[str, 
     return times | facts | {"passes": first.passes, "reason": first.reason, "extra_mib": memory}
 
 
-def profiled(means: Tensor, prototypes: Tensor) -> dict[str, object]:
-    """An assignment that changes nothing: its synchronisations, its kernel launches, and the longest launches."""
-
-    def unchanged() -> None:
-        assign(means, prototypes, previous=first, method="column_generation")
-
-    first = assign(means, prototypes, method="column_generation")
-    unchanged()
+def profiled(call: Callable[[], object]) -> dict[str, object]:
+    """Host and device time of an assignment, its synchronisations, its kernel launches, and the longest launches."""
+    call()
     with warnings.catch_warnings(record=True) as waits:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
-        unchanged()
+        call()
         torch.cuda.set_sync_debug_mode("default")
+    begin = time.perf_counter()
+    call()
+    whole = 1e6 * (time.perf_counter() - begin)
     with torch.profiler.profile() as profile:
-        unchanged()
+        call()
     on_device = [event for event in profile.events() if event.device_type.name == "CUDA"]
     spent = sorted(((event.time_range.elapsed_us(), event.name[:60]) for event in on_device), reverse=True)
     total = sum(microseconds for microseconds, _ in spent)
-    return {"waits": len(waits), "launches": len(spent), "device_us": total, "longest_us": spent[:8]}
-
-
-def scipy(dry: bool) -> Entries:
-    """SciPy's dense solver on the class means of the step ``assignment``, one process per shape, in parallel."""
-    if importlib.util.find_spec("scipy") is None:
-        yield "seconds", "not measured: SciPy is not installed"
-        return
-    shapes = ((40, 4),) if dry else ((10_000, 128), (10_000, 512))
-    instances = [clustered(count, dim) for count, dim in shapes]
-    with ThreadPoolExecutor() as pool:
-        for (count, dim), seconds in zip(shapes, pool.map(lambda x: scipy_seconds(*x), instances), strict=True):
-            yield f"C={count} D={dim}", seconds
-
-
-def scipy_seconds(means: Tensor, prototypes: Tensor) -> float | str:
-    """Seconds of the solver alone, without forming the matrix; in a separate process, which can be stopped."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "scores.npy"
-        numpy.save(file, (means @ prototypes.T).cpu().numpy())
-        command = [sys.executable, "-c", SOLVE_WITH_SCIPY, str(file)]
-        try:
-            return float(subprocess.run(command, check=True, capture_output=True, timeout=SCIPY_LIMIT).stdout)
-        except subprocess.TimeoutExpired:
-            return f"not done in {SCIPY_LIMIT:.0f} s"
+    times = {"whole_us": whole, "device_us": total, "host_us": whole - total}
+    return times | {"waits": len(waits), "launches": len(spent), "longest_us": spent[:8]}

@@ -102,6 +102,7 @@ def main(arguments: list[str], description: str) -> int:
     parser.add_argument("out", type=Path, help="folder for results.json and the logs")
     parser.add_argument("--tune", action="store_true", help="search block sizes as well")
     parser.add_argument("--dry-run", action="store_true", help="tiny shapes under the interpreter, no GPU")
+    parser.add_argument("--peers", type=Path, metavar="DIR", help="a folder of pure-Python packages to bring along")
     parser.add_argument("--steps", nargs="+", choices=sorted(STEPS), help="only these")
     parser.add_argument("--step", choices=[*STEPS, *HIDDEN], help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
@@ -111,6 +112,8 @@ def main(arguments: list[str], description: str) -> int:
         run_step(chosen.step, out, chosen.dry_run)
         return 0
     need("torch", "triton")
+    if chosen.peers is not None:  # behind the repository and before what is installed, here and in the steps
+        os.environ["PYTHONPATH"] = os.pathsep.join([os.environ["PYTHONPATH"], str(chosen.peers.resolve())])
     import torch
 
     if not chosen.dry_run and not torch.cuda.is_available():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 
 import torch
@@ -139,6 +140,34 @@ def on_a_gpu(head: PrototypeHead, features: Tensor, labels: Tensor, step: Callab
     yield "captured step with one linear layer", milliseconds(graph.replay, dry=False)
     compiled = torch.compile(lambda x: head(x, labels, update_means=False), fullgraph=True)
     yield "compiled", float((compiled(features) - head(features, labels, update_means=False)).abs())
+
+
+def network(dry: bool) -> Entries:
+    """The head's share of a training step of ResNet-50 on 64 pictures of 224 pixels in bfloat16."""
+    if dry or importlib.util.find_spec("torchvision") is None:
+        yield "ResNet-50", "not measured: " + ("a dry run" if dry else "torchvision is not installed")
+        return
+    from torchvision.models import resnet50
+
+    b, classes, dim = 64, 1000, 512
+    model = resnet50(num_classes=dim).to(device(), memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    head = PrototypeHead(classes, dim, prototypes=unit_rows(classes, dim, 1).cpu()).to(device())
+    images = torch.randn(b, 3, 224, 224, device=device()).to(memory_format=torch.channels_last)
+    labels = torch.randint(0, classes, (b,), device=device())
+    features = torch.randn(b, dim, device=device(), dtype=torch.bfloat16).requires_grad_()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = head(model(images), labels)
+        loss.backward()
+        optimizer.step()
+
+    whole = milliseconds(step, dry, seconds=2.0)
+    alone = milliseconds(lambda: torch.autograd.grad(head(features, labels), features), dry)
+    yield "ResNet-50, whole step", whole
+    yield "ResNet-50, the head alone", alone | {"share": alone["median_ms"] / whole["median_ms"]}
 
 
 def message_of(call: Callable[[], object]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 
@@ -16,25 +17,35 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def milliseconds(call: Callable[[], object], dry: bool, seconds: float = 0.4) -> dict[str, float]:
-    """Median and minimum of the timed calls in ms and their number, after a warm-up; CUDA events on a GPU."""
+def milliseconds(call: Callable[[], object], dry: bool, seconds: float = 0.15) -> dict[str, float]:
+    """Median and minimum of the timed calls in ms and the number of rounds, after a warm-up.
+
+    On a GPU a round is as many calls between two events as take about a millisecond, so that the launch of one call
+    from Python overlaps with the run of the one before.
+    """
     if dry:
         begin = time.perf_counter()
         call()
         return {"median_ms": 1e3 * (time.perf_counter() - begin), "calls": 1}
-    times: list[float] = []
     for _ in range(3):
         call()
-    torch.cuda.synchronize()
+    count = max(1, min(100, round(1 / between_events(call, 1))))
+    times: list[float] = []
     begin = time.perf_counter()
     while len(times) < 5 or (time.perf_counter() - begin < seconds and len(times) < 200):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
+        times.append(between_events(call, count))
     return {"median_ms": statistics.median(times), "least_ms": min(times), "calls": len(times)}
+
+
+def between_events(call: Callable[[], object], count: int) -> float:
+    """Milliseconds of one of ``count`` calls between two CUDA events."""
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    for _ in range(count):
+        call()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / count
 
 
 def graphed(call: Callable[[], object], dry: bool) -> Callable[[], object]:
@@ -52,9 +63,24 @@ def graphed(call: Callable[[], object], dry: bool) -> Callable[[], object]:
 
 def bfloat16_product(dry: bool) -> tuple[int, dict[str, float]]:
     """Operations and time of one large bfloat16 product, the reference for other rates."""
+    return product(torch.bfloat16, dry)
+
+
+def product(dtype: torch.dtype, dry: bool, seconds: float = 0.15) -> tuple[int, dict[str, float]]:
+    """Operations and time of one large product; 0.15 seconds are a burst, some seconds the sustained rate."""
     size = 64 if dry else 8192
-    a, b = (torch.randn(size, size, device=device()).to(torch.bfloat16) for _ in range(2))
-    return 2 * size**3, milliseconds(lambda: a @ b, dry)
+    a, b = (torch.randn(size, size, device=device()).to(dtype) for _ in range(2))
+    return 2 * size**3, milliseconds(lambda: a @ b, dry, seconds)
+
+
+def clock_and_power() -> str:
+    """What nvidia-smi says now: clock in MHz, power in W, temperature in °C."""
+    query = "--query-gpu=clocks.sm,power.draw,temperature.gpu"
+    try:
+        command = ["nvidia-smi", query, "--format=csv,noheader"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "not measured: nvidia-smi does not run"
 
 
 def unit_rows(count: int, dim: int, seed: int = 0) -> Tensor:

@@ -13,7 +13,15 @@ from fastproto_kernels.top_scores import top_scores
 from torch import Tensor
 
 from fastproto.functional import gaussian_potential
-from lib.gpu_check.measuring import bfloat16_product, device, milliseconds, passes, unit_rows
+from lib.gpu_check.measuring import (
+    bfloat16_product,
+    clock_and_power,
+    device,
+    milliseconds,
+    passes,
+    product,
+    unit_rows,
+)
 from lib.gpu_check.steps import Entries
 
 
@@ -22,6 +30,7 @@ def speed(dry: bool) -> Entries:
     operations, ceiling = bfloat16_product(dry)
     rate = operations / ceiling["median_ms"] * 1e3
     yield "bf16_gemm_tflops", rate / 1e12
+    yield from sustained(dry)
     count = 40 if dry else 32768
     for precision, dim in itertools.product(("medium", "high", "higher"), (16,) if dry else (64, 128, 256, 512)):
         took = milliseconds(passes(count, dim, precision), dry)
@@ -33,6 +42,40 @@ def speed(dry: bool) -> Entries:
         w = unit_rows(count, dim)
         took = milliseconds(lambda w=w, p=precision: gaussian_potential(w, precision=p), dry)  # type: ignore[misc]
         yield f"gaussian_potential {precision} C={count} D={dim}", took
+
+
+def sustained(dry: bool) -> Entries:
+    """Rates of products after seconds of load, with the clock and the power before and after."""
+    yield "clock, power, temperature: before", clock_and_power()
+    for dtype in (torch.bfloat16, torch.float32 if dry else torch.float16):
+        operations, took = product(dtype, dry, seconds=2.0)
+        yield f"sustained {str(dtype).removeprefix('torch.')} tflops", operations / took["median_ms"] / 1e9
+    yield "clock, power, temperature: after", clock_and_power()
+
+
+def attention(kernel: str, w: Tensor) -> tuple[Tensor, Tensor]:
+    """A kernel of scaled_dot_product_attention as the pass at t = 2, with the self pair subtracted."""
+    x = w.half()[None, None]
+    op = getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}_attention")
+    out, lse = op(x, x, x, *(() if kernel == "flash" else (None, True)), scale=4.0)[:2]
+    potential = torch.exp(lse.float().reshape(-1)[: len(w)] - 4.0)
+    return potential - 1, out[0, 0].float() * potential[:, None] - w
+
+
+def attention_peers(dry: bool) -> Entries:
+    """Attention at the D that its kernels take, beside our pass."""
+    for dim in () if dry else (64, 128, 256):
+        w = unit_rows(16384, dim)
+        yield f"kernel medium D={dim}", milliseconds(passes(16384, dim, "medium"), dry)
+        true = gaussian_potential(w)[1]
+        for kernel in ("flash", "efficient", "cudnn"):
+            try:
+                pull = attention(kernel, w)[1]
+                took = milliseconds(lambda k=kernel, w=w: attention(k, w), dry)  # type: ignore[misc]
+            except RuntimeError as error:  # a D or a GPU that the kernel does not take
+                yield f"{kernel} attention D={dim}", f"not measured: {str(error).splitlines()[0][:80]}"
+                continue
+            yield f"{kernel} attention D={dim}", took | {"error": float((pull - true).norm() / true.norm())}
 
 
 def naive(w: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,6 +96,7 @@ def peers(dry: bool) -> Entries:
             points, call = w.to(dtype), naive if form == "naive" else torch.compile(naive)
             took = milliseconds(lambda call=call, points=points: call(points), dry)  # type: ignore[misc]
             yield f"{form} {str(dtype).removeprefix('torch.')}", took
+    yield from attention_peers(dry)
 
 
 def score_passes(dry: bool) -> Entries:

@@ -1,4 +1,5 @@
-"""The tables and pictures of README.md and docs/: one file per JSON file of benchmarks/results.
+"""The tables and pictures of README.md and docs/, made from the JSON files of benchmarks/results.
 
-``pages`` finds the marks of the tables and fills them, ``pictures`` draws, ``command`` is ``scripts/report``.
+``pages`` finds the marks of the tables and fills them, ``command`` is ``scripts/report``. What shows the benchmarks is
+made by :mod:`benchmarks.pages`.
 """

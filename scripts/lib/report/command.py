@@ -5,21 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from benchmarks.pages.pictures import Panel, digest, draw, drawn_from
 from lib import initial_assignment
-from lib.report import assignment, gaussian_potential, gpu, head, losses, performance, prototypes
-from lib.report.pages import Report, contents, filled, marks, pages
-from lib.report.pictures import digest, draw, drawn_from
+from lib.report import benchmarks, gpu, losses
+from lib.report.pages import Report, contents, filled, marks, pages, read
 from lib.report.plots import PLOTS
 from lib.repository import RESULTS, ROOT
 
 REPORTS: dict[str, Report] = {  # name in the marks of a page: its report
-    "performance": Report(("head", "assignment", "prototypes"), performance.table),
-    "head": Report(("head",), head.table),
-    "assignment": Report(("assignment",), assignment.table),
-    "renewals": Report(("assignment",), assignment.renewals),
-    "large_assignments": Report(("assignment",), assignment.large),
-    "prototypes": Report(("prototypes",), prototypes.table),
-    "gaussian_potential": Report(("gaussian_potential",), gaussian_potential.table),
+    "performance": Report(benchmarks.FILES, benchmarks.performance),
+    "prototypes": Report(benchmarks.FILES, benchmarks.searches),
     "gpu_passes": Report(("gpu",), gpu.passes),
     "gpu_peers": Report(("gpu",), gpu.peers),
     "gpu_assignment": Report(("gpu",), gpu.solves),
@@ -35,7 +30,8 @@ def main(arguments: list[str], description: str, root: Path = ROOT, results: Pat
     if arguments not in ([], ["--check"]):
         print(description)
         return 0 if arguments in (["-h"], ["--help"]) else 2
-    stale = [*write_pages(root, results, check=bool(arguments)), *draw_pictures(root, results, check=bool(arguments))]
+    check = bool(arguments)
+    stale = [*write_pages(root, results, check=check), *draw_pictures(root, results, check=check)]
     if arguments and stale:
         print(f"{', '.join(stale)}: not made from {results.name}/*.json as it is; run scripts/report", file=sys.stderr)
         return 1
@@ -43,12 +39,15 @@ def main(arguments: list[str], description: str, root: Path = ROOT, results: Pat
 
 
 def write_pages(root: Path, results: Path, *, check: bool) -> list[str]:
-    """Rewrites every marked table. Returns the pages that differed and the tables that no page shows."""
+    """Rewrites every marked table and the pages of the benchmarks.
+
+    Returns the pages that differed and the tables that no page shows.
+    """
     stale, shown = [], set()
     for page in pages(root):
         before = page.read_text(encoding="utf-8")
         shown |= set(marks(before))
-        after = filled(before, REPORTS, results)
+        after = _anew(page.relative_to(root), before, results)
         if after == before:
             continue
         stale.append(str(page.relative_to(root)))
@@ -57,17 +56,31 @@ def write_pages(root: Path, results: Path, *, check: bool) -> list[str]:
     return stale + [f"no page shows the table {name}" for name in REPORTS if name not in shown]
 
 
+def _anew(page: Path, before: str, results: Path) -> str:
+    if page not in benchmarks.PAGES:
+        return filled(before, REPORTS, results)
+    found = read(benchmarks.FILES, results)
+    return before if found is None else benchmarks.PAGES[page](*found)
+
+
 def draw_pictures(root: Path, results: Path, *, check: bool) -> list[str]:
     """Draws every picture whose numbers changed. Returns the pictures that differed."""
     stale = []
-    for name, (source, plot) in PLOTS.items():
-        file, measured = root / "docs" / "pictures" / f"{name}.png", contents(results, source)
-        if measured is None:
-            continue
-        panels = plot(measured)
+    for name, panels in all_pictures(results).items():
+        file = root / "docs" / "pictures" / f"{name}.png"
         if drawn_from(file) == digest(panels):
             continue
         stale.append(str(file.relative_to(root)))
         if not check:
             draw(panels, file)
     return stale
+
+
+def all_pictures(results: Path) -> dict[str, list[Panel]]:
+    """The panels of each picture whose results are there."""
+    found = benchmarks.pictures(results)
+    for name, (source, plot) in PLOTS.items():
+        measured = contents(results, source)
+        if measured is not None:
+            found[name] = plot(measured)
+    return found

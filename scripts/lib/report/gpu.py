@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 
+from benchmarks.pages.formats import duration, listed, markdown, ratio
 from lib.repository import NOT_MEASURED, Record
-from lib.tables import duration, listed, markdown, ratio
 
 DIMS = (64, 128, 256, 512)
 BESIDE = {

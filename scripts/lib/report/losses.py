@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from statistics import mean, stdev
 
-from lib.report.pictures import Line, Panel
+from benchmarks.pages.formats import markdown
+from benchmarks.pages.pictures import Line, Panel
 from lib.repository import NOT_MEASURED, Record
 from lib.reproduce import loss_study
 from lib.reproduce.loss_study import DEFAULT_RATE, DIMS, EPOCHS, LONG_EPOCHS, SEEDS, best_rate
-from lib.tables import markdown
 
 TITLES = {  # of the methods, in the order of the columns
     "dynamic-aligned": "Eq. 6",

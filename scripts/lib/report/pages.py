@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.repository import NOT_MEASURED
-
 MARKED = re.compile(r"^<!-- report (\w+) -->\n(.*?)^<!-- /report \1 -->$", re.DOTALL | re.MULTILINE)
 OPENING = re.compile(r"^<!-- report (\w+) -->$", re.MULTILINE)
 
@@ -22,8 +20,10 @@ OPENING = re.compile(r"^<!-- report (\w+) -->$", re.MULTILINE)
 class Report:
     """A table and its results."""
 
-    files: tuple[str, ...]  # JSON files in benchmarks/results, without .json, or folders of records
-    write: Callable[..., str]  # takes the contents of the files, in this order
+    files: tuple[
+        str, ...
+    ]  # JSON files in benchmarks/results, without .json, or folders of records; the first must exist
+    write: Callable[..., str]  # takes the contents of those that exist, in this order
 
 
 def pages(root: Path) -> list[Path]:
@@ -36,7 +36,7 @@ def marks(text: str) -> list[str]:
 
 
 def filled(text: str, reports: Mapping[str, Report], results: Path) -> str:
-    """The page with every table rewritten; a table whose files are missing becomes "not measured".
+    """The page with every table rewritten; a table whose first file is missing stays as it is.
 
     Raises:
         ValueError: a mark that is not closed, or that names no report.
@@ -49,15 +49,18 @@ def filled(text: str, reports: Mapping[str, Report], results: Path) -> str:
         raise ValueError(f"no report is named {', '.join(unknown)}; expected one of {', '.join(reports)}")
 
     def anew(match: re.Match[str]) -> str:
-        name = match[1]
-        return f"<!-- report {name} -->\n{body(reports[name], results)}\n<!-- /report {name} -->"
+        name, contents = match[1], read(reports[match[1]].files, results)
+        if contents is None:
+            return match[0]
+        return f"<!-- report {name} -->\n{reports[name].write(*contents)}\n<!-- /report {name} -->"
 
     return MARKED.sub(anew, text)
 
 
-def body(report: Report, results: Path) -> str:
-    found = [contents(results, name) for name in report.files]
-    return NOT_MEASURED if None in found else report.write(*found)
+def read(names: tuple[str, ...], results: Path) -> list[Any] | None:
+    """The contents of the files that exist; None if the first does not."""
+    found = [contents(results, name) for name in names]
+    return None if found[0] is None else [content for content in found if content is not None]
 
 
 def contents(results: Path, name: str) -> Any:

@@ -1,6 +1,6 @@
-"""Draws docs/pictures. Each PNG holds a digest of its content, so that ``--check`` draws nothing.
+"""Draws pictures. Each PNG holds a digest of its content, so that ``--check`` draws nothing.
 
-A picture is a row of panels with lines; ``plots`` makes the lines from the results.
+A picture is a row of panels with lines.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ class Line:
     y: list[float]
     error: list[float] | None = None
     reference: bool = False  # a bound or a floor: dashed and grey
+
+
+@dataclass(frozen=True)
+class Points(Line):
+    """Points without a line between them."""
 
 
 @dataclass(frozen=True)
@@ -80,18 +85,26 @@ def draw(panels: list[Panel], file: Path) -> None:
     """Writes the picture; only this function needs matplotlib."""
     from matplotlib.figure import Figure
 
-    names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines if not line.reference))
+    names = list(dict.fromkeys(_base(line) for panel in panels for line in panel.lines if not line.reference))
     shared = len(panels) > 1 and {line.name for line in panels[0].lines} == set(names)
-    figure = Figure(figsize=(6.0 if len(panels) == 1 else 4.2 * len(panels), 3.9), layout="constrained")
+    below = max(len(panel.lines) for panel in panels) if len(names) > len(COLOURS) else 0  # lines of legends below
+    figure = Figure(figsize=(6.0 if len(panels) == 1 else 4.2 * len(panels), 3.9 + 0.19 * below), layout="constrained")
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, panel in zip(row, panels, strict=True):
         _draw_panel(axes, panel, names)
-        if not shared:
+        if below:
+            axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+        elif not shared:
             axes.legend(frameon=False, fontsize=8)
-    if shared:  # the first panel has all lines
+    if shared and not below:  # the first panel has all lines
         figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names), frameon=False)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120, metadata={KEY.decode(): digest(panels), "Software": None})
+
+
+def _base(line: Line) -> str:
+    """The name without what follows a colon, such as a fitted exponent, which differs from panel to panel."""
+    return line.name.partition(":")[0]
 
 
 def _draw_panel(axes: Any, panel: Panel, names: list[str]) -> None:
@@ -103,8 +116,10 @@ def _draw_panel(axes: Any, panel: Panel, names: list[str]) -> None:
         if line.reference:
             axes.plot(line.x, line.y, "--", color=GREY, label=line.name)
             continue
-        number = names.index(line.name)
+        number = names.index(_base(line))
         style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "markersize": 5}
+        style |= {"linestyle": "none" if isinstance(line, Points) else "-" if number < len(COLOURS) else ":"}
+        style["fillstyle"] = "full" if number < len(COLOURS) else "none"
         axes.errorbar(line.x, line.y, yerr=line.error, capsize=3, label=line.name, **style)
     for name in panel.log:
         axis = getattr(axes, f"{name}axis")

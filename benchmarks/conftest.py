@@ -1,0 +1,123 @@
+"""The pytest plugin of the benchmarks: a thin layer over pytest-benchmark.
+
+pytest-benchmark times one test after the other. Here the first row of a group times all rows of the group in turn, and
+each row then hands its times to pytest-benchmark through the ``timer`` option, so that ``--benchmark-json``,
+``--benchmark-compare`` and the others work as documented.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from .comparison import COMPARED, SCALES, Case, Row, cases
+from .given import GIVEN
+from .groups import Session
+from .machine import commit, device_name, machine, versions
+
+SESSION = pytest.StashKey[Session]()
+
+
+class Replay:
+    """A timer whose readings are 0 and the recorded time, in turn."""
+
+    def __init__(self) -> None:
+        self.readings: Iterator[float] = iter(())
+
+    def load(self, seconds: list[float]) -> None:
+        self.readings = iter([reading for each in seconds for reading in (0.0, each)])
+
+    def __call__(self) -> float:
+        return next(self.readings)
+
+
+REPLAY = Replay()
+
+
+def recorded() -> float:
+    """The timer that pytest-benchmark is given."""
+    return REPLAY()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options = parser.getgroup("fastproto benchmarks")
+    options.addoption("--scale", choices=SCALES, default="smoke", help="sizes and time (default: smoke)")
+    options.addoption("--threads", type=int, default=None, help="rows for one thread and for N (default: all cores)")
+    options.addoption("--device", default=None, help="cpu or cuda (default: cuda if there is a GPU)")
+    options.addoption("--cifar100", type=Path, default=None, help="CIFAR-100: an image folder or torchvision's files")
+    options.addoption("--published", type=Path, default=None, help="folder of the authors' prototype files")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning")  # from the imports of torch.compile, peers
+    config.addinivalue_line("filterwarnings", "ignore::FutureWarning")
+    config.addinivalue_line("filterwarnings", "ignore::UserWarning:torch")
+    threads = config.getoption("--threads")
+    if threads is not None and threads < 1:
+        raise pytest.UsageError(f"--threads is {threads}; expected 1 or more")
+    counts = tuple(sorted({1, threads or len(os.sched_getaffinity(0))}))
+    device = torch.device(config.getoption("--device") or ("cuda" if torch.cuda.is_available() else "cpu"))
+    GIVEN.cifar100 = config.getoption("--cifar100")
+    GIVEN.published = config.getoption("--published")
+    config.stash[SESSION] = Session(config.getoption("--scale"), counts, device)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    what = getattr(metafunc.function, COMPARED, None)
+    if what is not None:
+        session = metafunc.config.stash[SESSION]
+        found = cases(what, session.scale, session.threads, session.device.type)
+        metafunc.parametrize("case", found, ids=str)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every row has its group and the replayed times."""
+    for item in items:
+        case = case_of(item)
+        if case is not None:
+            item.add_marker(pytest.mark.benchmark(group=case.group, timer=recorded))
+
+
+def case_of(item: pytest.Item) -> Case | None:
+    found = item.callspec.params.get("case") if hasattr(item, "callspec") else None
+    return found if isinstance(found, Case) else None
+
+
+@pytest.fixture
+def row(request: pytest.FixtureRequest, benchmark: Any) -> Row:
+    """Measures the group of a case, if no other row has, and reports the case."""
+    session = request.config.stash[SESSION]
+    wanted = [case for item in request.session.items if (case := case_of(item)) is not None]
+
+    def report(case: Case) -> None:
+        found = session.result(case, wanted)
+        if isinstance(found, str):
+            pytest.skip(found)
+        benchmark.extra_info.update(found.info)
+        benchmark.extra_info.update(
+            versions=versions(), commit=commit(), machine=device_name(session.device), torch_threads=case.threads
+        )
+        REPLAY.load(found.seconds)
+        benchmark.pedantic(lambda: None, rounds=len(found.seconds))
+
+    return report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    """Adds the machine and the rows that were not measured, each with its reason, and shortens the times.
+
+    The machine is not in ``machine_info``: that must be equal where two runs are compared, and the load is not.
+    """
+    session = config.stash[SESSION]
+    output_json["fastproto"] = machine(session.device) | {"scale": session.scale, "threads": list(session.threads)}
+    output_json["not_measured"] = session.absent
+    for bench in output_json["benchmarks"]:
+        if "data" in bench["stats"]:
+            bench["stats"]["data"] = [float(f"{seconds:.5g}") for seconds in bench["stats"]["data"]]

@@ -1,0 +1,150 @@
+"""The page of the benchmarks: Markdown from the rows, and the same as one HTML file with its pictures inside."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from .formats import listed
+from .plots import PLOTS
+from .results import Results
+from .summary import machine_line, short_table
+from .tables import (
+    absent_line,
+    absent_table,
+    ceiling_line,
+    every_row,
+    exponent_line,
+    op_table,
+    renewal_table,
+    thread_table,
+)
+
+INTRODUCTION = """\
+The providers of a row run in turn, and the median of the rounds counts. A ratio compares round by round: 2× means that
+fastproto needs half the time; ± is half the range of the middle 80 % of the rounds. Tables show one thread unless they
+say otherwise."""
+STYLE = """\
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; display: block; overflow-x: auto; }
+th, td { border: 1px solid #ddd; padding: .25rem .6rem; text-align: left; }
+td:first-child { white-space: nowrap; }
+th { background: #f5f5f5; } img { max-width: 100%; } code { background: #f5f5f5; }"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, its text and its tables: of the ops, or made by a function."""
+
+    title: str
+    text: str
+    ops: tuple[str, ...]
+    picture: str | None = None
+    more: Callable[[Results], str] | None = None
+
+
+HEAD = (
+    Section(
+        "The training step",
+        """\
+The loss, its gradient and the class means of one batch, without a backbone. fastproto touches only the rows of the
+batch, so the time hardly depends on C. The authors' formula re-normalises all C class means at every step. Softmax
+and the proxy losses multiply the batch with a C×D weight, forward and backward.""",
+        ("head_step", "ipm_loss", "update_class_means", "nearest_prototypes"),
+        "training_step",
+    ),
+)
+SOLVERS_AND_TRAINING = (
+    Section(
+        "A step and an epoch in parts",
+        """\
+PSC is the usual learned linear layer with softmax. The backbone's time is that of both; our head adds an assignment,
+once an epoch.""",
+        ("training_step", "training_epoch"),
+    ),
+    Section(
+        "The assignment",
+        """\
+Each solver is given class means and prototypes; forming the C×C matrix is part of the others' time. *Clustered* means
+resemble those of an untrained network, *easy* ones lie near their prototypes. "Unchanged" is the same problem again
+with `previous=`. The constants of the solver were chosen on means made like these.""",
+        ("assign",),
+        "assignment",
+        lambda results: f"Fitted: {exponent_line(results, 'assign')}.\n\n{renewal_table(results)}",
+    ),
+    Section(
+        "The Gaussian potential",
+        """\
+A search for prototypes consists of such passes: for each point the sum of `exp(-t‖w_i - w_j‖²)` over all others, and
+its gradient. The symmetric loop visits each pair of blocks once; attention is the same op with another scale. `high`
+and `medium` need fast bfloat16. The error is that of the tangent gradient.""",
+        ("gaussian_potential", "uniformity_loss"),
+        "gaussian_potential",
+    ),
+)
+
+
+def complete_page(results: Results, pictures: Mapping[str, str]) -> str:
+    """Everything that was measured. ``pictures``: the path of each picture, as the page names it."""
+    parts = ["# Benchmarks", INTRODUCTION, "## In short", short_table(results)]
+    parts += [part for section in (*HEAD, *SOLVERS_AND_TRAINING) for part in _section(section, results, pictures)]
+    parts += [*_threads_and_limits(results, pictures), *_picture("prototypes", pictures)]
+    parts += ["## Every row", every_row(results), "## Not measured", absent_table(results)]
+    return _page([*parts, "## The machine", facts(results)])
+
+
+def head_page(results: Results, pictures: Mapping[str, str], *more: str) -> str:
+    """The summary, the head's ops, threads, the limits of the machine, and further parts."""
+    parts = ["# Benchmarks", INTRODUCTION, "## In short", short_table(results)]
+    parts += [part for section in HEAD for part in _section(section, results, pictures)]
+    parts += [*_threads_and_limits(results, pictures), "## Not measured", absent_line(results)]
+    return _page([*parts, "## The machine", facts(results), *more])
+
+
+def solver_page(results: Results, pictures: Mapping[str, str]) -> str:
+    """Training in parts, the assignment, and the passes of a search for prototypes."""
+    parts = ["# Benchmarks of training and solvers", INTRODUCTION]
+    return _page([*parts, *(part for section in SOLVERS_AND_TRAINING for part in _section(section, results, pictures))])
+
+
+def _page(parts: list[str]) -> str:
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(section: Section, results: Results, pictures: Mapping[str, str]) -> list[str]:
+    tables = [op_table(results, op) for op in section.ops if results.of(op)]
+    more = [] if section.more is None else [section.more(results)]
+    return [f"## {section.title}", *_picture(section.picture, pictures), section.text, *tables, *more]
+
+
+def _threads_and_limits(results: Results, pictures: Mapping[str, str]) -> list[str]:
+    parts = ["## Threads", thread_table(results), "## The limits of the machine"]
+    parts.append(f"Measured in the same run: {ceiling_line(results)}.")
+    return [*parts, *_picture("memory", pictures), *_picture("roofline", pictures)]
+
+
+def _picture(name: str | None, pictures: Mapping[str, str]) -> list[str]:
+    return [f"![{PLOTS[name][0]}]({pictures[name]})"] if name is not None and name in pictures else []
+
+
+def facts(results: Results) -> str:
+    lines = [machine_line(results)]
+    for each in results.machines:
+        load = f", load {each['load_before']:.2f} before" if "load_before" in each else ""
+        lines.append(f"Scale {each['scale']}, commit {each['fastproto_commit']}{load}; {each['versions']}.")
+    return listed(lines)
+
+
+def html_page(text: str, folder: Path) -> str:
+    """The Markdown page as one HTML file; its pictures are read from ``folder``."""
+    import markdown
+
+    body = markdown.markdown(text, extensions=["tables"])
+    for file in sorted(folder.glob("*.png")):
+        inside = base64.b64encode(file.read_bytes()).decode()
+        body = body.replace(f'src="{escape(file.name)}"', f'src="data:image/png;base64,{inside}"')
+    head = f'<meta charset="utf-8"><title>fastproto: benchmarks</title><style>{STYLE}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'

@@ -1,0 +1,60 @@
+"""The pages docs/benchmarks*.md, the short table of the README and the table of searches for prototypes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pages.page import head_page, solver_page
+from benchmarks.pages.pictures import Panel
+from benchmarks.pages.plots import PLOTS
+from benchmarks.pages.results import Results, read
+from benchmarks.pages.searches import search_table
+from benchmarks.pages.summary import short_table
+from lib.report.pages import read as contents_of
+
+FILES = ("small", "full")
+"""Names in benchmarks/results; rows that both have are those of the first."""
+SHOWN = {name: f"pictures/{name}.png" for name in PLOTS}
+COMMANDS = """\
+`scripts/report` writes this page from `benchmarks/results/small.json` and `full.json`. Elsewhere:
+[training and solvers](benchmarks-solvers.md), [GPU](backends-gpu.md#measured),
+[what a search for prototypes reaches](prototypes.md#what-a-search-reaches).
+
+```sh
+pip install '.[bench]'
+fastproto-bench --scale small --out report    # times, tables and plots of your machine
+pytest benchmarks --scale small --benchmark-json benchmarks/results/small.json
+scripts/report
+```
+"""
+
+
+def head(*contents: Any) -> str:
+    """The whole of docs/benchmarks.md."""
+    return head_page(read(*contents), SHOWN, "## Run them yourself", COMMANDS.strip())
+
+
+def solvers(*contents: Any) -> str:
+    """The whole of docs/benchmarks-solvers.md."""
+    return solver_page(read(*contents), SHOWN)
+
+
+PAGES = {Path("docs") / "benchmarks.md": head, Path("docs") / "benchmarks-solvers.md": solvers}
+
+
+def performance(*contents: Any) -> str:
+    return short_table(read(*contents))
+
+
+def searches(*contents: Any) -> str:
+    return search_table(read(*contents))
+
+
+def pictures(results: Path) -> dict[str, list[Panel]]:
+    """The panels of each picture; none while there are no results."""
+    contents = contents_of(FILES, results)
+    if contents is None:
+        return {}
+    found: Results = read(*contents)
+    return {name: panels for name, (_, plot) in PLOTS.items() if (panels := plot(found))}

@@ -1,0 +1,155 @@
+"""What the benchmarks compare: every row has a name of its own and is described, and rounds are taken in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from benchmarks import groups
+from benchmarks.comparison import (
+    SCALES,
+    Call,
+    Comparison,
+    Provider,
+    Scale,
+    Setup,
+    Unavailable,
+    Work,
+    cases,
+    reason_not_to_run,
+)
+from benchmarks.groups import Measured, Session
+from benchmarks.memory import extra_peak
+from benchmarks.peers import imported
+from benchmarks.timing import Clock, Timed, interleaved
+
+from .results_file import comparisons
+
+CPU = torch.device("cpu")
+
+
+def comparison(**providers: Provider) -> Comparison:
+    return Comparison(
+        op="op",
+        sizes={"smoke": [{"C": 4}], "small": [{"C": 4}, {"C": 9}], "full": [{"C": 4}]},
+        inputs=lambda size, device: size["C"],
+        providers=providers,
+        work=lambda size: Work(flops=8.0),
+        serial_part="all of it",
+    )
+
+
+def test_every_op_of_the_package_is_compared() -> None:
+    found = comparisons()
+    ops = {"head_step", "ipm_loss", "update_class_means", "nearest_prototypes", "gaussian_potential", "uniformity_loss"}
+    assert ops | {"assign", "renewals", "ceilings", "training_step", "training_epoch"} <= {each.op for each in found}
+    for each in found:
+        assert each.op == "ceilings" or each.serial_part, each.op
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_row_has_a_name_of_its_own(scale: Scale) -> None:
+    names = [f"{each.op} {case}" for each in comparisons() for case in cases(each, scale, (1, 2), "cpu")]
+    assert len(names) == len(set(names)) > 60
+
+
+def test_what_is_not_measured_has_its_reason() -> None:
+    def build(given: int) -> Setup:
+        return Setup(lambda number: None)
+
+    what = comparison(
+        fastproto=Provider(build),
+        slow=Provider(build, small=4),
+        compiled=Provider(build, compiles=True),
+        gpu=Provider(build, devices=("cuda",)),
+        solver=Provider(build, serial=True),
+    )
+    found = cases(what, "small", (1, 2), "cpu")
+    assert [str(case) for case in found if case.size["C"] == 9 and case.threads == 2] == [
+        "C=9-fastproto-2",
+        "C=9-slow-2",
+        "C=9-gpu-2",
+    ]
+    reasons = {str(case): reason_not_to_run(case, "small", "cpu") for case in found}
+    assert reasons["C=9-slow-1"] == "measured at --scale full: a call takes too long above C = 4"
+    assert reasons["C=4-slow-1"] is None and reasons["C=4-compiled-1"] is None
+    assert reasons["C=4-gpu-1"] == "runs on cuda only"
+    assert "compiles" in (reason_not_to_run(cases(what, "smoke", (1,), "cpu")[2], "smoke", "cpu") or "")
+
+
+def test_rounds_are_taken_in_turn_and_threads_restored() -> None:
+    order: list[str] = []
+    entries = [
+        Timed(Setup(lambda number, name=name: order.append(f"{name}{torch.get_num_threads()}")), threads)  # type: ignore[misc]
+        for name, threads in (("a", 1), ("b", 2), ("c", 1))
+    ]
+    before = torch.get_num_threads()
+    interleaved(entries, Clock(CPU), 0.0, [True] * 3, rounds=3)
+    torch.set_num_threads(before)
+    assert order == ["a1", "c1", "b2"] * 3
+    assert all(len(entry.seconds) == 3 for entry in entries)
+
+
+class Slow(Clock):
+    """A clock on which every call takes as long as this."""
+
+    def prepared(self, call: Call) -> Callable[[int, int], float]:
+        def run(first: int, count: int) -> float:
+            return sum(float(call(number)) for number in range(first, first + count))  # type: ignore[arg-type]  # seconds
+
+        return run
+
+
+def taking(seconds: float, **more: float) -> Timed:
+    return Timed(Setup(lambda number: seconds, **more), 1)  # type: ignore[arg-type]  # units is a float
+
+
+def test_rounds_fit_the_time_and_a_slow_call_is_timed_once() -> None:
+    short, middle, long = taking(1e-5), taking(0.5, units=10.0), taking(9.0)
+    interleaved([short, middle, long], Slow(CPU), 5.0, [False, False, False], rounds=None)
+    assert short.calls == 400 and middle.calls == 1
+    assert len(short.seconds) == len(middle.seconds) == 10 and long.seconds == [9.0]
+    assert short.seconds[0] == pytest.approx(1e-5) and middle.seconds[0] == pytest.approx(0.05)
+    assert long.done == 2, "the first call may compile"
+    hardly = taking(2.0)
+    interleaved([hardly], Slow(CPU), 5.0, [False], rounds=None)
+    assert hardly.done == 4 and len(hardly.seconds) == 3
+    warm = taking(9.0)
+    interleaved([warm], Slow(CPU), 5.0, [True], rounds=None)
+    assert warm.done == 1 and warm.seconds == [9.0]
+
+
+def test_a_group_is_measured_once_and_failures_are_rows() -> None:
+    built: list[int] = []
+
+    def missing(given: int) -> Setup:
+        raise Unavailable("it is not installed")
+
+    def ours(given: int) -> Setup:
+        built.append(given)
+        return Setup(lambda number: None, facts=lambda: {"certified": True})
+
+    what = comparison(fastproto=Provider(ours), peer=Provider(missing))
+    session = Session("smoke", (1,), CPU)
+    session.ceilings = lambda threads: {"product, float32": 4.0}  # type: ignore[method-assign]  # takes seconds
+    wanted = cases(what, "smoke", (1,), "cpu")
+    first, second = (session.result(case, wanted) for case in wanted)
+    assert isinstance(first, Measured) and second == "it is not installed" and built == [4]
+    assert first.info["certified"] and first.info["serial_part"] == "all of it"
+    assert first.info["share_of_product"] > 0 and "share_of_copy" not in first.info
+    assert session.absent == [groups.described(wanted[1]) | {"reason": "it is not installed"}]
+
+
+def test_peak_memory_is_that_of_the_call() -> None:
+    found, extra = extra_peak(lambda: len(torch.ones(8 << 20)), CPU)
+    if extra is None:
+        pytest.skip("this system does not tell the peak memory of a process")
+    assert found == 8 << 20 and 30 < extra < 60
+    assert (extra_peak(lambda: None, CPU)[1] or 0.0) < 5
+
+
+def test_a_peer_that_is_missing_is_named() -> None:
+    with pytest.raises(Unavailable, match="some-peer is not installed"):
+        imported("no_module_of_this_name", "some-peer")

@@ -1,0 +1,104 @@
+"""Tables, plots and pages made of rows: what they say, and that a whole run fits on its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.pages import tables
+from benchmarks.pages.fits import exponent, ratio_of
+from benchmarks.pages.formats import duration, mebibytes, percent, ratio
+from benchmarks.pages.page import complete_page, html_page
+from benchmarks.pages.plots import PLOTS
+from benchmarks.pages.results import read
+from benchmarks.pages.searches import search_table
+from benchmarks.pages.summary import short_table
+from lib.report.benchmarks import PAGES
+
+from .results_file import contents, row, whole
+
+SMALL, LARGE = {"C": 1_000, "D": 512, "B": 8}, {"C": 100_000, "D": 512, "B": 8}
+
+
+def test_figures_are_written_alike() -> None:
+    assert [ratio(x) for x in (None, 0.012, 1.234, 9.996, 12.4)] == ["not measured", "0.012×", "1.23×", "10.00×", "12×"]
+    assert ratio(2.0, 0.1234) == "2.00 ± 0.12×"
+    times = [duration(x) for x in (None, 1.2e-5, 0.00123, 0.9994, 0.9996, 12.34)]
+    assert times == ["not measured", "12 µs", "1.23 ms", "999 ms", "1 s", "12.3 s"]
+    assert [percent(x) for x in (None, 0.004, 0.5, 1.3)] == ["not measured", "0.4 %", "50 %", "130 %"]
+    assert [mebibytes(x) for x in (None, 0.2, 1234.0)] == ["not measured", "< 1 MiB", "1,234 MiB"]
+
+
+def test_ratios_are_those_of_equal_rounds() -> None:
+    assert ratio_of([2.0, 4.0, 8.0], [1.0, 2.0, 4.0]) == (2.0, 0.0)
+    value, error = ratio_of([2.0, 3.0, 4.0], [1.0, 1.0, 1.0])
+    assert value == 3.0 and error == pytest.approx(0.8)
+    assert ratio_of([4.0], [1.0, 2.0, 3.0]) == (2.0, None)
+
+
+def test_exponents_have_errors() -> None:
+    assert exponent([1.0, 2.0, 4.0], [3.0, 12.0, 48.0]) == (pytest.approx(2.0), pytest.approx(0.0, abs=1e-6))
+    assert exponent([1.0, 2.0], [1.0, 2.0]) == (pytest.approx(1.0), None)
+
+
+def test_a_peer_is_beside_ours_and_what_is_missing_is_said() -> None:
+    rows = [row("head_step", SMALL, "fastproto", [1.0, 1.0, 1.0]), row("head_step", SMALL, "softmax", [2.0, 2.0, 2.0])]
+    absent = {"op": "head_step", "size": LARGE, "provider": "Liger", "threads": 1, "reason": "liger is not installed"}
+    found = read(contents([*rows, row("head_step", LARGE, "fastproto", [3.0])], [absent]))
+    lines = tables.op_table(found, "head_step").splitlines()
+    assert lines[2] == "| C = 1,000, D = 512, B = 8 | 1 s | 2 s (2.00\xa0±\xa00.00×) |"
+    assert lines[3] == "| C = 100,000, D = 512, B = 8 | 3 s | not measured |"
+    assert tables.absent_line(found) == "Liger of head_step: liger is not installed"
+    assert "| loss, gradient, class means: 1,000 classes, B = 8, D = 512 | 1 s | 2 s, softmax |" in short_table(found)
+    assert tables.op_table(found, "assign") == tables.thread_table(found) == search_table(found) == "not measured"
+
+
+def test_rows_of_the_first_file_count() -> None:
+    first = contents([row("assign", SMALL, "fastproto", [1.0])])
+    absent = {"op": "assign", "size": SMALL, "provider": "fastproto", "threads": 1, "reason": "none"}
+    second = contents([row("assign", SMALL, "fastproto", [5.0]), row("assign", LARGE, "fastproto", [7.0])], [absent])
+    found = read(first, second)
+    assert [each.median for each in found.rows] == [1.0, 7.0] and found.absent == []
+
+
+def test_threads_that_gain_little_have_their_reason() -> None:
+    size = {"C": 9, "D": 3}
+    rows = [row("assign", size, "fastproto", [2.0] * 3, serial_part="the solver")]
+    text = tables.thread_table(read(contents([*rows, row("assign", size, "fastproto", [1.6] * 3, 2)])))
+    assert text.endswith("| 2 s | 1.6 s | 1.25\xa0±\xa00.00× | 62 % | the solver |")
+    text = tables.thread_table(read(contents([*rows, row("assign", size, "fastproto", [1.0] * 3, 2)])))
+    assert text.endswith("| 2.00\xa0±\xa00.00× | 100 % |  |")
+
+
+def test_unchanged_renewals_have_a_gain_of_their_own() -> None:
+    size = {"C": 9, "D": 3, "means": "drifting"}
+    ours = row("renewals", size, "fastproto", [2.0, 1.0, 1.0], moved=[None, 0.5, 0.0])
+    text = tables.renewal_table(read(contents([ours, row("renewals", size, "lapjv", [4.0, 4.0, 6.0])])))
+    assert text.endswith("| C = 9, D = 3, drifting | 3 | 1 | 4 s | lapjv 3.50×, 6.00× |")
+
+
+@pytest.mark.parametrize("scale", ["smoke", "small", "full"])
+def test_a_whole_run_fits_on_its_pages(scale: str) -> None:
+    data = whole(scale)  # type: ignore[arg-type]  # one of the scales
+    found = read(data)
+    assert len(found.rows) >= 30 and len({(each.op, str(each.size)) for each in found.rows}) >= 6
+    texts = [write(data) for write in PAGES.values()]
+    assert [text.count("\n") <= 120 for text in texts] == [True, True] and "{" not in "".join(texts)
+    assert all(f"pictures/{name}.png" in "".join(texts) for name in PLOTS if name != "prototypes")
+    for name, (_, plot) in PLOTS.items():
+        for panel in plot(found):
+            assert panel.lines and all(len(line.x) == len(line.y) > 0 for line in panel.lines), name
+
+
+def test_the_complete_page_has_every_row_and_its_html_holds_the_pictures(tmp_path: Path) -> None:
+    pytest.importorskip("markdown")
+    found = read(whole("smoke"))
+    (tmp_path / "roofline.png").write_bytes(b"png")
+    text = complete_page(found, {"roofline": "roofline.png"})
+    every = text.partition("## Every row")[2].partition("## Not measured")[0]
+    assert every.count("\n| ") == len(found.rows) + 2
+    html = html_page(text, tmp_path)
+    assert (
+        html.count("<table>") > 10 and 'src="data:image/png;base64,cG5n"' in html and 'src="roofline.png"' not in html
+    )
