@@ -127,7 +127,7 @@ class HeadConfig:
     scale: Scale = 16.0
     uniformity_weight: float = 1.0
     momentum: float = 0.9
-    loss: Loss = "eq6"
+    loss: Loss = "power"
     power: Power | None = None
     means: Means = "ema"
     reduction: Literal["mean", "sum"] = "mean"

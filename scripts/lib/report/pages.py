@@ -22,7 +22,7 @@ class Report:
 
     files: tuple[
         str, ...
-    ]  # JSON files in benchmarks/results, without .json, or folders of records; the first must exist
+    ]  # JSON files in benchmarks/results, without .json, or folders; the first must exist
     write: Callable[..., str]  # takes the contents of those that exist, in this order
 
 
@@ -49,10 +49,10 @@ def filled(text: str, reports: Mapping[str, Report], results: Path) -> str:
         raise ValueError(f"no report is named {', '.join(unknown)}; expected one of {', '.join(reports)}")
 
     def anew(match: re.Match[str]) -> str:
-        name, contents = match[1], read(reports[match[1]].files, results)
-        if contents is None:
+        name, found = match[1], read(reports[match[1]].files, results)
+        if found is None:
             return match[0]
-        return f"<!-- report {name} -->\n{reports[name].write(*contents)}\n<!-- /report {name} -->"
+        return f"<!-- report {name} -->\n{reports[name].write(*found)}\n<!-- /report {name} -->"
 
     return MARKED.sub(anew, text)
 

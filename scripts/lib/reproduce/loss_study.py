@@ -1,4 +1,4 @@
-"""The cells of ``losses``: a search of the learning rate, the losses at the best one, a long budget, other schedules."""
+"""The cells of ``losses``: a search of the learning rate, the losses at the best, a long budget, other schedules."""
 
 from __future__ import annotations
 
