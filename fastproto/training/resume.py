@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Resumed:
     checkpoint: Path
     run: Path  # the folder it lies in
     content: dict[str, Any]
+    config: TrainConfig  # the settings from here on
     changed: Changes
     epochs: int  # completed
 
@@ -58,8 +59,9 @@ def open_run(config: TrainConfig) -> Resumed:
     assert config.resume is not None
     path = find_checkpoint(config.resume)
     content = read_checkpoint(path)
-    run, new = run_of(path), config
-    changed = changes(TrainConfig.from_dict(content[KEY]["config"]), new)
+    run, before = run_of(path), TrainConfig.from_dict(content[KEY]["config"])
+    new = _keep_power(config, before)
+    changed = changes(before, new)
     for key, (before, now) in changed.items():
         if rule_of(key) is Rule.REFUSED:
             raise ValueError(
@@ -84,7 +86,7 @@ def open_run(config: TrainConfig) -> Resumed:
             f"optim.epochs {new.optim.epochs}; expected more --optim.epochs, or best.ckpt restored"
         )
     _check_folder(new, run)
-    found = Resumed(path, run, content, changed, done)
+    found = Resumed(path, run, content, new, changed, done)
     MetricsFile(run / "metrics.csv", found.step)  # raises ValueError if the file is damaged
     return found
 
@@ -93,6 +95,13 @@ def check_data(resumed: Resumed, config: TrainConfig, data: DataSplits) -> None:
     """Raise ValueError if classes or samples differ from those of the run, or its weights do not fit the new module."""
     _check_samples(resumed.content[KEY], data, resumed.changed, resumed.checkpoint)
     _check_weights(resumed.content, config, data, resumed.checkpoint)
+
+
+def _keep_power(config: TrainConfig, before: TrainConfig) -> TrainConfig:
+    """Without a power for the loss power, the one of the earlier run."""
+    if config.head.power is None and config.head.loss == before.head.loss == "power":
+        return replace(config, head=replace(config.head, power=before.head.power))
+    return config
 
 
 def changes(old: TrainConfig, new: TrainConfig) -> Changes:

@@ -82,6 +82,7 @@ def _fit(place: RunFolder, classes: int | None) -> RunResult:
     config = place.config
     L.seed_everything(config.seed, verbose=False)
     resumed = None if config.resume is None else open_run(config)
+    config = config if resumed is None else resumed.config
     data = load_data(
         config.data.name,
         num_classes=config.data.num_classes,

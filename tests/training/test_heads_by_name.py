@@ -117,7 +117,7 @@ def test_ours_on_what_a_softmax_run_has_learned(toy: Path, tmp_path: Path) -> No
         ("softmax", {"scale": "norm"}, "head.scale is 'norm'; expected a number: norm is for fixed_softmax"),
         ("prototype", {"scale": "norm"}, "head.scale is 'norm'; expected a number"),
         ("prototype", {"loss": "power", "power": "none"}, "head.power is 'none'; expected a number or auto"),
-        ("prototype", {"power": 0.5}, "head.power is 0.5; expected none: it is for head.loss power"),
+        ("prototype", {"power": 0.5, "loss": "eq6"}, "head.power is 0.5; expected none: it is for head.loss power"),
         ("linear", {"power": 0.5, "loss": "power"}, "head.power is 0.5; expected none"),
         ("prototype", {"loss": "power", "power": 0.0}, "head.power is 0.0; expected at least 0.01"),
         ("prototype", {"loss": "power", "power": 1e3}, "head.power is 1000.0; expected at most 100"),

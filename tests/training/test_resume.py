@@ -17,6 +17,7 @@ from fastproto.cli import train
 from fastproto.training import RunResult, TrainConfig, fit
 from fastproto.training.checkpoint_files import KEY, read_checkpoint
 from fastproto.training.parse_settings import OPTIONS, flatten
+from fastproto.training.resume import open_run
 from fastproto.training.resume_rules import RULES, Rule, rule_of
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -149,11 +150,24 @@ def test_runs_from_before_powers_go_on_with_one(run: Path, capsys: pytest.Captur
     content, values = read_checkpoint(last), yaml.safe_load(config.read_text())
     for head in (content[KEY]["config"]["head"], values["head"]):
         del head["power"]
+        head["loss"] = "eq6"
     torch.save(content, last)
     config.write_text(yaml.safe_dump(values))
     assert resume(run, "--optim.epochs", "3", "--head.loss", "power", "--head.power", "0.5") == 0
     note = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("note: after epoch 2"))
     assert "head.loss power (was eq6), head.power 0.5 (was None)" in note
+
+
+def test_a_power_stays_unless_another_one_is_given(run: Path, tmp_path: Path) -> None:
+    config = TrainConfig(resume=str(run), out=str(tmp_path / "on"), progress=False, accelerator="cpu")
+    config.model.name, config.optim.epochs = "mlp", 3
+    before = yaml.safe_load((run / "config.yaml").read_text())["head"]["power"]
+    assert before == 2.0 and open_run(config).config.head.power == before
+    assert "head.power" not in open_run(config).changed
+    config.head.power = 0.7
+    assert open_run(config).changed["head.power"] == (before, 0.7)
+    config.head.loss, config.head.power = "eq6", None
+    assert open_run(config).config.head.power is None
 
 
 def test_the_same_settings_are_no_change(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,30 @@ from fastproto import cli
 from fastproto.training import classifier
 
 OPTIONS = ["--accelerator", "cpu", "--progress", "false", "--data.augment", "false", "--model", "mlp"]
-OPTIONS += ["--optim.epochs", "2", "--optim", "sgd", "--optim.lr", "0.5", "--head.dim", "3", "--head.momentum", "0"]
-OPTIONS += ["--head.renewals_per_epoch", "4", "--head.initial_assignment", "aligned", "--head.early_epochs", "0.5"]
+OPTIONS += [
+    "--optim.epochs",
+    "2",
+    "--optim",
+    "sgd",
+    "--optim.lr",
+    "0.5",
+    "--head.dim",
+    "3",
+    "--head.loss",
+    "eq6",
+    "--head.momentum",
+    "0",
+]
+OPTIONS += [
+    "--head.loss",
+    "eq6",
+    "--head.renewals_per_epoch",
+    "4",
+    "--head.initial_assignment",
+    "aligned",
+    "--head.early_epochs",
+    "0.5",
+]
 OPTIONS += ["--head.early_renewals_per_epoch", "4", "--head.early_alignment", "true"]
 
 

@@ -26,6 +26,7 @@ FIXED = {
     "softmax-norm": "fixed-softmax-norm",
 }
 """Each renewed method, and the one that keeps its first assignment."""
+POWERS = {2.0: "dynamic-aligned", 3.0: "power-3", 1.0: "power-1", 0.5: "power-0.5"}
 DATA = {"digits": "digits", "glyphs200": "glyphs 200", "glyphs1000": "glyphs 1,000", "cifar100": "CIFAR-100"}
 Setting = tuple[str, int, int]  # data, D, epochs
 SETTINGS: list[Setting] = [
@@ -58,6 +59,30 @@ def gains(records: list[Record]) -> str:
         if setting[2] != LONG_EPOCHS
     ]
     return markdown(["test, points", *(TITLES[method] for method in FIXED)], rows)
+
+
+def auto(records: list[Record], powers: list[Record]) -> str:
+    """The power auto beside the best of the powers that were tried, by validation accuracy."""
+    rows = []
+    for row in powers:
+        setting = row["data"], row["D"], EPOCHS[row["data"]]
+        found = {power: _runs(records, setting, method) for power, method in POWERS.items()}
+        reached = {power: mean(100 * run["validation"] for run in runs) for power, runs in found.items() if runs}
+        if row["power"] not in reached:
+            continue
+        best = max(reached, key=lambda power: reached[power])
+        chosen = reached[row["power"]]
+        rows.append(
+            [
+                _name(setting),
+                f"{row['mean_max_cosine']:.2f}",
+                f"{row['power']:g}",
+                f"{chosen:.1f}",
+                f"{reached[best]:.1f} (p = {best:g})",
+                f"{chosen - reached[best]:+.1f}",
+            ]
+        )
+    return markdown(["validation, %", "mean cosine to the nearest", "auto: p", "auto", "best p", "difference"], rows)
 
 
 def by_dimension(records: list[Record]) -> list[Panel]:

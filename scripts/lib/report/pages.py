@@ -20,9 +20,7 @@ OPENING = re.compile(r"^<!-- report (\w+) -->$", re.MULTILINE)
 class Report:
     """A table and its results."""
 
-    files: tuple[
-        str, ...
-    ]  # JSON files in benchmarks/results, without .json, or folders; the first must exist
+    files: tuple[str, ...]  # JSON files in benchmarks/results, without .json, or folders; the first must exist
     write: Callable[..., str]  # takes the contents of those that exist, in this order
 
 

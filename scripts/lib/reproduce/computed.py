@@ -34,11 +34,18 @@ def _figure3c(published: Path | None) -> list[Record]:
     return figure3c()
 
 
+def _loss_powers(published: Path | None) -> list[Record]:
+    from lib.reproduce.loss_study import powers
+
+    return powers()
+
+
 ROWS: dict[str, Callable[[Path | None], list[Record]]] = {
     "table7": _table7,
     "figure2": _figure2,
     "figure3a": _figure3a,
     "figure3c": _figure3c,
+    "loss_powers": _loss_powers,
 }
 """Their rows are written to OUT/NAME.json."""
 STUDIES = ("initial_assignment", "renewals")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lib.reproduce.cells import Cell, Overrides
 
 DIMS = {"digits": (3, 5), "glyphs200": (8, 16, 64), "glyphs1000": (8, 16, 64), "cifar100": (10, 50)}
+CLASSES = {"digits": 10, "glyphs200": 200, "glyphs1000": 1000, "cifar100": 100}
 EPOCHS = {"digits": 20, "glyphs200": 12, "glyphs1000": 8, "cifar100": 10}
 SEEDS = {"digits": (0, 1, 2), "glyphs200": (0, 1, 2), "glyphs1000": (0, 1, 2), "cifar100": (0,)}
 DEFAULT_RATE = "0.01"
@@ -80,6 +81,21 @@ def best_rate(data: str, dim: int, method: str) -> str:
 
 def methods(data: str, dim: int) -> list[str]:
     return [method for method in SEARCHED if method != "power-3" or (data, dim) in WITH_ROOM]
+
+
+def powers() -> list[dict[str, object]]:
+    """What the power auto is for the prototypes of each data set and D, and the cosine that it follows from."""
+    from fastproto.functional import power_for
+    from fastproto.prototypes import estimate_prototypes
+
+    rows: list[dict[str, object]] = []
+    for data, dims in DIMS.items():
+        for dim in dims:
+            found = estimate_prototypes(CLASSES[data], dim, effort="best")
+            cosine = round(found.quality.mean_max_cosine, 4)
+            rows.append({"data": data, "D": dim, "mean_max_cosine": cosine, "power": power_for(found.vectors)})
+            print(f"{data}, D = {dim}: mean cosine to the nearest prototype {cosine:.3f}, p = {rows[-1]['power']:g}")
+    return rows
 
 
 def searched() -> tuple[Cell, ...]:
