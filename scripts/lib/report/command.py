@@ -21,6 +21,7 @@ REPORTS: dict[str, Report] = {  # name in the marks of a page: its report
     "gpu_facts": Report(("gpu",), gpu.facts),
     "losses": Report(("records/losses",), losses.accuracy),
     "losses_auto": Report(("records/losses", "loss_powers"), losses.auto),
+    "losses_schedules": Report(("records/losses",), losses.schedules),
     "losses_renewed": Report(("records/losses",), losses.gains),
     "initial_assignment": Report(("initial_assignment",), initial_assignment.accuracy_table),
     "initial_assignment_gains": Report(("initial_assignment",), initial_assignment.gains_table),

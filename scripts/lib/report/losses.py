@@ -8,7 +8,7 @@ from benchmarks.pages.formats import markdown
 from benchmarks.pages.pictures import Line, Panel
 from lib.repository import NOT_MEASURED, Record
 from lib.reproduce import loss_study
-from lib.reproduce.loss_study import DEFAULT_RATE, DIMS, EPOCHS, LONG_EPOCHS, SEEDS, best_rate
+from lib.reproduce.loss_study import DEFAULT_RATE, DIMS, EPOCHS, LONG_EPOCHS, SEEDS, TRIED, best_rate
 
 TITLES = {  # of the methods, in the order of the columns
     "dynamic-aligned": "Eq. 6",
@@ -33,6 +33,7 @@ SETTINGS: list[Setting] = [
     *((data, dim, EPOCHS[data]) for data, dims in DIMS.items() for dim in dims),
     ("glyphs200", 8, LONG_EPOCHS),
 ]
+SCHEDULES = {"first quarter": "in the first quarter only", "turned": "prototypes turned in the first half"}
 LINES = {
     "fixed-aligned": "Eq. 6, first assignment kept",
     "dynamic-aligned": "Eq. 6, renewed",
@@ -49,6 +50,19 @@ def accuracy(records: list[Record]) -> str:
         for setting in SETTINGS
     ]
     return markdown(["validation / test, %", "epochs", *TITLES.values()], rows)
+
+
+def schedules(records: list[Record]) -> str:
+    """Other schedules of the renewals beside one an epoch and none."""
+    rows = []
+    for (name, method), places in TRIED.items():
+        for data, dim in places:
+            setting = data, dim, EPOCHS[data]
+            usual, other = _runs(records, setting, method), _runs(records, setting, method, name)
+            kept = _runs(records, setting, FIXED[method])
+            cells = [_accuracies(runs, setting) for runs in (usual, other, kept)]
+            rows.append([_name(setting), TITLES[method], SCHEDULES[name], *cells])
+    return markdown(["validation / test, %", "loss", "other schedule", "once an epoch", "other", "kept"], rows)
 
 
 def gains(records: list[Record]) -> str:
@@ -93,6 +107,8 @@ def by_dimension(records: list[Record]) -> list[Panel]:
         for method, name in LINES.items():
             runs = {dim: _runs(records, (data, dim, EPOCHS[data]), method) for dim in DIMS[data]}
             found = {dim: [100 * run["test"] for run in held] for dim, held in runs.items() if held}
+            if not found:
+                continue
             error = [stdev(values) if len(values) > 1 else 0.0 for values in found.values()]
             lines.append(Line(name, [float(dim) for dim in found], [mean(v) for v in found.values()], error))
         ticks = [float(dim) for dim in DIMS[data]]
