@@ -98,8 +98,8 @@ def check_data(resumed: Resumed, config: TrainConfig, data: DataSplits) -> None:
 
 
 def _keep_power(config: TrainConfig, before: TrainConfig) -> TrainConfig:
-    """Without a power for the loss power, the one of the earlier run."""
-    if config.head.power is None and config.head.loss == before.head.loss == "power":
+    """The power auto is the number of the earlier run: the prototypes are the same."""
+    if config.head.power in (None, "auto") and config.head.loss == before.head.loss == "power":
         return replace(config, head=replace(config.head, power=before.head.power))
     return config
 

@@ -164,6 +164,8 @@ def test_a_power_stays_unless_another_one_is_given(run: Path, tmp_path: Path) ->
     before = yaml.safe_load((run / "config.yaml").read_text())["head"]["power"]
     assert before == 2.0 and open_run(config).config.head.power == before
     assert "head.power" not in open_run(config).changed
+    config.head.power = "auto"
+    assert "head.power" not in open_run(config).changed
     config.head.power = 0.7
     assert open_run(config).changed["head.power"] == (before, 0.7)
     config.head.loss, config.head.power = "eq6", None
