@@ -83,7 +83,7 @@ def test_the_table_shows_all_seeds_and_every_number_of_epochs(
     shown = ["--show", "--recipe", "paper", "--out", str(tmp_path)]
     assert main(["table1", "--cell", "cifar100,d=10", *shown]) == 0
     printed = capsys.readouterr().out
-    assert "Ours: resnet32, sgd 0.1, 250 epochs, on cpu, commit unknown, seeds 0, 1." in printed
+    assert "Ours: resnet32, sgd 0.1, 250 epochs, on cpu, commit unknown, seeds 0, 1; 0.5 s an epoch." in printed
     rows = [line.split() for line in printed.splitlines() if line.startswith("cifar100")]
     assert ["cifar100", "10", "psc", "resnet32", "250", "25.67", "30.00", "±", "7.07"] in [row[:9] for row in rows]
     assert ["cifar100", "10", "psc", "cnn", "3", "25.67", "12.50"] in [row[:7] for row in rows]

@@ -24,6 +24,7 @@ class Report:
 
     files: tuple[str, ...]  # JSON files in benchmarks/results, without .json, or folders of records
     write: Callable[..., str]  # takes the contents of the files, in this order
+    partial: bool = False  # whether write takes None for a missing file, as long as there is one
 
 
 def pages(root: Path) -> list[Path]:
@@ -57,12 +58,13 @@ def filled(text: str, reports: Mapping[str, Report], results: Path) -> str:
 
 def body(report: Report, results: Path) -> str:
     found = [contents(results, name) for name in report.files]
-    return NOT_MEASURED if None in found else report.write(*found)
+    enough = any(content is not None for content in found) if report.partial else None not in found
+    return report.write(*found) if enough else NOT_MEASURED
 
 
 def contents(results: Path, name: str) -> Any:
-    """The content of ``name``.json, or of every file of the folder ``name``; None if there is neither."""
+    """The content of ``name``.json, or of every file below the folder ``name``; None if there is neither."""
     folder, file = results / name, results / f"{name}.json"
     if folder.is_dir():
-        return [json.loads(record.read_text(encoding="utf-8")) for record in sorted(folder.glob("*.json"))]
+        return [json.loads(record.read_text(encoding="utf-8")) for record in sorted(folder.rglob("*.json"))]
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
