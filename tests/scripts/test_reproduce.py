@@ -69,6 +69,7 @@ def test_each_cell_is_one_record(trained: tuple[Path, str]) -> None:
         assert 0 < record["validation"] <= 1 and 0 < record["test"] <= record["test_top5"] <= 1
         assert [entry["epoch"] for entry in record["curve"]] == list(range(cell.epochs))
         assert all((entry["moved"] is None) == (cell == PSC) for entry in record["curve"][1:])
+        assert record["train_images"] == 1187 and record["shots"]["many"]["classes"] == 10
         assert record["versions"]["torch"] and record["device"] == "cpu" and record["commit"]
         assert f"done: tiny {cell.name}: validation {100 * record['validation']:.2f} %, test" in printed
     assert str(out) not in json.dumps([*records.values()])  # nothing of this machine's folders

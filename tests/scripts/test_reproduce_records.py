@@ -42,7 +42,8 @@ def test_records_of_several_machines_merge(tmp_path: Path, capsys: pytest.Captur
     one, two, out = tmp_path / "one", tmp_path / "two", tmp_path / "out"
     other = replace(PSC, seed=1)
     record(one, test=0.25)
-    record(two, test=0.75, finished="2026-01-02T00:00:00+00:00", settings={"optim.lr": 0.1, "newer": True})
+    newer = {"finished": "2026-01-02T00:00:00+00:00", "device": "another machine's GPU", "versions": {"torch": "2.99"}}
+    record(two, test=0.75, settings={"optim.lr": 0.1, "newer": True}, **newer)
     record(two, other, test=0.125)
     assert main(["merge", str(two), str(one), "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"2 records in {out / 'records'}\n"
