@@ -116,8 +116,7 @@ def test_scales_of_the_cross_entropy_are_claims_of_their_own() -> None:
         for scale, test in (("1", 0.3), ("16", 0.6))
     ]
     found = [
-        verdicts(records)[f"On fixed prototypes Eq. 6 is ahead of cross-entropy with scale {s}"][0]
-        for s in ("1", "16")
+        verdicts(records)[f"On fixed prototypes Eq. 6 is ahead of cross-entropy with scale {s}"][0] for s in ("1", "16")
     ]
     assert found == ["holds", "does not hold here"]
 

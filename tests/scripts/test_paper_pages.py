@@ -46,6 +46,12 @@ def test_ours_stands_beside_the_published_and_not_run_where_it_was_not() -> None
     assert [row[0] for row in found][-5:] == ["imagenet200-32px"] * 5
 
 
+def test_word_vectors_are_named() -> None:
+    run = made_up("word2vec", 10, 0.5, settings={"head.words": "encoder.npz"})
+    assert paper.accuracy("table1", [run]).endswith("\n\n- The word vectors of our runs: `encoder.npz`.")
+    assert "word vectors" not in paper.accuracy("table1", [made_up("hpn", 10, 0.5)])
+
+
 def test_a_run_on_the_cpu_has_no_published_figure_where_backbones_differ() -> None:
     found = rows(paper.accuracy("table3", [made_up("psc", 512, 0.5, table="table3", data="imagenet")]))
     assert found == [

@@ -105,3 +105,15 @@ def test_records_of_the_repository_are_shown_but_not_taken_for_this_machine_s(
     asked = ["table1", "--cell", "cifar100,d=10,method=psc", "--recipe", "paper", "--out", str(tmp_path / "out")]
     assert main([*asked, "--list"], tmp_path / "committed") == 0
     assert "done, test 62.50 % (a record of the repository)" in capsys.readouterr().out
+
+
+def test_figure_4a_is_drawn_from_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    for dim in (10, 25):
+        record(tmp_path, replace(PSC, method="dynamic", dim=dim, recipe="cnn", epochs=20))
+    asked = ["figure4a", "--accelerator", "cpu", "--out", str(tmp_path)]
+    assert main([*asked, "--cell", "d=10,method=dynamic", "--show"]) == 0
+    assert "written to" not in capsys.readouterr().out and not (tmp_path / "figure4a.png").exists()
+    assert main([*asked, "--cell", "d=10,method=dynamic"]) == 0
+    assert f"written to {tmp_path / 'figure4a.png'}" in capsys.readouterr().out
+    assert (tmp_path / "figure4a.png").stat().st_size > 1000

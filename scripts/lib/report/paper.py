@@ -39,8 +39,14 @@ def accuracy(name: str, records: list[Record]) -> str:
         for line in lines(table, found)
     ]
     head = ["test, % (published)", "method", "made with", *columns]
-    parts = [markdown(head, rows), shots(table, found), listed(list(table.notes))]
+    parts = [markdown(head, rows), shots(table, found), listed(list(table.notes) + words(own(table, found)))]
     return "\n\n".join(part for part in parts if part)
+
+
+def words(found: Iterable[Record]) -> list[str]:
+    """A line on the word vectors of the runs that had any."""
+    files = sorted({record["settings"]["head.words"] for record in found if record["settings"].get("head.words")})
+    return [f"The word vectors of our runs: {', '.join(f'`{file}`' for file in files)}."] if files else []
 
 
 def runs(records: list[Record]) -> str:
