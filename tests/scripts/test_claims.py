@@ -67,6 +67,13 @@ def test_seeds_are_averaged_and_budgets_judged_apart() -> None:
     assert numbers == "cnn, 20 epochs: D = 10: +15.00; ResNet-32, 30 epochs: D = 10: -10.00"
 
 
+def test_recipes_of_one_backbone_with_equal_epochs_are_judged_together() -> None:
+    balanced = pair(10, 0.5, 0.4, recipe="resnet32", epochs=200)
+    tail = pair(128, 0.5, 0.4, "psc", recipe="resnet32-lt", epochs=200, data="cifar100-lt-0.01", table="table5")
+    found = verdicts(balanced + tail)
+    assert found[RENEWED][0] == found["The same on long tails"][0] == "holds"
+
+
 def test_where_the_lead_is_largest_needs_two_dimensions() -> None:
     claim = "Its lead over them is largest where D is small"
     small, large = pair(10, 0.5, 0.3, "psc"), pair(100, 0.6, 0.55, "psc")

@@ -20,7 +20,7 @@ from lib.report.claim_rules import (
     more_at_small_dim,
     settles,
 )
-from lib.report.paper import Budget, by_cell, made_with
+from lib.report.paper import by_cell, made_with
 from lib.repository import NOT_MEASURED, Record
 from lib.reproduce.cells import Cell
 from lib.reproduce.recipes import RECIPES
@@ -53,8 +53,6 @@ class Computed:
     file: str
     rule: Callable[[list[Record]], Verdict]
 
-
-# --- claims ----------------------------------------------------------------------------------------------------------
 
 CIFAR = tuple(("cifar100", dim) for dim in (10, 25, 50, 100))
 LONG_TAILED = tuple(
@@ -113,7 +111,7 @@ def table(records: list[Record] | None, table7: list[Record] | None, figure2: li
     rows = []
     for claim in CLAIMS:
         if isinstance(claim, Claim):
-            verdicts = {made_with(budget): claim.rule(own) for budget, own in found.items()}
+            verdicts = {budget: claim.rule(own) for budget, own in found.items()}
             rows.append([claim.sentence, claim.source, *_judged({k: v for k, v in verdicts.items() if v is not None})])
         else:
             known = computed[claim.file]
@@ -121,14 +119,16 @@ def table(records: list[Record] | None, table7: list[Record] | None, figure2: li
     return markdown(["claim", "source", "verdict", "points of test accuracy, or what the rule looks at"], rows)
 
 
-def budgets(records: list[Record]) -> dict[Budget, dict[Cell, Record]]:
-    """The records of the paper's tables by backbone and epochs; of a backbone the longest budget first."""
-    found: dict[Budget, dict[Cell, Record]] = {}
-    for cell, record in by_cell(records).items():
-        if cell.table != "losses":  # a study of ours, with its own budgets
-            found.setdefault((cell.recipe, cell.epochs), {})[cell] = record
-    order = sorted(found, key=lambda budget: (list(RECIPES).index(budget[0]), -budget[1]))
-    return {budget: found[budget] for budget in order}
+def budgets(records: list[Record]) -> dict[str, dict[Cell, Record]]:
+    """The records of the paper's tables by backbone and epochs, in words; of a backbone the longest budget first.
+
+    Recipes with the same backbone are for different data.
+    """
+    own = {cell: record for cell, record in by_cell(records).items() if cell.table != "losses"}  # that is our study
+    found: dict[str, dict[Cell, Record]] = {}
+    for cell in sorted(own, key=lambda cell: (list(RECIPES).index(cell.recipe), -cell.epochs)):
+        found.setdefault(made_with((cell.recipe, cell.epochs)), {})[cell] = own[cell]
+    return found
 
 
 def _judged(verdicts: dict[str, Verdict]) -> tuple[str, str]:
