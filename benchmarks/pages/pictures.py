@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7")  # palette of Okabe and Ito
-MARKERS = "osD^v"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")  # palette of Okabe and Ito
+MARKERS = "osD^vPX"
 GREY = "#777777"
 STYLE = 1  # part of the digest: raise it when the drawing of the same lines changes
 KEY = b"fastproto"  # key of the PNG text chunk that holds the digest
@@ -86,7 +86,8 @@ def draw(panels: list[Panel], file: Path) -> None:
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(_base(line) for panel in panels for line in panel.lines if not line.reference))
-    shared = len(panels) > 1 and {line.name for line in panels[0].lines} == set(names)
+    complete = [i for i, panel in enumerate(panels) if {line.name for line in panel.lines} == set(names)]
+    shared = len(panels) > 1 and bool(complete)
     below = max(len(panel.lines) for panel in panels) if len(names) > len(COLOURS) else 0  # lines of legends below
     figure = Figure(figsize=(6.0 if len(panels) == 1 else 4.2 * len(panels), 3.9 + 0.19 * below), layout="constrained")
     row = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -96,8 +97,9 @@ def draw(panels: list[Panel], file: Path) -> None:
             axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16))
         elif not shared:
             axes.legend(frameon=False, fontsize=8)
-    if shared and not below:  # the first panel has all lines
-        figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names), frameon=False)
+    if shared and not below:  # a panel has all lines
+        handles = row[complete[0]].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=min(len(names), 5), frameon=False)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120, metadata={KEY.decode(): digest(panels), "Software": None})
 

@@ -155,7 +155,8 @@ class Classifier(L.LightningModule):
         loss = self.head(features, labels, weight, labels2=labels[mixed.order], lam=mixed.share, weight2=second)
         return loss
 
-    def _evaluate(self, batch: Batch) -> None:
+    def _evaluate(self, batch: Batch) -> Tensor:
+        """Add the batch to the metrics; return bool [B], whether the first prediction is the label."""
         images, labels = batch
         features = self(images)
         hits = self.head.predict(features, k=min(5, len(self.class_names))) == labels[:, None]
@@ -163,6 +164,7 @@ class Classifier(L.LightningModule):
         if self.config.head.reduction == "mean":
             loss = loss * len(labels)
         self.held_out.add(hits, loss)
+        return hits[:, 0]
 
     def _held_out_metrics(self, prefix: str) -> dict[str, float]:
         return self.held_out.take(
@@ -175,8 +177,8 @@ class Classifier(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self._held_out_metrics("val"), prog_bar=True, sync_dist=True)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch)
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._evaluate(batch)
 
     def on_test_epoch_end(self) -> None:
         self.log_dict(self._held_out_metrics("test"), sync_dist=True)

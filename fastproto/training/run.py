@@ -30,6 +30,7 @@ from fastproto.training.batch_checks import check_batches
 from fastproto.training.build_head import check_head
 from fastproto.training.callbacks import EndOtherRanks, WriteCheckpoints, WriteConfig, write_config
 from fastproto.training.checkpoint_files import WholeFileIO, read_checkpoint
+from fastproto.training.class_accuracy import WriteClasses
 from fastproto.training.classifier import Classifier, backbone_of
 from fastproto.training.heads import HEADS
 from fastproto.training.initial_assignment import InitialAssignment
@@ -123,6 +124,7 @@ def _run_in(folder: Path, module: Classifier, data: DataSplits, resumed: Resumed
     metrics = _metrics(folder, resumed)
     checkpoints = WriteCheckpoints(folder / "checkpoints")
     callbacks: list[L.Callback] = [EndOtherRanks(), WriteConfig(folder), InitialAssignment(data), checkpoints]
+    callbacks.append(WriteClasses(folder, data))
     if HEADS[config.head.name].renewed:
         callbacks.insert(3, RenewAssignment(config.head, folder / "class_means", config.seed))
     if config.progress:

@@ -21,9 +21,10 @@ from fastproto.training.config_files import run_of
 from fastproto.training.settings_and_flags import TrainConfig
 
 FACTS = "versions.json"  # the first file that a run writes: it marks a run folder
+CLASSES = "classes.csv"  # written by the test
 FOLDERS = ("checkpoints", "class_means", "tensorboard", "wandb")
 PICTURES = ("curves.png", "changed.png", "cosines.png", "sphere.png")
-WRITTEN = (FACTS, "config.yaml", "metrics.csv", *FOLDERS, *PICTURES)
+WRITTEN = (FACTS, "config.yaml", "metrics.csv", CLASSES, *FOLDERS, *PICTURES)
 _NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 _locks: set[int] = set()  # descriptors of held locks, closed in a forked process
 

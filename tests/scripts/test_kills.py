@@ -30,6 +30,7 @@ def leave(folder: Path) -> Path:
     np.savez(folder / "class_means" / "0.npz", class_means=np.ones(3))
     (folder / "metrics.csv").write_text("epoch,val/loss,seconds\n0,0.5,1.25\n")
     (folder / "config.yaml").write_text("seed: 0\n")
+    (folder / "classes.csv").write_text("label,accuracy_top1\n0,0.5\n")
     for name in ("curves.png", "cosines.png"):
         (folder / name).write_bytes(b"picture")
     return folder
@@ -44,6 +45,7 @@ def test_seconds_and_their_curve_may_differ_and_nothing_else(tmp_path: Path) -> 
     np.savez(run / "class_means" / "0.npz", class_means=np.zeros(3))
     (run / "metrics.csv").write_text("epoch,val/loss,seconds\n0,0.25,9.75\n")
     (run / "config.yaml").write_text("seed: 1\n")
+    (run / "classes.csv").write_text("label,accuracy_top1\n0,0.25\n")
     (run / "cosines.png").write_bytes(b"other")
     (run / ".best.part.ckpt").touch()
     found = differences(run, whole)
@@ -53,6 +55,7 @@ def test_seconds_and_their_curve_may_differ_and_nothing_else(tmp_path: Path) -> 
         "last.ckpt differs in callbacks",
         "metrics.csv differs",
         "config.yaml differs",
+        "classes.csv differs",
         "0.npz differs",
         "cosines.png differs",
     ]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from lib.repository import ROOT
 from lib.reproduce.cells import Cell, Place
@@ -69,6 +70,7 @@ def test_each_cell_is_one_record(trained: tuple[Path, str]) -> None:
         assert 0 < record["validation"] <= 1 and 0 < record["test"] <= record["test_top5"] <= 1
         assert [entry["epoch"] for entry in record["curve"]] == list(range(cell.epochs))
         assert all((entry["moved"] is None) == (cell == PSC) for entry in record["curve"][1:])
+        assert record["train_images"] == 1187 and record["shots"]["many"]["classes"] == 10
         assert record["versions"]["torch"] and record["device"] == "cpu" and record["commit"]
         assert f"done: tiny {cell.name}: validation {100 * record['validation']:.2f} %, test" in printed
     assert str(out) not in json.dumps([*records.values()])  # nothing of this machine's folders
@@ -118,6 +120,32 @@ def test_the_list_has_the_state_and_the_command_of_each_cell(
     assert state == f"tiny {PSC.name}: done, test {100 * test:.2f} %"
     assert other == f"tiny {replace(PSC, seed=7).name}: not run"
     assert command.startswith("    fastproto-train --data.name digits") and "--seed 7" in command
+
+
+def test_cells_of_the_paper_run_on_a_folder_of_pictures(tmp_path: Path) -> None:
+    """Two steps each, on the CPU: the command for a GPU but for its accelerator."""
+    root, out = tmp_path / "cifar100", tmp_path / "out"
+    write_pictures(root, classes=100)
+    methods = ("psc", "dynamic", "dynamic-power-auto")
+    asked = [word for method in methods for word in ("--cell", f"cifar100,d=50,method={method}")]
+    budget = ["--recipe", "paper", "--epochs", "1", "--accelerator", "cpu", "--jobs", "2"]
+    assert main(["table1", *asked, *budget, "--root", f"cifar100={root}", "--out", str(out)], "", committed=out) == 0
+    records = load_records([out])
+    assert {cell.method for cell in records} == set(methods)
+    for cell, record in records.items():
+        assert (cell.recipe, record["settings"]["model.name"]) == ("resnet32", "resnet32-hpn")
+        assert record["train_images"] == 200 and record["shots"]["few"]["classes"] == 100
+        assert record["settings"]["head.power"] == (2.0 if cell.method == "dynamic-power-auto" else None)
+
+
+def write_pictures(root: Path, classes: int) -> None:
+    """Three training pictures and a test picture of each class, in one colour."""
+    for label in range(classes):
+        for part, count in (("train", 3), ("test", 1)):
+            folder = root / part / f"class{label:03}"
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.new("RGB", (32, 32), (label, 255 - label, 60 * index)).save(folder / f"{index}.png")
 
 
 # --- stopped and killed ----------------------------------------------------------------------------------------------

@@ -42,7 +42,8 @@ def test_records_of_several_machines_merge(tmp_path: Path, capsys: pytest.Captur
     one, two, out = tmp_path / "one", tmp_path / "two", tmp_path / "out"
     other = replace(PSC, seed=1)
     record(one, test=0.25)
-    record(two, test=0.75, finished="2026-01-02T00:00:00+00:00", settings={"optim.lr": 0.1, "newer": True})
+    newer = {"finished": "2026-01-02T00:00:00+00:00", "device": "another machine's GPU", "versions": {"torch": "2.99"}}
+    record(two, test=0.75, settings={"optim.lr": 0.1, "newer": True}, **newer)
     record(two, other, test=0.125)
     assert main(["merge", str(two), str(one), "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"2 records in {out / 'records'}\n"
@@ -83,7 +84,7 @@ def test_the_table_shows_all_seeds_and_every_number_of_epochs(
     shown = ["--show", "--recipe", "paper", "--out", str(tmp_path)]
     assert main(["table1", "--cell", "cifar100,d=10", *shown]) == 0
     printed = capsys.readouterr().out
-    assert "Ours: resnet32, sgd 0.1, 250 epochs, on cpu, commit unknown, seeds 0, 1." in printed
+    assert "Ours: resnet32, sgd 0.1, 250 epochs, on cpu, commit unknown, seeds 0, 1; 0.5 s an epoch." in printed
     rows = [line.split() for line in printed.splitlines() if line.startswith("cifar100")]
     assert ["cifar100", "10", "psc", "resnet32", "250", "25.67", "30.00", "±", "7.07"] in [row[:9] for row in rows]
     assert ["cifar100", "10", "psc", "cnn", "3", "25.67", "12.50"] in [row[:7] for row in rows]
@@ -104,3 +105,15 @@ def test_records_of_the_repository_are_shown_but_not_taken_for_this_machine_s(
     asked = ["table1", "--cell", "cifar100,d=10,method=psc", "--recipe", "paper", "--out", str(tmp_path / "out")]
     assert main([*asked, "--list"], tmp_path / "committed") == 0
     assert "done, test 62.50 % (a record of the repository)" in capsys.readouterr().out
+
+
+def test_figure_4a_is_drawn_from_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    for dim in (10, 25):
+        record(tmp_path, replace(PSC, method="dynamic", dim=dim, recipe="cnn", epochs=20))
+    asked = ["figure4a", "--accelerator", "cpu", "--out", str(tmp_path)]
+    assert main([*asked, "--cell", "d=10,method=dynamic", "--show"]) == 0
+    assert "written to" not in capsys.readouterr().out and not (tmp_path / "figure4a.png").exists()
+    assert main([*asked, "--cell", "d=10,method=dynamic"]) == 0
+    assert f"written to {tmp_path / 'figure4a.png'}" in capsys.readouterr().out
+    assert (tmp_path / "figure4a.png").stat().st_size > 1000

@@ -15,7 +15,7 @@ from fastproto.training.checkpoint_files import read_checkpoint
 from fastproto.training.classifier import Batch
 from fastproto.training.renewals import RenewAssignment
 
-PLAIN = ("config.yaml", "curves.png", "cosines.png", "metrics.csv", "versions.json")
+PLAIN = ("classes.csv", "config.yaml", "curves.png", "cosines.png", "metrics.csv", "versions.json")
 
 
 def quick(out: Path, **changes: Any) -> TrainConfig:

@@ -184,6 +184,7 @@ def test_two_ranks_train_as_one_process(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(loaders, "DistributedSampler", OneAfterAnother)
     fit(parse_train([*two_ranks.OPTIONS, "--out", str(one)]))
     assert any(column(one, "assignment/changed"))
+    assert (two / "classes.csv").read_text() == (one / "classes.csv").read_text()
     for name in (
         "train/loss",
         "val/loss",

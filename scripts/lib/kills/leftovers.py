@@ -44,8 +44,9 @@ def differences(run: Path, whole: Path) -> list[str]:
         found += checkpoint_differences(name, run, whole)
     if metrics(run) != metrics(whole):
         found.append("metrics.csv differs")
-    if (run / "config.yaml").read_bytes() != (whole / "config.yaml").read_bytes():
-        found.append("config.yaml differs")
+    for name in ("config.yaml", "classes.csv"):
+        if (run / name).read_bytes() != (whole / name).read_bytes():
+            found.append(f"{name} differs")
     for file in sorted((whole / "class_means").glob("*.npz")):
         with np.load(run / "class_means" / file.name) as a, np.load(file) as b:
             if any(not np.array_equal(a[key], b[key]) for key in b.files):

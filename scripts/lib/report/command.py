@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from benchmarks.pages.pictures import Panel, digest, draw, drawn_from
 from lib import initial_assignment
-from lib.report import benchmarks, gpu, losses
+from lib.report import benchmarks, claims, gpu, losses, paper, paper_plots, paper_prototypes, plots
 from lib.report.pages import Report, contents, filled, marks, pages, read
-from lib.report.plots import PLOTS
 from lib.repository import RESULTS, ROOT
+from lib.reproduce.tables import TABLES
 
 REPORTS: dict[str, Report] = {  # name in the marks of a page: its report
     "performance": Report(benchmarks.FILES, benchmarks.performance),
@@ -25,7 +26,20 @@ REPORTS: dict[str, Report] = {  # name in the marks of a page: its report
     "losses_renewed": Report(("records/losses",), losses.gains),
     "initial_assignment": Report(("initial_assignment",), initial_assignment.accuracy_table),
     "initial_assignment_gains": Report(("initial_assignment",), initial_assignment.gains_table),
+    "claims": Report(("records", "table7", "figure2"), claims.table, partial=True),
+    **{
+        name: Report(("records",), partial(paper.accuracy, name))
+        for name in TABLES
+        if name not in ("losses", "figure4a", "figure4b")
+    },
+    "runs": Report(("records",), paper.runs),
+    "figure4": Report(("records",), partial(paper_plots.pictures, ("figure4a", "figure4b"))),
+    "labels_moved": Report(("records",), paper.moved),
+    "curves": Report(("records",), partial(paper_plots.pictures, ("curves_d10_d25", "curves_d50_d100"))),
+    "table7": Report(("table7",), paper_prototypes.table7),
+    **{name: Report((name,), paper_prototypes.picture(name)) for name in paper_prototypes.PLOTS},
 }
+PLOTS = {**plots.PLOTS, **paper_plots.PLOTS, **paper_prototypes.PLOTS}
 
 
 def main(arguments: list[str], description: str, root: Path = ROOT, results: Path = RESULTS) -> int:
@@ -83,6 +97,7 @@ def all_pictures(results: Path) -> dict[str, list[Panel]]:
     found = benchmarks.pictures(results)
     for name, (source, plot) in PLOTS.items():
         measured = contents(results, source)
-        if measured is not None:
-            found[name] = plot(measured)
+        panels = [] if measured is None else plot(measured)
+        if panels:
+            found[name] = panels
     return found

@@ -22,6 +22,7 @@ class Report:
 
     files: tuple[str, ...]  # JSON files in benchmarks/results, without .json, or folders; the first must exist
     write: Callable[..., str]  # takes the contents of those that exist, in this order
+    partial: bool = False  # whether any of them is enough; write then takes None for one that is missing
 
 
 def pages(root: Path) -> list[Path]:
@@ -47,12 +48,20 @@ def filled(text: str, reports: Mapping[str, Report], results: Path) -> str:
         raise ValueError(f"no report is named {', '.join(unknown)}; expected one of {', '.join(reports)}")
 
     def anew(match: re.Match[str]) -> str:
-        name, found = match[1], read(reports[match[1]].files, results)
+        name, found = match[1], found_for(reports[match[1]], results)
         if found is None:
             return match[0]
         return f"<!-- report {name} -->\n{reports[name].write(*found)}\n<!-- /report {name} -->"
 
     return MARKED.sub(anew, text)
+
+
+def found_for(report: Report, results: Path) -> list[Any] | None:
+    """What ``report.write`` takes; None where what it needs does not exist."""
+    if not report.partial:
+        return read(report.files, results)
+    found = [contents(results, name) for name in report.files]
+    return found if any(content is not None for content in found) else None
 
 
 def read(names: tuple[str, ...], results: Path) -> list[Any] | None:
@@ -62,8 +71,8 @@ def read(names: tuple[str, ...], results: Path) -> list[Any] | None:
 
 
 def contents(results: Path, name: str) -> Any:
-    """The content of ``name``.json, or of every file of the folder ``name``; None if there is neither."""
+    """The content of ``name``.json, or of every file below the folder ``name``; None if there is neither."""
     folder, file = results / name, results / f"{name}.json"
     if folder.is_dir():
-        return [json.loads(record.read_text(encoding="utf-8")) for record in sorted(folder.glob("*.json"))]
+        return [json.loads(record.read_text(encoding="utf-8")) for record in sorted(folder.rglob("*.json"))]
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None

@@ -15,6 +15,7 @@ from fastproto.support.spelling import nearest, shown
 from lib.repository import RESULTS
 from lib.reproduce.cells import Cell, Place, choose
 from lib.reproduce.computed import ROWS, STUDIES, compute, study
+from lib.reproduce.figures import draw_figures
 from lib.reproduce.recipes import ON_CPU, RECIPES, ROOTS, Machine
 from lib.reproduce.records import load_records, merge
 from lib.reproduce.schedule import Outcome, Schedule
@@ -64,6 +65,7 @@ def _cells(options: argparse.Namespace, table: Table, folders: list[Path]) -> in
         seconds = None if options.minutes is None else 60 * options.minutes
         outcome = Schedule(place, machine, options.jobs, seconds, say=lambda line: print(line, flush=True)).run(cells)
         records = load_records(folders)
+        draw_figures(options.what, list(records.values()), options.out)
     print(show_table(options.what, table, cells, records))
     if outcome.left:
         print(f"\nstopped with cells to go: {len(outcome.left)}; the same command goes on")

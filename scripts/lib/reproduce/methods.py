@@ -38,6 +38,7 @@ def _softmax_norm(name: str) -> dict[str, str]:
 METHODS = {
     "dynamic": Method(_head("prototype", "random")),
     "dynamic-aligned": Method(_head("prototype", "aligned")),
+    "dynamic-power-auto": Method(_power("prototype", "auto")),
     "dynamic-from-psc": Method(_head("trained"), trained_by="psc"),
     "psc": Method(_head("softmax"), cross_entropy=True),
     "psc-uniform": Method(_head("softmax_uniform"), cross_entropy=True),

@@ -16,6 +16,7 @@ DATA: dict[str, Settings] = {
     "glyphs1000": {"data.name": "glyphs", "data.num_classes": "1000"},
     "cifar100": {"data.name": "cifar100"},
     "imagenet200": {"data.name": "imagenet200"},
+    "imagenet200-32px": {"data.name": "imagenet200", "data.image_size": "32"},
     "imagenet": {"data.name": "imagenet"},
     "imagenet-lt": {"data.name": "imagenet-lt"},
     **{  # augmented as each set is: digits are not mirrored
@@ -98,7 +99,7 @@ def trained_by(cell: Cell) -> Cell | None:
 def settings_of(cell: Cell) -> Settings:
     """What fastproto-train is told of a cell, ``recipe`` first; the same on every machine."""
     recipe, method = RECIPES[cell.recipe], METHODS[cell.method]
-    name = cell.data.partition("-lt-")[0]
+    name = DATA[cell.data]["data.name"]
     named = {} if recipe.named is None else {"recipe": recipe.named.format(set=LIKE.get(name, name), dim=cell.dim)}
     return {
         **named,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 from fastproto.training.config_files import read_config
 from fastproto.training.resume_rules import PATHS
@@ -21,6 +22,8 @@ ELSEWHERE = (
     *("out", "name", "resume", "progress", "accelerator"),
     *("data.root", "data.lists", "data.download", "data.workers"),
 )
+SHOTS = {"many": (101, None), "medium": (20, 100), "few": (0, 19)}
+"""Kinds of classes of a long tail, by the least and the most training images; as Liu et al., CVPR 2019, have them."""
 VERSIONS = ("fastproto", "python", "torch", "lightning", "platform")
 
 
@@ -50,6 +53,7 @@ def record_of(cell: Cell, run: Path) -> Record | None:
     if tested is None:
         return None
     facts = json.loads((run / "versions.json").read_text(encoding="utf-8"))
+    classes = _classes(run)
     return {
         "format": FORMAT,
         "cell": cell.to_dict(),
@@ -60,11 +64,35 @@ def record_of(cell: Cell, run: Path) -> Record | None:
         "seconds": float(tested["seconds"]),
         "seconds_per_epoch": _seconds_per_epoch(rows),
         "curve": _curve(rows),
+        "train_images": sum(int(row["train"]) for row in classes) or None,
+        "shots": shots(classes),
         "versions": {name: facts[name] for name in VERSIONS},
         "device": facts["device"],
         "commit": commit(),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def _classes(run: Path) -> Rows:
+    """The rows of classes.csv; none of a run that an earlier version has tested."""
+    file = run / "classes.csv"
+    if not file.is_file():
+        return []
+    with file.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+def shots(classes: Rows) -> dict[str, Record]:
+    """Mean test accuracy of the classes of each kind in :data:`SHOTS`, and how many they are; none of a kind: no entry.
+
+    Classes without test images are left out.
+    """
+    found: dict[str, Record] = {}
+    for name, (least, most) in SHOTS.items():
+        own = [row for row in classes if least <= int(row["train"]) <= (most or math.inf) and row["accuracy_top1"]]
+        if own:
+            found[name] = {"classes": len(own), "accuracy": mean(float(row["accuracy_top1"]) for row in own)}
+    return found
 
 
 def _settings(run: Path) -> Record:

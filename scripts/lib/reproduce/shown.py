@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 
 from lib.repository import Record
 from lib.reproduce.cells import Cell, Place
 from lib.reproduce.recipes import RECIPES, Machine, arguments_of, missing
-from lib.reproduce.run_folders import epochs_done, rows_of
+from lib.reproduce.run_folders import SHOTS, epochs_done, rows_of
 from lib.reproduce.tables import Table
 
 NOT_RUN, NOT_AVAILABLE = "not run", "not available"
@@ -49,28 +49,49 @@ def show_table(name: str, table: Table, cells: list[Cell], records: Records) -> 
     rows = sorted({cell.row: cell for cell in own}.values(), key=lambda cell: order.index(cell.kind))
     found = {cell.row: [records[other] for other in records if other.row == cell.row] for cell in rows}
     lines = [_line(cell, found[cell.row], table) for cell in rows]
-    head = ("data", "D", "method", "recipe", "epochs", "published", "test", "top-5", "validation", "s/epoch")
+    head = (
+        "data",
+        "D",
+        "method",
+        "recipe",
+        "epochs",
+        "published",
+        "test",
+        "top-5",
+        "validation",
+        "s/epoch",
+        "images/s",
+    )
     lines = [head, *lines]
     if not table.published:
         lines = [(*line[:5], *line[6:]) for line in lines]
     measured = [record for row in found.values() for record in row]
-    parts = [f"{name}: {table.title}", columns(lines), *_moved(table, measured), *_remarks(table, measured)]
-    return "\n\n".join(parts)
+    parts = [f"{name}: {table.title}", columns(lines), *_moved(table, measured), *_shots(table, rows, found)]
+    return "\n\n".join([*parts, "\n".join(remarks(table, measured))])
 
 
 def _line(cell: Cell, found: list[Record], table: Table) -> tuple[str, ...]:
     """The words of a row; see the head in :func:`show_table`."""
-    figure = None if cell.overrides else _published(cell, table)
+    figure = published_figure(cell, table)
     published = NOT_AVAILABLE if figure is None else f"{figure:.2f}"
     start = (cell.data, str(cell.dim), cell.label, cell.recipe, str(cell.epochs), published)
     if not found:
-        return (*start, NOT_RUN, "", "", "")
+        return (*start, NOT_RUN, "", "", "", "")
     accuracies = [spread([record[key] for record in found]) for key in ("test", "test_top5", "validation")]
-    return (*start, *accuracies, f"{mean(record['seconds_per_epoch'] for record in found):.1f}")
+    return (*start, *accuracies, *speed(found))
 
 
-def _published(cell: Cell, table: Table) -> float | None:
+def speed(found: list[Record]) -> tuple[str, str]:
+    """Seconds of an epoch, and training images a second where a record has their number: medians over the runs."""
+    rates = [record["train_images"] / record["seconds_per_epoch"] for record in found if record.get("train_images")]
+    seconds = median(record["seconds_per_epoch"] for record in found)
+    return f"{seconds:.1f}", f"{median(rates):,.0f}" if rates else ""
+
+
+def published_figure(cell: Cell, table: Table) -> float | None:
     """The figure of the paper's recipe, also beside a row of another one: what differs is said below."""
+    if cell.overrides:
+        return None
     own = table.published.get(cell.recipe)
     choices = [own] if own is not None else list(table.published.values())
     figures = [figure[key] for figure in choices if (key := (cell.data, cell.dim, cell.method)) in figure]
@@ -90,17 +111,48 @@ def _moved(table: Table, found: list[Record]) -> list[str]:
     return ["labels that moved at a renewal, %\n" + columns([head, *lines])]
 
 
-def _remarks(table: Table, found: list[Record]) -> list[str]:
+def _shots(table: Table, rows: list[Cell], found: Mapping[tuple[object, ...], list[Record]]) -> list[str]:
+    if not table.shots or not any(shot_accuracies(found[cell.row]) for cell in rows):
+        return []
+    lines = [("data", "D", "method", "recipe", "epochs", *SHOTS)]
+    for cell in rows:
+        shares = shot_accuracies(found[cell.row])
+        start = (cell.data, str(cell.dim), cell.label, cell.recipe, str(cell.epochs))
+        lines += [(*start, *(shares.get(name, "") for name in SHOTS))] if shares else []
+    return [f"test accuracy of classes by their training images, %: {shot_limits()}\n{columns(lines)}"]
+
+
+def shot_limits() -> str:
+    """What the kinds of classes are, in words."""
+    (most, _), (low, high), (_, least) = SHOTS.values()
+    return f"many, {most} or more; medium, {low} to {high}; few, {least} or fewer"
+
+
+def shot_accuracies(found: list[Record]) -> dict[str, str]:
+    """Accuracy by the kind of classes, of the kinds that all records have; none of records that do not tell."""
+    kinds = [record.get("shots") or {} for record in found]
+    return {
+        name: spread([kind[name]["accuracy"] for kind in kinds])
+        for name in SHOTS
+        if kinds and all(name in kind for kind in kinds)
+    }
+
+
+def remarks(table: Table, found: list[Record]) -> list[str]:
     """What differs between the published figures and ours, in a line each."""
-    remarks = list(table.notes)
+    lines = list(table.notes)
     if table.published:
         budgets = "; ".join(f"{RECIPES[name].model}, {RECIPES[name].epochs} epochs" for name in table.published)
-        remarks.append(f"Published: the README of the authors' repository. Their budget: {budgets}.")
-    ours: dict[str, list[int]] = {}
+        lines.append(f"Published: the README of the authors' repository. Their budget: {budgets}.")
+    return lines + made(found)
+
+
+def made(found: list[Record]) -> list[str]:
+    """A line for each way in which our records were made."""
+    ours: dict[str, list[Record]] = {}
     for record in found:
-        ours.setdefault(_made_with(record), []).append(record["cell"]["seed"])
-    remarks += [f"Ours: {text}, {_seeds(seeds)}." for text, seeds in ours.items()] or [f"Ours: {NOT_RUN}."]
-    return ["\n".join(remarks)]
+        ours.setdefault(_made_with(record), []).append(record)
+    return [f"Ours: {text}, {_runs(runs)}." for text, runs in ours.items()] or [f"Ours: {NOT_RUN}."]
 
 
 def _made_with(record: Record) -> str:
@@ -111,9 +163,12 @@ def _made_with(record: Record) -> str:
     )
 
 
-def _seeds(values: list[int]) -> str:
-    seeds = sorted(set(values))
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+def _runs(found: list[Record]) -> str:
+    """Their seeds and their speed."""
+    seeds = sorted({record["cell"]["seed"] for record in found})
+    seconds, images = speed(found)
+    fast = f", {images} images/s" if images else ""
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; {seconds} s an epoch{fast}"
 
 
 # --- text ------------------------------------------------------------------------------------------------------------

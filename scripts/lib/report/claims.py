@@ -1,0 +1,141 @@
+"""What the paper says, a sentence each, and what our records say of it: by a rule, never by hand.
+
+There is one verdict for each budget: a backbone with a number of epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.pages.formats import markdown
+from lib.report.claim_rules import (
+    Rule,
+    Verdict,
+    ahead,
+    angle_hides,
+    descent_reaches,
+    enough,
+    half_the_dimension,
+    level,
+    more_at_small_dim,
+    settles,
+)
+from lib.report.paper import by_cell, made_with
+from lib.repository import NOT_MEASURED, Record
+from lib.reproduce.cells import Cell
+from lib.reproduce.recipes import RECIPES
+
+HOLDS, FAILS = "holds", "does not hold here"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper and the rule that tests it.
+
+    Args:
+        sentence: what is claimed.
+        source: the table or figure.
+        rule: what the runs of one budget say.
+    """
+
+    sentence: str
+    source: str
+    rule: Rule
+
+
+@dataclass(frozen=True)
+class Computed:
+    """The same of a table or figure without training runs: ``rule`` takes the rows of ``file``."""
+
+    sentence: str
+    source: str
+    file: str
+    rule: Callable[[list[Record]], Verdict]
+
+
+CIFAR = tuple(("cifar100", dim) for dim in (10, 25, 50, 100))
+LONG_TAILED = tuple(
+    (f"{name}-lt-{imbalance}", dim)
+    for name, dim in (("cifar10", 64), ("svhn", 64), ("stl10", 64), ("cifar100", 128))
+    for imbalance in ("0.005", "0.01", "0.02")
+)
+SETTLING = settles("cifar100", 10, 25, 50)
+CLAIMS: tuple[Claim | Computed, ...] = (
+    Claim("Renewing the assignment raises accuracy, D < C - 1", "Figure 4a", ahead("dynamic", "fixed", *CIFAR[:3])),
+    Claim("It does so most where D is small", "Figure 4a", more_at_small_dim("dynamic", "fixed", *CIFAR[:3])),
+    Claim("Renewals move fewer labels as training goes on", "Figure 4b", SETTLING),
+    Claim("Dynamic is ahead of learned prototypes", "Table 1", ahead("dynamic", "psc", *CIFAR)),
+    Claim("Its lead over them is largest where D is small", "Table 1", more_at_small_dim("dynamic", "psc", *CIFAR)),
+    Claim("Dynamic is ahead of HPN, D ≤ 50", "Table 1", ahead("dynamic", "hpn", *CIFAR[:3])),
+    Claim(
+        "At D = 50 it is ahead of every rival at D = 100",
+        "Table 1",
+        half_the_dimension("cifar100", 50, "dynamic", ("psc", "hpn", "word2vec"), 2),
+    ),
+    Claim(
+        "Dynamic is ahead of learned prototypes on ImageNet-200 (D = 25)",
+        "Table 1",
+        ahead("dynamic", "psc", ("imagenet200", 25), ("imagenet200-32px", 25)),
+    ),
+    Claim("The same on ImageNet-1K", "Table 3", ahead("dynamic", "psc", ("imagenet", 512))),
+    Claim("The same on long tails", "Tables 4, 5", ahead("dynamic", "psc", *LONG_TAILED)),
+    Claim("On long tails dynamic is not behind ETF", "Tables 4, 5", level("dynamic", "etf", *LONG_TAILED)),
+    Computed("Its descent makes opposite pairs of 100 prototypes, D = 50", "Table 7", "table7", descent_reaches),
+    Claim(
+        "Even prototypes beat learned ones that are then fixed",
+        "Table 8",
+        ahead("dynamic", "dynamic-from-psc", CIFAR[0], CIFAR[2]),
+    ),
+    Claim(
+        "L_uni beside the cross-entropy does not make up for it",
+        "Table 8",
+        ahead("dynamic", "psc-uniform", CIFAR[0], CIFAR[2]),
+    ),
+    *(
+        Claim(
+            f"On fixed prototypes Eq. 6 is ahead of cross-entropy with scale {scale}",
+            "Table 9",
+            ahead("fixed", "fixed-softmax", CIFAR[2], overrides=(("head.scale", scale),)),
+        )
+        for scale in ("1", "16")
+    ),
+    Computed("The average angle hides degenerate prototypes", "Figure 2", "figure2", angle_hides),
+    Claim("One renewal an epoch is enough", "Figure 3b", enough("dynamic", "head.renewals_per_epoch", "10")),
+)
+
+
+def table(records: list[Record] | None, table7: list[Record] | None, figure2: list[Record] | None) -> str:
+    """A row for each claim: the verdict, and the points that it rests on."""
+    found, computed = budgets(records or []), {"table7": table7, "figure2": figure2}
+    rows = []
+    for claim in CLAIMS:
+        if isinstance(claim, Claim):
+            verdicts = {budget: claim.rule(own) for budget, own in found.items()}
+            rows.append([claim.sentence, claim.source, *_judged({k: v for k, v in verdicts.items() if v is not None})])
+        else:
+            known = computed[claim.file]
+            rows.append([claim.sentence, claim.source, *_judged({} if known is None else {"": claim.rule(known)})])
+    return markdown(["claim", "source", "verdict", "points of test accuracy, or what the rule looks at"], rows)
+
+
+def budgets(records: list[Record]) -> dict[str, dict[Cell, Record]]:
+    """The records of the paper's tables by backbone and epochs, in words; of a backbone the longest budget first.
+
+    Recipes with the same backbone are for different data.
+    """
+    own = {cell: record for cell, record in by_cell(records).items() if cell.table != "losses"}  # that is our study
+    found: dict[str, dict[Cell, Record]] = {}
+    for cell in sorted(own, key=lambda cell: (list(RECIPES).index(cell.recipe), -cell.epochs)):
+        found.setdefault(made_with((cell.recipe, cell.epochs)), {})[cell] = own[cell]
+    return found
+
+
+def _judged(verdicts: dict[str, Verdict]) -> tuple[str, str]:
+    """The verdicts in words: one where all budgets agree."""
+    if not verdicts:
+        return NOT_MEASURED, ""
+    said = {name: HOLDS if holds else FAILS for name, (holds, _) in verdicts.items()}
+    alike = len(set(said.values())) == 1
+    verdict = next(iter(said.values())) if alike else "; ".join(f"{name}: {word}" for name, word in said.items())
+    return verdict, "; ".join(f"{name}: {why}" if name else why for name, (_, why) in verdicts.items())

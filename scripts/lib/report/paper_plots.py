@@ -1,0 +1,102 @@
+"""The panels of the paper's figures that are made of training runs: accuracy over D, labels that move, learning curves.
+
+Each picture shows the budget that most of its cells were run with, at seed 0. Without runs it has no panels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from benchmarks.pages.pictures import Line, Panel
+from lib.report.paper import Budget, at_seed_0, by_cell, by_dim, drawn_budget, made_with
+from lib.repository import Record
+from lib.reproduce.cells import Cell
+from lib.reproduce.tables import CIFAR_TABLE1, TABLE2, TABLES
+
+NAMES = {
+    "dynamic": "dynamic",
+    "dynamic-power-auto": "dynamic, power auto",
+    "fixed": "fixed",
+    "psc": "psc (learned unit rows)",
+    "linear": "linear",
+    "hpn": "hpn",
+    "etf": "etf",
+}
+COMPARED = tuple(dict.fromkeys((*CIFAR_TABLE1, *TABLE2)))
+
+
+def figure4a(records: list[Record]) -> list[Panel]:
+    """Test accuracy over D with renewals and without."""
+    cells = [cell for cell in COMPARED if cell.method in ("dynamic", "dynamic-power-auto", "fixed")]
+    budget, found = _chosen(cells, records)
+    lines = [_over_dims(method, found) for method in ("dynamic", "dynamic-power-auto", "fixed")]
+    lines = [line for line in lines if len(line.x) > 1]
+    ticks = sorted({x for line in lines for x in line.x})
+    return [Panel(_title(budget), "dimension D", "test accuracy, %", lines, "x", ticks=ticks)] if lines else []
+
+
+def _over_dims(method: str, found: dict[Cell, Record]) -> Line:
+    points = sorted((cell.dim, 100 * record["test"]) for cell, record in found.items() if cell.method == method)
+    return Line(NAMES[method], [float(dim) for dim, _ in points], [share for _, share in points])
+
+
+def figure4b(records: list[Record]) -> list[Panel]:
+    """Share of labels that the renewals of an epoch move."""
+    budget, found = _chosen(TABLES["figure4b"].cells, records)
+    lines = [_curve(f"D = {cell.dim}", record, "moved") for cell, record in by_dim(found)]
+    lines = [line for line in lines if len(line.x) > 1]
+    return [Panel(_title(budget), "epoch", "labels moved, %", lines, bottom=0.0)] if lines else []
+
+
+def curves(dims: tuple[int, ...], records: list[Record]) -> list[Panel]:
+    """Validation accuracy by epoch, a panel for each D."""
+    cells = [cell for cell in COMPARED if cell.method in NAMES]
+    budget, found = _chosen(cells, records)
+    panels = []
+    for dim in dims:
+        runs = {cell.method: record for cell, record in found.items() if cell.dim == dim}
+        lines = [_curve(name, runs[method], "validation") for method, name in NAMES.items() if method in runs]
+        lines = [line for line in lines if len(line.x) > 1]
+        title = f"{_title(budget)}, D = {dim}"
+        panels += [Panel(title, "epoch", "validation accuracy, %", lines, bottom=0.0)] if lines else []
+    return panels
+
+
+def _chosen(cells: Iterable[Cell], records: list[Record]) -> tuple[Budget | None, dict[Cell, Record]]:
+    cells, found = list(cells), by_cell(records)
+    budget = drawn_budget(cells, found)
+    return budget, {} if budget is None else at_seed_0(cells, found, budget)
+
+
+def _curve(name: str, record: Record, key: str) -> Line:
+    points = [(float(entry["epoch"] + 1), 100 * entry[key]) for entry in record["curve"] if entry[key] is not None]
+    return Line(name, [epoch for epoch, _ in points], [value for _, value in points])
+
+
+def _title(budget: Budget | None) -> str:
+    return f"CIFAR-100, {made_with(budget)}" if budget else "CIFAR-100"
+
+
+PLOTS: dict[str, tuple[str, Callable[[Any], list[Panel]]]] = {  # picture: (its results, what makes its panels)
+    "figure4a": ("records", figure4a),
+    "figure4b": ("records", figure4b),
+    "curves_d10_d25": ("records", partial(curves, (10, 25))),
+    "curves_d50_d100": ("records", partial(curves, (50, 100))),
+}
+CAPTIONS = {
+    "figure4a": "Test accuracy over D with renewals of the assignment and without",
+    "figure4b": "Share of labels that a renewal moves, by epoch",
+    "curves_d10_d25": "Validation accuracy by epoch, D = 10 and 25",
+    "curves_d50_d100": "Validation accuracy by epoch, D = 50 and 100",
+}
+
+
+def pictures(names: tuple[str, ...], records: list[Record]) -> str:
+    """Links to the pictures that these records draw; "not run" for one that they do not."""
+    return "\n\n".join(_linked(name, bool(PLOTS[name][1](records))) for name in names)
+
+
+def _linked(name: str, drawn: bool) -> str:
+    return f"![{CAPTIONS[name]}](pictures/{name}.png)" if drawn else f"{CAPTIONS[name]}: not run."
