@@ -59,9 +59,9 @@ def open_run(config: TrainConfig) -> Resumed:
     assert config.resume is not None
     path = find_checkpoint(config.resume)
     content = read_checkpoint(path)
-    run, before = run_of(path), TrainConfig.from_dict(content[KEY]["config"])
-    new = _keep_power(config, before)
-    changed = changes(before, new)
+    run, earlier = run_of(path), TrainConfig.from_dict(content[KEY]["config"])
+    new = _keep_power(config, earlier)
+    changed = changes(earlier, new)
     for key, (before, now) in changed.items():
         if rule_of(key) is Rule.REFUSED:
             raise ValueError(
@@ -97,10 +97,10 @@ def check_data(resumed: Resumed, config: TrainConfig, data: DataSplits) -> None:
     _check_weights(resumed.content, config, data, resumed.checkpoint)
 
 
-def _keep_power(config: TrainConfig, before: TrainConfig) -> TrainConfig:
+def _keep_power(config: TrainConfig, earlier: TrainConfig) -> TrainConfig:
     """The power auto is the number of the earlier run: the prototypes are the same."""
-    if config.head.power in (None, "auto") and config.head.loss == before.head.loss == "power":
-        return replace(config, head=replace(config.head, power=before.head.power))
+    if config.head.power in (None, "auto") and config.head.loss == earlier.head.loss == "power":
+        return replace(config, head=replace(config.head, power=earlier.head.power))
     return config
 
 
