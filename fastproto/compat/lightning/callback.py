@@ -45,7 +45,8 @@ class RenewAssignment(L.Callback):
                 f"per_epoch is {per_epoch} and every_n_batches {every_n_batches}; expected a rate > 0 and at least 1 "
                 "batch: leave the callback out where nothing is to be renewed"
             )
-        self.every_n_batches, self.log = every_n_batches, log
+        self.every_n_batches = every_n_batches
+        self.logged = log  # Lightning gives every callback a method log
         self.schedule = Schedule(rate)
         self.batches = 0  # begun so far, all epochs together
         self.last: dict[str, Assignment] = {}
@@ -66,7 +67,7 @@ class RenewAssignment(L.Callback):
     ) -> None:
         if self._due(self.batches, trainer.num_training_batches):
             self.last = renew_assignments(pl_module)
-            if self.log:
+            if self.logged:
                 self._log(pl_module)
         self.batches += 1
 
