@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from . import ranks
+from fastproto import PrototypeHead
+
+from . import lightning_ranks, ranks
 
 
 def test_the_classifier_of_the_authors_counts_the_samples_of_all_ranks(tmp_path: Path) -> None:
@@ -31,15 +33,15 @@ def test_the_classifier_of_the_authors_counts_the_samples_of_all_ranks(tmp_path:
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # of Lightning
 def test_lightning_renews_on_two_ranks_as_in_one_process(root: Path, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "tests.compat.ranks", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.compat.lightning_ranks", str(tmp_path)]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     one, two = (torch.load(tmp_path / f"lightning-{rank}.pt", weights_only=True) for rank in range(2))
     assert one["renewed"] == two["renewed"] == 1
     assert "inner.0.prototypes" in one["ignored"] and "inner.0.class_means" in one["ignored"]
     assert all(torch.equal(value, two["state"][name]) for name, value in one["state"].items())
-    alone = ranks.lightning_fit(tmp_path, devices=1, batch=16)
-    first = ranks.PrototypeHead(ranks.C, ranks.D).assignment
+    alone = lightning_ranks.lightning_fit(tmp_path, devices=1, batch=16)
+    first = PrototypeHead(lightning_ranks.C, lightning_ranks.D).assignment
     assert not torch.equal(alone["state"]["inner.0.assignment"], first)
     assert torch.equal(one["state"]["inner.0.assignment"], alone["state"]["inner.0.assignment"])
     torch.testing.assert_close(one["state"]["net.weight"], alone["state"]["net.weight"], rtol=1e-3, atol=1e-4)
