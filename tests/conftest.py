@@ -31,6 +31,7 @@ LONG = {
     "tests/cli/test_prototypes_command.py::test_prototypes_command",
     "tests/cli/test_prototypes_command.py::test_prototypes_made_by_hand_are_trained_on",
     "tests/compat/test_integrations.py",
+    "tests/compat/test_lazy_names.py::test_importing_needs_none_of_them",
     "tests/compat/test_lightning.py",
     "tests/compat/test_ranks.py",
     "tests/compat/test_transformers.py::test_a_resumed_run_and_accumulated_batches",
