@@ -24,6 +24,9 @@ class Foreign(L.LightningModule):
         self.net = nn.Linear(5, D)
         self.inner = nn.ModuleList([PrototypeHead(C, D)])
 
+    def on_train_start(self) -> None:
+        self.ignored = sorted(getattr(self.trainer.strategy.model, "parameters_to_ignore", ()))
+
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         loss: Tensor = self.inner[0](self.net(batch[0]), batch[1])
         return loss
@@ -32,13 +35,15 @@ class Foreign(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def pairs() -> TensorDataset:
-    generator = torch.Generator().manual_seed(0)
-    return TensorDataset(torch.randn(96, 5, generator=generator), torch.arange(96) % C)
+def pairs(devices: int) -> TensorDataset:
+    """One process gets the samples of each step in the order of the ranks, to which they are dealt in turn."""
+    inputs, labels = torch.randn(96, 5, generator=torch.Generator().manual_seed(0)), torch.arange(96) % C
+    order = torch.arange(96).view(6, 8, 2).transpose(1, 2).flatten() if devices == 1 else torch.arange(96)
+    return TensorDataset(inputs[order], labels[order])
 
 
 def lightning_fit(folder: Path, devices: int, batch: int) -> dict[str, Any]:
-    """Sequential batches: two ranks of 8 see the samples of one process with 16, dealt in turn."""
+    """Two ranks with batches of 8 see the samples of one process with batches of 16."""
     callback = RenewAssignment(2)
     trainer = L.Trainer(
         max_epochs=2,
@@ -53,9 +58,8 @@ def lightning_fit(folder: Path, devices: int, batch: int) -> dict[str, Any]:
         default_root_dir=folder,
     )
     module = Foreign()
-    trainer.fit(module, DataLoader(pairs(), batch))
-    ignored = getattr(trainer.strategy.model, "parameters_to_ignore", set())
-    found = {"state": module.state_dict(), "ignored": sorted(ignored), "renewed": len(callback.last)}
+    trainer.fit(module, DataLoader(pairs(devices), batch))
+    found = {"state": module.state_dict(), "ignored": module.ignored, "renewed": len(callback.last)}
     torch.save(found, folder / f"lightning-{trainer.global_rank}.pt")
     return found
 

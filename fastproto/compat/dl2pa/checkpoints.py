@@ -23,10 +23,11 @@ from fastproto.support.atomic_files import write_memory
 from fastproto.support.checks import check_matrix
 
 MODEL, CLASSIFIER, POLARS = "state_dict_model", "state_dict_classifier", "polars"
-# Their its_ece is a NumPy number, which NumPy 1 and 2 name differently.
+# Their its_ece is a NumPy number, whose maker NumPy 1 and 2 name differently.
+_MAKER = np.float64(0).__reduce__()[0]
 _NUMBERS: list[Any] = [
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]  # not in the stubs
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),  # type: ignore[attr-defined]  # not in the stubs
+    (_MAKER, "numpy.core.multiarray.scalar"),
+    (_MAKER, "numpy._core.multiarray.scalar"),
     np.dtype,
     np.dtypes.Float64DType,
 ]
