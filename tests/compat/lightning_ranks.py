@@ -31,18 +31,18 @@ class Foreign(L.LightningModule):
         loss: Tensor = self.inner[0](self.net(batch[0]), batch[1])
         return loss
 
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Lightning's own sampler would shuffle. One process gets each step's samples in the order of the ranks."""
+        inputs, labels = torch.randn(96, 5, generator=torch.Generator().manual_seed(0)), torch.arange(96) % C
+        dealt = torch.arange(96).view(6, 8, 2).transpose(1, 2)  # by step and rank
+        own = (dealt[:, self.global_rank] if self.trainer.world_size > 1 else dealt).flatten()
+        return DataLoader(TensorDataset(inputs[own], labels[own]), 16 // self.trainer.world_size)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def pairs(devices: int) -> TensorDataset:
-    """One process gets the samples of each step in the order of the ranks, to which they are dealt in turn."""
-    inputs, labels = torch.randn(96, 5, generator=torch.Generator().manual_seed(0)), torch.arange(96) % C
-    order = torch.arange(96).view(6, 8, 2).transpose(1, 2).flatten() if devices == 1 else torch.arange(96)
-    return TensorDataset(inputs[order], labels[order])
-
-
-def lightning_fit(folder: Path, devices: int, batch: int) -> dict[str, Any]:
+def lightning_fit(folder: Path, devices: int) -> dict[str, Any]:
     """Two ranks with batches of 8 see the samples of one process with batches of 16."""
     callback = RenewAssignment(2)
     trainer = L.Trainer(
@@ -50,6 +50,7 @@ def lightning_fit(folder: Path, devices: int, batch: int) -> dict[str, Any]:
         accelerator="cpu",
         devices=devices,
         strategy="ddp" if devices > 1 else "auto",
+        use_distributed_sampler=False,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -58,7 +59,7 @@ def lightning_fit(folder: Path, devices: int, batch: int) -> dict[str, Any]:
         default_root_dir=folder,
     )
     module = Foreign()
-    trainer.fit(module, DataLoader(pairs(devices), batch))
+    trainer.fit(module)
     found = {"state": module.state_dict(), "ignored": module.ignored, "renewed": len(callback.last)}
     torch.save(found, folder / f"lightning-{trainer.global_rank}.pt")
     return found
@@ -66,4 +67,4 @@ def lightning_fit(folder: Path, devices: int, batch: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    lightning_fit(Path(sys.argv[1]), devices=2, batch=8)
+    lightning_fit(Path(sys.argv[1]), devices=2)

@@ -40,7 +40,7 @@ def test_lightning_renews_on_two_ranks_as_in_one_process(root: Path, tmp_path: P
     assert one["renewed"] == two["renewed"] == 1
     assert "inner.0.prototypes" in one["ignored"] and "inner.0.class_means" in one["ignored"]
     assert all(torch.equal(value, two["state"][name]) for name, value in one["state"].items())
-    alone = lightning_ranks.lightning_fit(tmp_path, devices=1, batch=16)
+    alone = lightning_ranks.lightning_fit(tmp_path, devices=1)
     first = PrototypeHead(lightning_ranks.C, lightning_ranks.D).assignment
     assert not torch.equal(alone["state"]["inner.0.assignment"], first)
     assert torch.equal(one["state"]["inner.0.assignment"], alone["state"]["inner.0.assignment"])
