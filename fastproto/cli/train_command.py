@@ -12,6 +12,7 @@ from typing import Any
 import fastproto
 from fastproto.cli.command_runner import run_command
 from fastproto.cli.parser import Parser
+from fastproto.compat.dl2pa.settings import read_dl2pa_config
 from fastproto.support.spelling import nearest
 from fastproto.training.config_files import config_of_run, config_text, read_config
 from fastproto.training.parse_settings import GROUPS, NULL, OPTIONS, Option, from_text, unflatten
@@ -50,8 +51,8 @@ def _train(args: list[str]) -> None:
 def parse_train(args: list[str]) -> TrainConfig:
     """Build the configuration from command-line arguments.
 
-    Precedence, lowest first: defaults, the configuration of a resumed run, the recipe, the files of ``--config``,
-    options.
+    Precedence, lowest first: defaults, the configuration of a resumed run, the recipe, the file of ``--dl2pa_config``,
+    the files of ``--config``, options.
 
     Raises:
         ValueError: an unknown option, key, value or recipe, in one sentence.
@@ -65,11 +66,14 @@ def _parse(args: list[str]) -> tuple[TrainConfig, int | None]:
     """The configuration, and how many classes the recipe is for unless the arguments say how many to use."""
     given = vars(_parser().parse_args(_normalise(args)))
     files, printed, name = given.pop("config", []), given.pop("print_config", False), given.pop("recipe", None)
+    authors = given.pop("dl2pa_config", None)
     if name == LIST:
         print("\n".join(described_recipes()), flush=True)
         raise SystemExit(0)
     recipe = None if name is None else read_recipe(name)
     asked: dict[str, Any] = {} if recipe is None else recipe.settings
+    if authors is not None:
+        asked |= read_dl2pa_config(authors)
     for file in files:
         asked |= read_config(file)
     asked |= {key: from_text(OPTIONS[key], text) for key, text in given.items()}
@@ -97,7 +101,9 @@ class _TrainParser(Parser):
         return super().unknown(word)
 
     def nearest(self, name: str) -> str | None:
-        near = nearest(name.lstrip("-"), [*OPTIONS, "recipe", "config", "print_config", "help", "version"])
+        near = nearest(
+            name.lstrip("-"), [*OPTIONS, "recipe", "config", "dl2pa_config", "print_config", "help", "version"]
+        )
         return near and f"--{near}"
 
 
@@ -114,6 +120,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--config", action="append", metavar="FILE", default=[], help="YAML file with any of the settings below"
     )
+    parser.add_argument("--dl2pa_config", metavar="FILE", help="YAML file of the code published with the paper")
     parser.add_argument("--print_config", action="store_true", help="print all settings as such a file, and exit")
     groups = {name: parser.add_argument_group(name) for name in GROUPS}
     for key, option in OPTIONS.items():

@@ -62,6 +62,17 @@ def read_config(path: AnyPath) -> dict[str, Any]:
         ValueError: a folder, an empty file, text that is not UTF-8 or not YAML, an unknown or repeated key, a value of
             another type. The message names the file and, if known, the line.
     """
+    found: dict[str, Any] = {}
+    _read_group(read_mapping(path, "optim: {lr: 0.01}"), "", found, {}, path)
+    return found
+
+
+def read_mapping(path: AnyPath, example: str) -> Any:
+    """The root node of a file, which is a mapping; ``example`` completes the messages.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_config`, but for keys and values, which are not looked at.
+    """
     yaml = _yaml()
     if not Path(path).exists():
         raise FileNotFoundError(f"no configuration file {path}; expected a YAML file")
@@ -72,16 +83,14 @@ def read_config(path: AnyPath) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" line {mark.line + 1}" if mark is not None else ""
-        raise ValueError(f"{path}{where}: {error.problem}; expected YAML such as 'optim: {{lr: 0.01}}'") from error
+        raise ValueError(f"{path}{where}: {error.problem}; expected YAML such as '{example}'") from error
     except yaml.YAMLError as error:  # characters that YAML forbids
         raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())}); expected a text file") from error
     if root is None:
-        raise ValueError(f"{path} is empty; expected settings such as 'optim: {{lr: 0.01}}'")
+        raise ValueError(f"{path} is empty; expected settings such as '{example}'")
     if not isinstance(root, yaml.MappingNode):
-        raise ValueError(f"{path} holds {_kind(root)}; expected settings such as 'optim: {{lr: 0.01}}'")
-    found: dict[str, Any] = {}
-    _read_group(root, "", found, {}, path)
-    return found
+        raise ValueError(f"{path} holds {_kind(root)}; expected settings such as '{example}'")
+    return root
 
 
 def _yaml() -> Any:

@@ -67,10 +67,11 @@ def check_command(words: list[str], root: Path) -> None:
 def _check_train(args: list[str]) -> None:
     """Files that a page names need not exist: one with a setting stands for each."""
     for option, name in pairwise(args):
-        if option in ("--config", "--resume"):
-            config = Path(name) if option == "--config" else Path(name) / "config.yaml"
+        if option in ("--config", "--dl2pa-config", "--resume"):
+            config = Path(name) / "config.yaml" if option == "--resume" else Path(name)
             config.parent.mkdir(parents=True, exist_ok=True)
-            config.write_text("seed: 0\n", encoding="utf-8")
+            setting = "dataset: cifar100" if option == "--dl2pa-config" else "seed: 0"
+            config.write_text(f"{setting}\n", encoding="utf-8")
     try:
         parse_train(args)
     except SystemExit as stop:  # --help, --print_config

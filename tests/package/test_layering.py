@@ -23,6 +23,7 @@ ROOMS = [
     ["fastproto.baselines"],
     ["fastproto.data", "fastproto.models", "fastproto.plots", "fastproto.recipes"],
     ["fastproto.training"],
+    ["fastproto.compat"],
     ["fastproto.cli"],
     ["fastproto_benchmarks"],
 ]
@@ -110,6 +111,7 @@ LIGHT = [
     ("import fastproto", ["torch", "lightning", "torchvision", "matplotlib", "fastproto_kernels"]),
     ("from fastproto.training import TrainConfig", ["torch", "lightning"]),
     ("import fastproto.cli", ["torch", "lightning", "yaml"]),
+    ("import fastproto.compat.dl2pa.settings", ["torch", "lightning", "yaml"]),
     ("try: fastproto.cli.train(['--help'])\nexcept SystemExit: pass", ["torch", "lightning"]),
     ("import fastproto.data, fastproto.models", ["lightning", "torchvision", "matplotlib", "sklearn", "PIL"]),
     ("from fastproto import PrototypeHead, assign", ["lightning", "torchvision", "matplotlib", "sklearn"]),
