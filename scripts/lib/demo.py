@@ -21,7 +21,8 @@ from fastproto.cli.train_command import parse_train
 from fastproto.training.settings_and_flags import TrainConfig
 
 DATA = ["--data", "glyphs", "--data.num_classes", "64"]
-TRAINING = ["--head.dim", "4", "--head.effort", "best", "--optim.epochs", "30", "--progress", "false"]
+TRAINING = ["--head.dim", "4", "--head.loss", "eq6", "--head.effort", "best"]
+TRAINING += ["--optim.epochs", "30", "--progress", "false"]
 SEEDS = 3
 SECONDS = 60.0  # a pair begins only if it would end within this time
 PICTURES = {

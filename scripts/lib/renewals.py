@@ -22,6 +22,8 @@ SETTINGS = [
     "glyphs",
     "--data.num_classes",
     "36",
+    "--head.loss",
+    "eq6",
     "--head.dim",
     "3",
     "--head.effort",
