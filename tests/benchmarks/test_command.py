@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,9 +48,11 @@ def test_a_report_is_written_into_an_empty_folder(tmp_path: Path) -> None:
     code = "import sys; from benchmarks.command import bench; sys.exit(bench(sys.argv[1:]))"
     arguments = ["--scale", "smoke", "--threads", "1", "-k", "update_class_means", "--out", "report"]
     root = Path(__file__).parents[2]
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(root)!r}); {code}", *arguments],
         cwd=tmp_path,
+        env=own,  # it is no worker of this test run, where pytest-benchmark measures nothing
         capture_output=True,
         text=True,
     )
