@@ -13,6 +13,7 @@ from lib.reproduce.loss_study import DEFAULT_RATE, DIMS, EPOCHS, LONG_EPOCHS, SE
 TITLES = {  # of the methods, in the order of the columns
     "dynamic-aligned": "Eq. 6",
     "power-3": "p = 3",
+    "power-1.5": "p = 1.5",
     "power-1": "p = 1",
     "power-0.5": "p = ½",
     "softmax-norm": "softmax, `norm`",
@@ -26,7 +27,7 @@ FIXED = {
     "softmax-norm": "fixed-softmax-norm",
 }
 """Each renewed method, and the one that keeps its first assignment."""
-POWERS = {2.0: "dynamic-aligned", 3.0: "power-3", 1.0: "power-1", 0.5: "power-0.5"}
+POWERS = {2.0: "dynamic-aligned", 3.0: "power-3", 1.5: "power-1.5", 1.0: "power-1", 0.5: "power-0.5"}
 DATA = {"digits": "digits", "glyphs200": "glyphs 200", "glyphs1000": "glyphs 1,000", "cifar100": "CIFAR-100"}
 Setting = tuple[str, int, int]  # data, D, epochs
 SETTINGS: list[Setting] = [

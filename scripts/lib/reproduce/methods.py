@@ -47,6 +47,7 @@ METHODS = {
     "fixed-aligned": Method(_head("fixed", "aligned")),
     "fixed-softmax": Method(_head("fixed_softmax"), cross_entropy=True),
     "power-3": Method(_power("prototype", "3")),
+    "power-1.5": Method(_power("prototype", "1.5")),
     "power-1": Method(_power("prototype", "1")),
     "power-0.5": Method(_power("prototype", "0.5")),
     "softmax-norm": Method(_softmax_norm("prototype"), cross_entropy=True),
