@@ -16,16 +16,16 @@ CLOSE = 0.3  # the same, from which p = ½ is used
 
 @torch.no_grad()
 def power_for(prototypes: Tensor) -> float:
-    """The exponent p of the loss (1 - cos)^p / p for these prototypes: 2, 1 or ½, lower the closer they are.
+    """The exponent p of the loss (1 - cos)^p / p for these prototypes: 2, 1.5 or ½, lower the closer they are.
 
     It depends on the mean cosine of a prototype to its nearest neighbour: below 0.1 p is 2, which is Eq. 6, from 0.3 on
-    it is ½, in between 1. The mean is over 512 rows, evenly spaced in their order.
+    it is ½, in between 1.5. The mean is over 512 rows, evenly spaced in their order.
 
     Args:
         prototypes: unit rows [C, D].
 
     Returns:
-        2.0, 1.0 or 0.5.
+        2.0, 1.5 or 0.5.
 
     Raises:
         TypeError, ValueError: a shape or dtype that is not one of prototypes, rows that are not unit, the meta device.
@@ -39,4 +39,4 @@ def power_for(prototypes: Tensor) -> float:
     cosine = float(nearest_prototypes(prototypes[rows], prototypes, k=2)[0][:, 1].mean())
     if cosine < ROOM:
         return EQ6_POWER
-    return 1.0 if cosine < CLOSE else 0.5
+    return 1.5 if cosine < CLOSE else 0.5

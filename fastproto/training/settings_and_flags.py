@@ -100,7 +100,7 @@ class HeadConfig:
         momentum: alpha of the class means, in [0, 1).
         loss: eq6 for the paper's (1 - cos)^2 / 2, power for (1 - cos)^P / P, softmax for cross-entropy over the
             prototypes, or official for the (1 - cos)^2 of the authors' code.
-        power: P of the loss power, 0.01 to 100; 2 is eq6. None or auto: 2, 1 or 0.5, lower the closer the prototypes;
+        power: P of the loss power, 0.01 to 100; 2 is eq6. None or auto: 2, 1.5 or 0.5, lower the closer the prototypes;
             config.yaml then has the number.
         means: ema, or official for the class means of the authors' code.
         reduction: mean or sum over the batch.

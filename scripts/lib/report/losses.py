@@ -77,27 +77,24 @@ def gains(records: list[Record]) -> str:
 
 
 def auto(records: list[Record], powers: list[Record]) -> str:
-    """The power auto beside the best of the powers that were tried, by validation accuracy."""
+    """The power auto beside the power of the best validation accuracy."""
     rows = []
     for row in powers:
         setting = row["data"], row["D"], EPOCHS[row["data"]]
         found = {power: _runs(records, setting, method) for power, method in POWERS.items()}
-        reached = {power: mean(100 * run["validation"] for run in runs) for power, runs in found.items() if runs}
-        if row["power"] not in reached:
+        tried = {power: runs for power, runs in found.items() if runs}
+        if row["power"] not in tried:
             continue
-        best = max(reached, key=lambda power: reached[power])
-        chosen = reached[row["power"]]
-        rows.append(
-            [
-                _name(setting),
-                f"{row['mean_max_cosine']:.2f}",
-                f"{row['power']:g}",
-                f"{chosen:.1f}",
-                f"{reached[best]:.1f} (p = {best:g})",
-                f"{chosen - reached[best]:+.1f}",
-            ]
-        )
-    return markdown(["validation, %", "mean cosine to the nearest", "auto: p", "auto", "best p", "difference"], rows)
+        best = max(tried, key=lambda power: mean(run["validation"] for run in tried[power]))
+        less = [
+            100 * (mean(run[key] for run in tried[row["power"]]) - mean(run[key] for run in tried[best]))
+            for key in ("validation", "test")
+        ]
+        cosine, chosen = f"{row['mean_max_cosine']:.2f}", f"{row['power']:g}"
+        rows.append([_name(setting), cosine, chosen, f"{best:g}", *(f"{points:+.1f}" for points in less)])
+    return markdown(
+        ["", "mean cosine to the nearest", "auto", "best on validation", "validation, points", "test, points"], rows
+    )
 
 
 def by_dimension(records: list[Record]) -> list[Panel]:
