@@ -16,7 +16,7 @@ from fastproto.plots import draw_confusion
 from fastproto.support.atomic_files import write_memory
 from fastproto.support.spelling import shown
 from fastproto.training.classifier import Classifier
-from fastproto.training.features import Report, features_of
+from fastproto.training.features import Report, check_any_read, features_of
 
 TOP = 5
 
@@ -89,8 +89,7 @@ def tally(
         confusion += torch.bincount(right * count + predicted[:, 0], minlength=count * count)
         hits += int((predicted == right[:, None]).any(1).sum())
         read += len(numbers)
-    if not read:
-        raise ValueError(f"none of the {len(paths)} pictures can be read; expected at least one")
+    check_any_read(read, len(paths))
     top5 = hits if count > TOP else None
     return FolderTest(classifier.class_names, confusion.view(count, count), top5, len(paths) - read)
 
