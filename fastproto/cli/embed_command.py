@@ -59,7 +59,7 @@ def _embed(options: argparse.Namespace, unread: Unread) -> None:
     classifier = load_classifier(options.checkpoint, options.device)
     folder = list_pictures(options.folder)
     numbers: list[int] = []
-    features = [torch.empty(0, classifier.config.head.dim)]
+    features: list[torch.Tensor] = []
     for some, found in features_of(classifier, folder.paths, unread, batch_size=options.batch_size):
         numbers += some
         features.append(torch.nn.functional.normalize(found.float(), dim=1).cpu())
