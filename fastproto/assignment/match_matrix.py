@@ -87,9 +87,9 @@ def _first_matching(problem: MatrixProblem, reduced: Reduced, previous: Previous
     """The result of ``problem.method``, certified or not; lapjv refines its own until it is."""
     found = _first_attempt(problem, reduced, previous)
     first = _proved(problem, found, reduced, cost)
-    if problem.method != "lapjv":
-        return first
     width = _width(reduced)
+    if problem.method != "lapjv" or width == 0:  # 0: all reduced costs are equal, and there was no grid
+        return first
     for _ in range(REFINEMENTS):
         if first.known.certified or problem.late():
             break

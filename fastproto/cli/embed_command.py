@@ -51,7 +51,7 @@ def _embed(options: argparse.Namespace, unread: Unread) -> None:
     from fastproto.data.picture_folder import list_pictures
     from fastproto.support.atomic_files import write_memory
     from fastproto.training.classifier import load_classifier
-    from fastproto.training.features import features_of
+    from fastproto.training.features import check_any_read, features_of
 
     check_batch_size(options.batch_size)
     check_output("the output", options.out, [".npz"])
@@ -59,10 +59,11 @@ def _embed(options: argparse.Namespace, unread: Unread) -> None:
     classifier = load_classifier(options.checkpoint, options.device)
     folder = list_pictures(options.folder)
     numbers: list[int] = []
-    features = [torch.empty(0, classifier.config.head.dim)]
+    features: list[torch.Tensor] = []
     for some, found in features_of(classifier, folder.paths, unread, batch_size=options.batch_size):
         numbers += some
         features.append(torch.nn.functional.normalize(found.float(), dim=1).cpu())
+    check_any_read(len(numbers), len(folder.paths))
     paths = [os.path.relpath(folder.paths[number], folder.top) for number in numbers]
     readable = [path.encode(errors="backslashreplace").decode() for path in paths]
     arrays: dict[str, Any] = {"features": torch.cat(features).numpy(), "paths": np.array(readable, dtype=np.str_)}

@@ -49,6 +49,8 @@ def _export(options: argparse.Namespace) -> None:
     print(f"input               {facts['input']}")
     print(f"pictures            {facts['resize']}")
     print(f"outputs             labels: int64 [B]; {facts['scores']}: float32 [B, {len(classifier.class_names)}]")
-    what = "the same labels and scores as the checkpoint, for batches of 1, 3 and 8"
+    low = " (in the run: bfloat16)" if classifier.config.precision == "bf16-true" else ""
+    print(f"precision           float32{low}")
+    what = "the same labels and scores as the checkpoint in float32, for batches of 1, 3 and 8"
     print(f"compared            {what if checked else 'no: onnxruntime is not installed'}")
     print(f"written to          {options.out}")

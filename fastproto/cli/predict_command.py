@@ -69,7 +69,7 @@ def _predict(options: argparse.Namespace, unread: Unread) -> None:
             paths.append(path)
     found = _labels(classifier, paths, options.k, options.batch_size, unread)
     if options.out is not None:
-        _write(options.out, found, options.k)
+        _write(options.out, found, options.k, len(paths))
         return
     for path, labels in found:
         print(path, *(f"{label}\t{cosine:.4f}" for label, cosine in labels), sep="\t")
@@ -85,9 +85,10 @@ def _labels(classifier: Classifier, paths: list[Path], k: int, batch_size: int, 
             yield paths[number], list(zip(names, values, strict=True))
 
 
-def _write(out: Path, found: Iterator[Found], k: int) -> None:
+def _write(out: Path, found: Iterator[Found], k: int, files: int) -> None:
     """A row for each image: path, label, cosine; further labels and cosines in label2, cosine2, ..."""
     from fastproto.support.atomic_files import write_memory
+    from fastproto.training.features import check_any_read
 
     text = io.StringIO(newline="")
     table = csv.writer(text)
@@ -95,5 +96,6 @@ def _write(out: Path, found: Iterator[Found], k: int) -> None:
     count = 0
     for count, (path, labels) in enumerate(found, 1):  # noqa: B007  # the last number is the count
         table.writerow([path, *(cell for label, cosine in labels for cell in (label, f"{cosine:.6f}"))])
+    check_any_read(count, files)
     write_memory(out, io.BytesIO(text.getvalue().encode(errors="backslashreplace")))
     print(f"{count} images labelled in {out}")

@@ -36,7 +36,9 @@ def parse_test(args: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("checkpoint", type=Path, help=CHECKPOINT)
     parser.add_argument("folder", type=Path, help="a folder with FOLDER/CLASS/*, named as the classes of the run")
-    parser.add_argument("--out", type=Path, help="folder for test.json and confusion.png (default: test in the run)")
+    parser.add_argument(
+        "--out", type=Path, help="folder for test.json and confusion.png (default: test in the run folder)"
+    )
     add_batch_options(parser)
     parser.add_argument("--version", action="version", version=fastproto.__version__)
     found: argparse.Namespace = parser.parse_args(args)
@@ -52,17 +54,25 @@ def _test(options: argparse.Namespace, unread: Unread) -> None:
     check_batch_size(options.batch_size)
     check_device(options.device)
     classifier = load_classifier(options.checkpoint, options.device)
-    out = run_of(options.checkpoint) / "test" if options.out is None else options.out
+    out = _results_of(run_of(options.checkpoint), options.checkpoint) if options.out is None else options.out
     check_writable("--out", out / "test.json")
     folder = list_pictures(options.folder)
     labels = labels_of_run(folder, classifier.class_names)
     found = tally(classifier, folder.paths, labels, unread, batch_size=options.batch_size)
     write_results(found, out, checkpoint=str(options.checkpoint), folder=str(options.folder))
     print(f"pictures            {found.pictures}" + (f", {found.unread} not readable" if found.unread else ""))
-    print(f"accuracy            {100 * found.top1:.2f} %" + (f", top-5 {100 * found.top5:.2f} %" if found.top5 else ""))
+    top5 = "" if found.top5 is None else f", top-5 {100 * found.top5:.2f} %"
+    print(f"accuracy            {100 * found.top1:.2f} %{top5}")
     classes = sorted(found.per_class(), key=lambda row: row[2])
     for name, count, accuracy in classes[:SHOWN]:
         print(f"  {100 * accuracy:6.2f} % of {count:<8}{name}")
     if len(classes) > SHOWN:
-        print(f"  {len(classes) - SHOWN} more classes, all of higher accuracy, are in test.json")
+        print(f"  {len(classes) - SHOWN} more classes, all of the same or higher accuracy, are in test.json")
     print(f"written to          {out}")
+
+
+def _results_of(run: Path, checkpoint: Path) -> Path:
+    """The default folder of the results, which belong to a run."""
+    if not (run / "config.yaml").is_file():
+        raise ValueError(f"the checkpoint {checkpoint} is in no run folder; give a folder for the results with --out")
+    return run / "test"

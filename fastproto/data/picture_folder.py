@@ -9,7 +9,20 @@ import torch
 from torch import Tensor
 
 from .folder import readable_names
-from .tree import SUFFIXES, File, Folder, Leftovers, class_key, files_below, listing, pictures_below, print_note, shown
+from .tree import (
+    PARTS,
+    SUFFIXES,
+    File,
+    Folder,
+    Leftovers,
+    class_key,
+    files_below,
+    listing,
+    part_of,
+    pictures_below,
+    print_note,
+    shown,
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +46,7 @@ def list_pictures(top: Path, *, classes: bool = True) -> PictureFolder:
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no pictures, or a class folder that holds folders of several parts, such as train and test.
+        ValueError: no pictures, or folders of several parts, such as train and test, where classes are expected.
     """
     if not top.is_dir():
         raise FileNotFoundError(f"no folder {top}; expected a folder of pictures")
@@ -43,12 +56,25 @@ def list_pictures(top: Path, *, classes: bool = True) -> PictureFolder:
     if not classes or not folders or any(file.path.suffix.lower() in SUFFIXES for file in below.files):
         found = PictureFolder(top, [file.path for file in files_below(root, left, SUFFIXES)])
     else:
+        _check_one_part(top, folders)
         listing(root, left)  # for what lies beside the class folders
         found = _labelled(top, [(folder, pictures_below(folder, left)) for folder in folders])
     if not found.paths:
         raise ValueError(f"the folder {shown(str(top))} has no pictures ({' '.join(sorted(SUFFIXES))}): add some")
     print_note(f"not used: {left}" if str(left) else "")
     return found
+
+
+def _check_one_part(top: Path, folders: list[Folder]) -> None:
+    """Raise ValueError if the folders are parts of a data set, not classes."""
+    names = {part: folder.path.name for folder in folders if (part := part_of(folder.path.name))}
+    if len(names) > 1:
+        one = next(names[part] for part in ("test", "val", "train") if part in names)
+        found = " and ".join(shown(names[part]) for part in PARTS if part in names)
+        raise ValueError(
+            f"the folder {shown(str(top))} holds the parts {found}; "
+            f"expected one of them, such as {shown(str(top / one))}"
+        )
 
 
 def _labelled(top: Path, classes: list[tuple[Folder, list[File]]]) -> PictureFolder:

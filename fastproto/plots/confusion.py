@@ -7,17 +7,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import coo_array, sparray
 
 from fastproto.plots.figure import LABELLED, PIXELS, picture, text
 
 
-def draw_confusion(counts: ArrayLike, names: Sequence[str], out: Path, *, title: str) -> None:
+def draw_confusion(counts: ArrayLike | sparray, names: Sequence[str], out: Path, *, title: str) -> None:
     """Draw which classes are predicted for each class, as shares of its samples: a heat map from 0 to 1.
 
     A class without samples is a row of zeros. Above 1000 classes a pixel is the mean of a square of pairs.
 
     Args:
-        counts: [C, C], samples by class (row) and predicted class (column).
+        counts: [C, C], samples by class (row) and predicted class (column), or a sparse array of SciPy: with these no
+            array of that size is made.
         names: one per class; drawn for at most 40 classes, with the shares in per cent for at most 12.
         out: the picture to write.
         title: of the picture.
@@ -27,15 +29,13 @@ def draw_confusion(counts: ArrayLike, names: Sequence[str], out: Path, *, title:
         OSError: the picture cannot be written.
         ImportError: matplotlib is not installed.
     """
-    table = np.asarray(counts, float)
+    table = counts if isinstance(counts, sparray) else np.asarray(counts)
     if table.shape != (len(names), len(names)) or not len(names):
         raise ValueError(f"counts of shape {table.shape} and {len(names)} names were given: expected [C, C] and C")
-    share = table / np.maximum(table.sum(1, keepdims=True), 1)
-    count, step = len(names), -(-len(names) // PIXELS)
-    side = -(-count // step)
-    padded = np.zeros((side * step, side * step))
-    padded[:count, :count] = share
-    image = padded.reshape(side, step, side, step).mean((1, 3))
+    found, count, step = coo_array(table, dtype=float), len(names), -(-len(names) // PIXELS)
+    share = found.data / np.maximum(found.sum(1), 1)[found.row]
+    squares, side = (found.row // step, found.col // step), -(-count // step)
+    image = coo_array((share / step**2, squares), shape=(side, side)).toarray()  # adds up the pairs of a square
     size = 4.5 + 0.15 * count if count <= LABELLED else 7.5
     with picture(out, size + 1, size + 0.1, title) as figure:
         axes = figure.add_subplot(xlabel="predicted class", ylabel="class")
@@ -46,7 +46,7 @@ def draw_confusion(counts: ArrayLike, names: Sequence[str], out: Path, *, title:
             labels = [text(name, 24) for name in names]
             axes.set_xticks(range(count), labels, rotation=90, fontsize=9, parse_math=False)
             axes.set_yticks(range(count), labels, fontsize=9, parse_math=False)
-        for row, column in np.argwhere(share > 0) if count <= 12 else ():
-            colour = "white" if share[row, column] > 0.5 else "black"
-            part = f"{100 * share[row, column]:.0f}"
+        for row, column in np.argwhere(image > 0) if count <= 12 else ():  # a square is one pair here
+            colour = "white" if image[row, column] > 0.5 else "black"
+            part = f"{100 * image[row, column]:.0f}"
             axes.text(column, row, part, ha="center", va="center", color=colour, fontsize=9)

@@ -49,6 +49,8 @@ class ExportedClassifier(nn.Module):
 def export_model(classifier: Classifier, path: Path, format: Format = "onnx") -> bool:
     """Write a trained classifier as one file, and compare what the file computes with the classifier.
 
+    Both compute in float32, whatever the precision of the run was.
+
     ``onnxruntime.InferenceSession(path).run(None, {"images": pictures / 255})`` gives labels and scores.
 
     Args:

@@ -18,6 +18,7 @@ from fastproto.data.preprocessing import Preprocessing
 from fastproto.training.classifier import Classifier
 
 Read = Tensor | str  # a picture uint8 [channels, H, W], or the sentence that says why there is none
+Batch = tuple[list[int], Tensor | None, list[str]]  # numbers of files, their pictures [B, channels, H, W], sentences
 Report = Callable[[str], None]
 
 
@@ -62,17 +63,26 @@ def features_of(
     device = next(classifier.backbone.parameters()).device
     with warnings.catch_warnings(), tqdm(total=len(paths), delay=2, disable=None, leave=False, unit="picture") as bar:
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-        for batch in _loader(_Readings(paths, classifier.preprocessing), batch_size):
-            pictures = {}
-            for index, found in batch:
-                if isinstance(found, str):
-                    with tqdm.external_write_mode():
-                        report(found)
-                else:
-                    pictures[index] = found
-            if pictures:
-                yield list(pictures), classifier(torch.stack(list(pictures.values())).to(device))
-            bar.update(len(batch))
+        for numbers, pictures, sentences in _loader(_Readings(paths, classifier.preprocessing), batch_size):
+            for sentence in sentences:
+                with tqdm.external_write_mode():
+                    report(sentence)
+            if pictures is not None:
+                yield numbers, classifier(pictures.to(device))
+            bar.update(len(numbers) + len(sentences))
+
+
+def check_any_read(read: int, files: int) -> None:
+    """Raise ValueError if no file could be read."""
+    if not read:
+        raise ValueError(f"none of the {files} pictures can be read; expected at least one")
+
+
+def _collate(batch: list[tuple[int, Read]]) -> Batch:
+    """One tensor for all pictures: a process sends each tensor as open files, of which there may be few."""
+    pictures = {index: found for index, found in batch if isinstance(found, Tensor)}
+    sentences = [found for _, found in batch if isinstance(found, str)]
+    return list(pictures), torch.stack(list(pictures.values())) if pictures else None, sentences
 
 
 def _loader(files: _Readings, batch_size: int) -> DataLoader[Any]:
@@ -81,7 +91,7 @@ def _loader(files: _Readings, batch_size: int) -> DataLoader[Any]:
         files,
         batch_size=batch_size,
         num_workers=processes,
-        collate_fn=list,
+        collate_fn=_collate,
         multiprocessing_context="fork" if processes else None,
         generator=torch.Generator(),  # the global one stays as it is
     )

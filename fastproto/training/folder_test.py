@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy.sparse import coo_array
 from torch import Tensor
 
 from fastproto.data.picture_folder import PictureFolder
@@ -16,17 +18,17 @@ from fastproto.plots import draw_confusion
 from fastproto.support.atomic_files import write_memory
 from fastproto.support.spelling import shown
 from fastproto.training.classifier import Classifier
-from fastproto.training.features import Report, features_of
+from fastproto.training.features import Report, check_any_read, features_of
 
 TOP = 5
 
 
 @dataclass(frozen=True)
 class FolderTest:
-    """``confusion`` int64 [C, C] counts pictures by class (row) and predicted class (column)."""
+    """``confusion`` counts pictures by class (row) and predicted class (column): int64 [C, C], each pair once."""
 
     class_names: tuple[str, ...]
-    confusion: Tensor
+    confusion: coo_array
     hits_top5: int | None  # None with at most five classes
     unread: int
 
@@ -44,16 +46,16 @@ class FolderTest:
 
     def per_class(self) -> list[tuple[str, int, float]]:
         """(name, pictures, accuracy) of each class that has pictures."""
-        counts, right = self.confusion.sum(1).tolist(), self.confusion.diag().tolist()
+        counts, right = self.confusion.sum(1).tolist(), self.confusion.diagonal().tolist()
         named = zip(self.class_names, counts, right, strict=True)
         return [(name, count, hits / count) for name, count, hits in named if count]
 
     def errors(self) -> list[tuple[str, str, int]]:
         """(class, predicted class, pictures) of the wrong labels, the most frequent first."""
-        rows, columns = self.confusion.nonzero(as_tuple=True)
-        wrong = [(i, j, int(self.confusion[i, j])) for i, j in zip(rows.tolist(), columns.tolist(), strict=True)]
-        listed = sorted((triple for triple in wrong if triple[0] != triple[1]), key=lambda triple: -triple[2])
-        return [(self.class_names[i], self.class_names[j], count) for i, j, count in listed]
+        counts, pairs = self.confusion.data, (self.confusion.row, self.confusion.col)
+        triples = zip(counts.tolist(), *(labels.tolist() for labels in pairs), strict=True)
+        listed = sorted((-count, i, j) for count, i, j in triples if i != j)
+        return [(self.class_names[i], self.class_names[j], -count) for count, i, j in listed]
 
 
 def labels_of_run(folder: PictureFolder, class_names: Sequence[str]) -> Tensor:
@@ -63,7 +65,10 @@ def labels_of_run(folder: PictureFolder, class_names: Sequence[str]) -> Tensor:
         ValueError: no class folders, a folder that is no class of the run, or a name that two classes have.
     """
     known = {name: label for label, name in enumerate(class_names)}
-    expected = f"expected folders named as the classes of the run ({', '.join(map(shown, class_names[:3]))}, ...)"
+    expected = (
+        f"expected folders named as the classes of the run ({', '.join(map(shown, class_names[:3]))}, ...), "
+        "or lines folder<TAB>class in classes.tsv"
+    )
     if folder.labels is None:
         raise ValueError(f"the folder {folder.top} has pictures without a class; {expected}")
     unknown = next((name for name in folder.class_names if name not in known), None)
@@ -82,17 +87,20 @@ def tally(
     Raises:
         ValueError: no picture can be read.
     """
-    count, hits, read = len(classifier.class_names), 0, 0
-    confusion = torch.zeros(count * count, dtype=torch.int64)
+    count, hits = len(classifier.class_names), 0
+    rows, columns = [labels[:0]], [labels[:0]]
     for numbers, features in features_of(classifier, paths, report, batch_size=batch_size):
         predicted, right = classifier.head.predict(features, min(TOP, count)).cpu(), labels[numbers]
-        confusion += torch.bincount(right * count + predicted[:, 0], minlength=count * count)
+        rows.append(right)
+        columns.append(predicted[:, 0])
         hits += int((predicted == right[:, None]).any(1).sum())
-        read += len(numbers)
-    if not read:
-        raise ValueError(f"none of the {len(paths)} pictures can be read; expected at least one")
+    pairs = torch.cat(rows).numpy(), torch.cat(columns).numpy()
+    read = len(pairs[0])
+    check_any_read(read, len(paths))
+    confusion = coo_array((np.ones(read, np.int64), pairs), shape=(count, count))
+    confusion.sum_duplicates()
     top5 = hits if count > TOP else None
-    return FolderTest(classifier.class_names, confusion.view(count, count), top5, len(paths) - read)
+    return FolderTest(classifier.class_names, confusion, top5, len(paths) - read)
 
 
 def write_results(found: FolderTest, out: Path, *, checkpoint: str, folder: str) -> None:
@@ -113,4 +121,4 @@ def write_results(found: FolderTest, out: Path, *, checkpoint: str, folder: str)
     }
     write_memory(out / "test.json", io.BytesIO(json.dumps(content, indent=1).encode()))
     title = f"Predicted classes of {found.pictures:,} pictures, {100 * found.top1:.1f} % right"
-    draw_confusion(found.confusion.numpy(), found.class_names, out / "confusion.png", title=title)
+    draw_confusion(found.confusion, found.class_names, out / "confusion.png", title=title)

@@ -18,6 +18,10 @@ from fastproto import assign, solve
 Array = np.ndarray[Any, Any]
 Generator = np.random.Generator
 NOISE = [0.0, 1e-15, 1e-12, 1e-9, 1e-7, 1e-6, 1e-5, 1e-3]
+ALL_EQUAL = [  # every permutation is optimal, and rounding of the large entries forbids a certificate
+    np.array([[1e20, 1e20], [-1e20, -1e20]]),
+    np.add.outer([1e12, -1e12, 0.5], [0.0, 1e3, 7.0]),
+]
 
 
 def matrix(rng: Generator) -> Array:
@@ -60,6 +64,12 @@ def check_matrix(rng: Generator) -> str:
     return found.method
 
 
+def check_all_equal(cost: Array) -> None:
+    found = solve(cost, method="lapjv")
+    assert sorted(found.permutation.tolist()) == list(range(len(cost)))
+    assert found.gap == 0 and not found.certified and "all permutations are equally good" in found.reason, found
+
+
 def check_means(rng: Generator) -> str:
     c, d = int(rng.integers(1, 30)), int(rng.integers(2, 6))
     q, w = (rng.normal(size=(3, d))[rng.integers(0, 3, c)] for _ in range(2))
@@ -77,6 +87,8 @@ def check_means(rng: Generator) -> str:
 
 
 def main(first: int, end: int) -> None:
+    for cost in ALL_EQUAL:
+        check_all_equal(cost)
     seen: Counter[str] = Counter()
     for seed in range(first, end):
         rng = np.random.default_rng([seed, 3])

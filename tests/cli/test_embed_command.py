@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from fastproto import cli
 from fastproto.cli import embed
 from fastproto.training.classifier import load_classifier
 
@@ -63,3 +65,29 @@ def test_wrong_arguments(
     assert embed(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_an_existing_file_stays_if_nothing_can_be_read(
+    digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(b"no picture")
+    out = tmp_path / "out.npz"
+    out.write_bytes(b"of an earlier run")
+    assert embed([str(digits_run), str(tmp_path / "pictures"), str(out)]) == 2
+    assert capsys.readouterr().err.endswith("error: none of the 1 pictures can be read; expected at least one\n")
+    assert out.read_bytes() == b"of an earlier run"
+
+
+def test_a_folder_of_several_parts_is_refused(
+    digits_run: Path, digit_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("Training", "test"):
+        shutil.copytree(digit_pictures / "3", tmp_path / "data" / part / "3")
+    top = tmp_path / "data"
+    assert embed([str(digits_run), str(top), str(tmp_path / "out.npz")]) == 2
+    message = f"error: the folder {top} holds the parts Training and test; expected one of them, such as {top}/test\n"
+    assert capsys.readouterr().err == message
+    assert cli.test([str(digits_run), str(top), "--out", str(tmp_path / "test")]) == 2
+    assert capsys.readouterr().err == message and list(tmp_path.iterdir()) == [top]
+    assert embed([str(digits_run), str(top / "test"), str(tmp_path / "out.npz")]) == 0

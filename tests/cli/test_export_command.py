@@ -105,6 +105,19 @@ def test_a_program_of_torch(
     assert [names[label] for label in labels.tolist()] == [label for _, label, _ in printed]
 
 
+@pytest.mark.parametrize("head", ["prototype", "linear"])
+def test_a_run_in_bfloat16(head: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, out = str(tmp_path / "run"), tmp_path / "model.pt2"
+    options = ["--model", "mlp", "--head", head, "--optim.epochs", "1", "--progress", "false", "--accelerator", "cpu"]
+    assert train([*options, "--precision", "bf16-true", "--out", run]) == 0
+    capsys.readouterr()
+    assert export([run, str(out), "--format", "torch"]) == 0
+    printed = capsys.readouterr().out
+    assert "precision           float32 (in the run: bfloat16)\n" in printed and "checkpoint in float32, for" in printed
+    _, scores = torch.export.load(str(out)).module()(torch.rand(2, 1, 8, 8))
+    assert scores.dtype == torch.float32
+
+
 def test_a_file_that_computes_something_else_is_refused(digits_run: Path) -> None:
     classifier = load_classifier(digits_run)
 

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from fastproto.cli import predict
+from fastproto.data.decode_all import processes_for
+
+PATIENCE = 600  # seconds, for what takes some: a hang has no end
+FEW_OPEN_FILES = """
+import os, resource, sys
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+from fastproto.cli import predict
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+sys.exit(predict(sys.argv[1:]))
+"""
 
 
 @pytest.mark.parametrize(
@@ -57,3 +70,27 @@ def test_unreadable_files_are_named_and_skipped(
     note, error = printed.err.splitlines()
     assert note == "note: not used: 1 file of unknown kind (d.txt)"
     assert error.startswith(f"error: {tmp_path / 'b.png'} is not a readable image (")
+
+
+def test_an_existing_table_stays_if_nothing_can_be_read(
+    digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    out = tmp_path / "labels.csv"
+    out.write_text("of an earlier run")
+    assert predict([str(digits_run), str(tmp_path / "a.png"), "--out", str(out)]) == 2
+    assert capsys.readouterr().err.endswith("error: none of the 1 pictures can be read; expected at least one\n")
+    assert out.read_text() == "of an earlier run"
+
+
+def test_a_large_batch_and_few_open_files(digits_run: Path, digit_pictures: Path, tmp_path: Path) -> None:
+    """Two processes read: each must not need open files for each picture."""
+    picture, out = tmp_path / "x.png", tmp_path / "labels.csv"
+    picture.write_bytes(next(digit_pictures.rglob("*.png")).read_bytes())
+    os.truncate(picture, 2_000_000)  # zeros behind the picture: files of that size are read by several processes
+    images = [str(picture)] * 200
+    if not processes_for([picture] * 200):
+        pytest.skip("needs two cores and Linux")
+    command = [sys.executable, "-c", FEW_OPEN_FILES, str(digits_run), *images, "--batch-size", "100", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "") and len(out.read_text().splitlines()) == 201
