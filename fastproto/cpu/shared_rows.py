@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import queue
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import ContextVar
 
 import torch
@@ -42,31 +42,74 @@ class Turns:
 
     def __init__(self, sums: int) -> None:
         self.next = [0] * sums  # the term that each sum waits for
-        self.changed = threading.Condition()
+        self.lock = threading.RLock()  # "with" of the condition itself could leave it locked at a Ctrl-C
+        self.changed = threading.Condition(self.lock)
         self.error: BaseException | None = None
 
     @contextlib.contextmanager
     def turn(self, which: int, term: int) -> Iterator[None]:
         """Waits until all earlier terms of that sum have been added."""
-        with self.changed:
+        with self.lock:
             self.changed.wait_for(lambda: self.error is not None or self.next[which] == term)
             if self.error is not None:
                 raise RuntimeError("another thread of this pass failed") from self.error
         yield
-        with self.changed:
+        with self.lock:
             self.next[which] += 1
             self.changed.notify_all()
 
     def fail(self, error: BaseException) -> None:
-        with self.changed:
+        with self.lock:
             self.error = self.error or error
             self.changed.notify_all()
 
 
+class _Task:
+    """The part of one thread in a pass. Locks alone: an Event, too, could stay locked at a Ctrl-C."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self.work, self.over = work, False
+        self.unclaimed, self.ended = threading.Lock(), threading.Lock()
+        self.ended.acquire()
+
+    def claim(self) -> bool:
+        """True for the first caller alone: a thread that does it, or the pass that needs it no longer."""
+        return self.unclaimed.acquire(blocking=False)
+
+    def do(self) -> None:
+        if self.claim():
+            try:
+                self.work()
+            finally:
+                del self.work  # before the pass ends: a thread that frees tensors while Python exits can crash
+                self.over = True
+                self.ended.release()
+
+
+class _Pool:
+    """Threads that outlive a pass: a new one takes milliseconds for its first product. They end with the process."""
+
+    def __init__(self) -> None:
+        self.tasks: queue.SimpleQueue[_Task] = queue.SimpleQueue()
+        self.threads = 0
+
+    def begin(self, tasks: list[_Task]) -> None:
+        with contextlib.suppress(RuntimeError):  # no further thread can be started: those that there are do it
+            while self.threads < len(tasks):
+                threading.Thread(target=self._serve, daemon=True).start()
+                self.threads += 1
+        for task in tasks:
+            self.tasks.put(task)
+
+    def _serve(self) -> None:
+        while True:
+            self.tasks.get().do()
+
+
 @functools.cache
-def _pool(process: int) -> ThreadPoolExecutor:
-    """Threads that outlive a pass: a new one takes milliseconds for its first product. A forked process has none."""
-    return ThreadPoolExecutor(max_workers=1024, thread_name_prefix=f"fastproto-pass-{process}")
+def _pool(process: int) -> _Pool:
+    """A forked process has none of its parent's threads."""
+    return _Pool()
 
 
 def share_rows(rows: int, threads: int, turns: Turns, worker: Callable[[], Callable[[int], None]]) -> None:
@@ -89,13 +132,12 @@ def share_rows(rows: int, threads: int, turns: Turns, worker: Callable[[], Calla
         except BaseException as error:
             turns.fail(error)
 
-    others: list[Future[None]] = []
+    others = [_Task(work) for _ in range(min(threads, rows) - 1)]
     with one_thread(passes=1):
         try:
-            for _ in range(min(threads, rows) - 1):
-                others.append(_pool(os.getpid()).submit(work))
+            _pool(os.getpid()).begin(others)
             work()
-        except BaseException as error:  # Ctrl-C, or no further thread can be started
+        except BaseException as error:  # Ctrl-C
             turns.fail(error)
         finally:
             _join(others, turns)
@@ -103,11 +145,14 @@ def share_rows(rows: int, threads: int, turns: Turns, worker: Callable[[], Calla
         raise turns.error
 
 
-def _join(others: list[Future[None]], turns: Turns) -> None:
+def _join(others: list[_Task], turns: Turns) -> None:
     """Also on Ctrl-C: it ends them soon, and none of them may outlive the sums."""
     for other in others:
-        while not (other.cancel() or other.done()):
+        if other.claim():  # no thread has begun it
+            del other.work
+            continue
+        while not other.over:
             try:
-                wait([other])
+                other.ended.acquire()
             except KeyboardInterrupt as error:
                 turns.fail(error)

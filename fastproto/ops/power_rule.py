@@ -30,12 +30,13 @@ def power_for(prototypes: Tensor) -> float:
     Raises:
         TypeError, ValueError: a shape or dtype that is not one of prototypes, rows that are not unit, the meta device.
 
-    Source: ours; docs/losses.md has the study that the limits come from.
+    Source: ours; docs/loss-study.md has the study that the limits come from.
     """
     if prototypes.device.type == "meta":
         raise ValueError("prototypes are on the meta device, where they have no values; expected a number for power")
     check_prototypes(prototypes)
-    rows = torch.linspace(0, len(prototypes) - 1, min(SAMPLE, len(prototypes)), device=prototypes.device).round().long()
+    last, count = len(prototypes) - 1, min(SAMPLE, len(prototypes))
+    rows = torch.arange(count, device=prototypes.device) * last // max(count - 1, 1)
     cosine = float(nearest_prototypes(prototypes[rows], prototypes, k=2)[0][:, 1].mean())
     if cosine < ROOM:
         return EQ6_POWER

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
+from fastproto.cpu import shared_rows
 from fastproto.cpu.gaussian_blocks import Blocks
 from fastproto.cpu.gaussian_potential import gaussian_potential
 from fastproto.cpu.hardware import Hardware
@@ -121,25 +123,75 @@ def test_a_pass_in_inference_mode(blocks: Blocks) -> None:
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
 
 
-def test_a_thread_that_cannot_be_started_ends_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    start, done, entered = threading.Thread.start, [], threading.Event()
+def test_the_rest_is_done_where_no_further_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, done = threading.Thread.start, []
 
     def start_one(thread: threading.Thread) -> None:
-        if entered.is_set():
+        if done:
             raise RuntimeError("can't start new thread")
-        entered.set()
+        done.append(-1)
         start(thread)
 
-    turns = Turns(1000)
-
-    def row(i: int) -> None:
-        with turns.turn(i, 0):  # waits or fails as soon as the pass has failed
-            done.append(i)
-            threading.Event().wait(0.01)
-
-    pool = ThreadPoolExecutor(9)
-    monkeypatch.setattr("fastproto.cpu.shared_rows._pool", lambda process: pool)
+    pool = shared_rows._Pool()
+    monkeypatch.setattr(shared_rows, "_pool", lambda process: pool)
     monkeypatch.setattr(threading.Thread, "start", start_one)
-    with pytest.raises(RuntimeError, match="can't start new thread"):
-        share_rows(1000, 3, turns, lambda: row)
-    assert len(done) < 1000
+    share_rows(100, 4, Turns(100), lambda: done.append)
+    assert sorted(done) == list(range(-1, 100)) and pool.threads == 1
+
+
+SCRIPT = """
+import atexit, os, signal, sys, threading, torch
+from fastproto.cpu.gaussian_blocks import Blocks
+from fastproto.cpu.gaussian_potential import gaussian_potential
+torch.set_num_threads(3)
+points = torch.nn.functional.normalize(torch.randn(300, 5), dim=1)
+def a_pass():
+    return gaussian_potential(points, None, 2.0, None, None, "highest", blocks=Blocks(side=25))
+"""
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "atexit.register(lambda: (a_pass(), print('done')))",
+        "atexit.register(a_pass); a_pass(); atexit.register(print, 'done')",
+        """
+main = threading.main_thread()
+def late():
+    main.join()
+    torch.set_num_threads(3)
+    a_pass()
+    print('done')
+threading.Thread(target=late).start()
+""",
+        """
+start = threading.Thread.start
+def interrupted(thread):
+    start(thread)
+    raise KeyboardInterrupt
+threading.Thread.start = interrupted
+try:
+    a_pass()
+except KeyboardInterrupt:
+    print('done')
+""",
+        """
+def interrupt(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+caught = 0
+while caught < 300:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1e-4 + 1e-5 * (caught % 200))
+        while True:
+            a_pass()
+    except KeyboardInterrupt:
+        caught += 1
+print('done')
+""",
+    ],
+    ids=["at exit", "at exit again", "after the main thread", "interrupted start", "many interrupts"],
+)
+def test_ends_of_a_process_and_interrupts(rest: str) -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT + rest], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "done" in done.stdout, done.stderr

@@ -46,3 +46,14 @@ def test_bad_prototypes() -> None:
         power_for(unit_rows(4, 3).requires_grad_())
     with pytest.raises(ValueError, match="meta device"):
         power_for(torch.empty(4, 3, device="meta"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_every_default_dtype(dtype: torch.dtype) -> None:
+    rows = unit_rows(1000, 4).float()
+    expected, before = power_for(rows), torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        assert power_for(rows) == expected
+    finally:
+        torch.set_default_dtype(before)
