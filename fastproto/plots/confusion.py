@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse import coo_array, sparray
 
 from fastproto.plots.figure import LABELLED, PIXELS, picture, text
+
+if TYPE_CHECKING:
+    from scipy.sparse import sparray
 
 
 def draw_confusion(counts: ArrayLike | sparray, names: Sequence[str], out: Path, *, title: str) -> None:
@@ -29,6 +32,8 @@ def draw_confusion(counts: ArrayLike | sparray, names: Sequence[str], out: Path,
         OSError: the picture cannot be written.
         ImportError: matplotlib is not installed.
     """
+    from scipy.sparse import coo_array, sparray
+
     table = counts if isinstance(counts, sparray) else np.asarray(counts)
     if table.shape != (len(names), len(names)) or not len(names):
         raise ValueError(f"counts of shape {table.shape} and {len(names)} names were given: expected [C, C] and C")

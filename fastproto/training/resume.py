@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fastproto.data import DataSplits
 from fastproto.data.splits import LabelledImages
+from fastproto.functional import power_for
 from fastproto.training.checkpoint_files import KEY, PartFacts, find_checkpoint, read_checkpoint
 from fastproto.training.classifier import Classifier
 from fastproto.training.config_files import run_of
@@ -60,7 +61,7 @@ def open_run(config: TrainConfig) -> Resumed:
     path = find_checkpoint(config.resume)
     content = read_checkpoint(path)
     run, earlier = run_of(path), TrainConfig.from_dict(content[KEY]["config"])
-    new = _keep_power(config, earlier)
+    new = _resolved(config, content["state_dict"].get("head.prototypes"))
     changed = changes(earlier, new)
     for key, (before, now) in changed.items():
         if rule_of(key) is Rule.REFUSED:
@@ -97,11 +98,11 @@ def check_data(resumed: Resumed, config: TrainConfig, data: DataSplits) -> None:
     _check_weights(resumed.content, config, data, resumed.checkpoint)
 
 
-def _keep_power(config: TrainConfig, earlier: TrainConfig) -> TrainConfig:
-    """The power auto is the number of the earlier run: the prototypes are the same."""
-    if config.head.power in (None, "auto") and config.head.loss == earlier.head.loss == "power":
-        return replace(config, head=replace(config.head, power=earlier.head.power))
-    return config
+def _resolved(config: TrainConfig, prototypes: Tensor | None) -> TrainConfig:
+    """The settings with the number of the power auto for the prototypes of the earlier run."""
+    if prototypes is None or config.head.loss != "power" or config.head.power not in (None, "auto"):
+        return config
+    return replace(config, head=replace(config.head, power=power_for(prototypes)))
 
 
 def changes(old: TrainConfig, new: TrainConfig) -> Changes:

@@ -278,7 +278,8 @@ class TrainConfig:
         head = self.head
         has_loss = head.name in heads_that_take("loss")
         powered, softmax = has_loss and head.loss == "power", has_loss and head.loss == "softmax"
-        self._require("head.power", powered or head.power is None, "none: it is for head.loss power")
+        without = "none: it is for head.loss power (--head.power null)"
+        self._require("head.power", powered or head.power is None, without)
         by_norm = softmax or head.name == "fixed_softmax" or head.scale != "norm"
         self._require("head.scale", by_norm, "a number: norm is for fixed_softmax and head.loss softmax")
 

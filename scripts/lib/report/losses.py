@@ -142,7 +142,10 @@ def _gain(records: list[Record], setting: Setting, renewed: str, kept: str) -> s
     base = {run["cell"]["seed"]: run["test"] for run in _runs(records, setting, kept)}
     after = {run["cell"]["seed"]: run["test"] for run in _runs(records, setting, renewed)}
     points = [100 * (after[seed] - base[seed]) for seed in sorted(base.keys() & after.keys())]
-    return _spread(points, "+") if points else NOT_MEASURED
+    if not points:
+        return NOT_MEASURED
+    seeds = len(SEEDS[setting[0]])
+    return _spread(points, "+") + ("" if len(points) >= seeds else f" ({len(points)} of {seeds} seeds)")
 
 
 def _spread(values: list[float], sign: str = "") -> str:
