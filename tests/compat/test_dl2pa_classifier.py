@@ -96,6 +96,26 @@ def test_the_loss_of_long_tails_equals_theirs_through_the_normalisation(classifi
     torch.testing.assert_close(classifier.predictLT(x, scaled), F.normalize(x, dim=1) @ scaled)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_of_long_tails_on_raw_features(classifier: fixed_Classifier, dtype: torch.dtype) -> None:
+    """Their gradient lies along the prototypes, and also lengthens the features."""
+    labels, x = torch.randint(0, C, (16,)), features(16).to(dtype).requires_grad_()
+    rows = (produce_Ew(labels, C) * classifier.polars)[:, labels].T
+    loss = LTloss(x, rows)
+    y = x.detach().double().requires_grad_()
+    theirs = authors.long_tailed_loss(y, rows)
+    torch.testing.assert_close(loss.double(), theirs, rtol=1e-5, atol=1e-6)
+    (gradient,), (expected,) = torch.autograd.grad(loss, x), torch.autograd.grad(theirs, y)
+    assert gradient.dtype == dtype
+    torch.testing.assert_close(gradient, expected.to(dtype), rtol=2**-7 if dtype == torch.bfloat16 else 1e-4, atol=1e-6)
+    assert LTloss(x[:0], rows[:0], reg_lam=0.1) == 0 and LTloss(torch.zeros(1, D), rows[:1]) == 0
+    for function in (LTloss, lambda x, rows: BLoss(None, x, rows)):
+        with pytest.raises(
+            ValueError, match=r"features are \[16, 4\] and their prototypes \[1, 4\]; expected the same"
+        ):
+            function(x, rows[:1])
+
+
 def test_targets_of_imagenet_are_one_cosine_for_each_sample(classifier: fixed_Classifier) -> None:
     x, labels = features(6), torch.randint(0, C, (6,))
     rows = classifier.polars[:, labels].T
