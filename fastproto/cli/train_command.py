@@ -110,7 +110,7 @@ class _TrainParser(Parser):
 def _parser() -> Parser:
     parser = _TrainParser(
         prog="fastproto-train",
-        usage="fastproto-train [--recipe NAME] [--config FILE] [--resume RUN] [--KEY VALUE ...]",
+        usage="fastproto-train [--recipe NAME] [--dl2pa-config FILE] [--config FILE] [--resume RUN] [--KEY VALUE ...]",
         description="Train a hyperspherical classifier: fixed prototypes, with labels re-assigned to them.",
         epilog=_EPILOG,
         allow_abbrev=False,

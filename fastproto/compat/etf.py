@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from fastproto.compat.target_rows import dot_regression
+from fastproto.compat.label_rows import rows_by_label
+from fastproto.compat.target_rows import batch_mean, dot_products, dot_regression
 from fastproto.head import PrototypeHead
 from fastproto.prototypes import Prototypes
 from fastproto.prototypes.files import make
+from fastproto.prototypes.quality import unit_rows
 from fastproto.support.array_files import check_torch_archive
 from fastproto.support.atomic_files import write_memory
 from fastproto.support.checks import check_matrix
@@ -29,7 +30,7 @@ def simplex_of(orthogonal: Tensor) -> Tensor:
     check_matrix("orthogonal", orthogonal, min_rows=2)
     count = orthogonal.shape[1]
     deviation = float((orthogonal.T @ orthogonal - torch.eye(count).to(orthogonal)).abs().max())
-    if deviation > 1e-4:
+    if not deviation <= 1e-4:  # also NaN
         raise ValueError(
             f"orthogonal is [{len(orthogonal)}, {count}] with columns {deviation:.2g} away from orthonormal ones; "
             "expected D >= C and orthonormal columns: pass torch.linalg.qr(matrix).Q"
@@ -41,16 +42,19 @@ def from_etf(matrix: Tensor) -> Prototypes:
     """Prototypes of their tensor ``ori_M`` [D, C]: row y is column y, normalised.
 
     Raises:
-        ValueError: not a matrix, a zero column.
+        TypeError, ValueError: not a matrix, NaN, a zero column.
     """
     check_matrix("matrix", matrix, min_rows=2)
-    return make(F.normalize(matrix.T.float(), dim=1), 2.0, "simplex")
+    return make(unit_rows("transposed matrix", matrix.T.float()), 2.0, "simplex")
 
 
 def to_etf(prototypes: Prototypes | PrototypeHead | Tensor) -> Tensor:
-    """The tensor [D, C] that their code multiplies features with; of a head in the order of the labels."""
-    rows = prototypes.weight_by_label() if isinstance(prototypes, PrototypeHead) else prototypes
-    return (rows.vectors if isinstance(rows, Prototypes) else rows).T.contiguous()
+    """The tensor [D, C] that their code multiplies features with; of a head in the order of the labels.
+
+    Raises:
+        TypeError, ValueError: not a matrix, rows that are not unit.
+    """
+    return rows_by_label(prototypes).T.contiguous()
 
 
 def load_etf(path: str | os.PathLike[str]) -> Prototypes:
@@ -73,7 +77,7 @@ def load_etf(path: str | os.PathLike[str]) -> Prototypes:
 
 
 def save_etf(prototypes: Prototypes | PrototypeHead | Tensor, path: str | os.PathLike[str]) -> None:
-    """Write :func:`to_etf` with ``torch.save``, atomically."""
+    """Write :func:`to_etf` with ``torch.save``, atomically; it raises the same errors."""
     content = io.BytesIO()
     torch.save(to_etf(prototypes).cpu(), content)
     write_memory(Path(path), content)
@@ -96,7 +100,7 @@ def dot_loss(
         cur_M: [D, C], columns of any length above zero.
         classifier: not used.
         criterion: ``reg_dot_loss`` for the mean of (x·m - ‖x‖·‖m‖)² / (2‖x‖), or ``dot_loss``.
-        H_length: not used: it is the length of the features.
+        H_length: [B], the length of the features; None computes it.
         reg_lam: adds ``reg_lam`` times the mean ‖x‖ to ``reg_dot_loss``.
 
     Raises:
@@ -104,20 +108,19 @@ def dot_loss(
 
     Source: Yang et al., "Inducing Neural Collapse in Imbalanced Learning", NeurIPS 2022.
     """
+    if criterion not in ("reg_dot_loss", "dot_loss"):
+        raise ValueError(f"criterion is {criterion!r}; expected 'reg_dot_loss' or 'dot_loss'")
     rows = cur_M.T[label]
     if criterion == "dot_loss":
-        return -(output * rows).sum(1).mean()
-    if criterion != "reg_dot_loss":
-        raise ValueError(f"criterion is {criterion!r}; expected 'reg_dot_loss' or 'dot_loss'")
-    loss = dot_regression(output, rows)
-    return loss + reg_lam * torch.linalg.vector_norm(output, dim=1).mean() if reg_lam > 0 else loss
+        return -batch_mean(dot_products(output, rows))
+    return dot_regression(output, rows, length=H_length, reg_lam=reg_lam)
 
 
 class DRLoss(nn.Module):
     """Dot regression as a module, as in code for few-shot learning: ``loss_weight`` times the loss of :func:`dot_loss`.
 
-    ``forward(feat, target)`` takes features [B, D] and the column of each sample as rows [B, D]; ``h_norm2`` and
-    ``m_norm2`` are not used: they are the lengths of those. ``reg_lambda`` has no effect in their code either.
+    ``forward(feat, target)`` takes features [B, D] and the column of each sample as rows [B, D]. ``h_norm2`` and
+    ``m_norm2`` [B] stand for the lengths ‖x‖ and ‖m‖; None is 1. ``reg_lambda`` has no effect in their code either.
     """
 
     def __init__(self, reduction: str = "mean", loss_weight: float = 1.0, reg_lambda: float = 0.0) -> None:
@@ -135,4 +138,6 @@ class DRLoss(nn.Module):
         avg_factor: None = None,
     ) -> Tensor:
         """The loss, a scalar."""
-        return self.loss_weight * dot_regression(feat, target)
+        one = feat.new_ones(len(feat))
+        length, row_length = (one if given is None else given for given in (h_norm2, m_norm2))
+        return self.loss_weight * dot_regression(feat, target, length=length, row_length=row_length)

@@ -6,7 +6,8 @@ import os
 
 from torch import Tensor
 
-from fastproto.compat.target_rows import pull_to_rows
+from fastproto.compat.label_rows import rows_by_label
+from fastproto.compat.target_rows import squared_cosine_sum
 from fastproto.head import PrototypeHead
 from fastproto.prototypes import Prototypes, load_prototypes
 from fastproto.prototypes.files import make
@@ -29,12 +30,11 @@ def save_polars(prototypes: Prototypes | PrototypeHead | Tensor, path: str | os.
         path: a name that ends in ``.npy``.
 
     Raises:
-        ValueError: another suffix.
+        TypeError, ValueError: another suffix, not a matrix, rows that are not unit.
     """
     if not str(path).endswith(".npy"):
         raise ValueError(f"cannot write prototypes of HPN to {path}; expected a name that ends in .npy")
-    rows = prototypes.weight_by_label() if isinstance(prototypes, PrototypeHead) else prototypes
-    (rows if isinstance(rows, Prototypes) else make(rows, 2.0, "file")).save(path)
+    make(rows_by_label(prototypes), 2.0, "file").save(path)
 
 
 def squared_cosine_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -52,4 +52,4 @@ def squared_cosine_loss(output: Tensor, target: Tensor) -> Tensor:
 
     Source: Mettes et al., "Hyperspherical Prototype Networks", NeurIPS 2019.
     """
-    return pull_to_rows(output, target, loss="official", reduction="sum")
+    return squared_cosine_sum(output, target)

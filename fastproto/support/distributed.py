@@ -48,6 +48,13 @@ def all_counts(count: int, device: torch.device) -> list[int]:
     return sizes
 
 
+def all_numbers(number: float, device: torch.device) -> list[float]:
+    """Gather a number of every rank, as float64."""
+    numbers = [torch.zeros((), dtype=torch.float64, device=device) for _ in range(dist.get_world_size())]
+    dist.all_gather(numbers, torch.tensor(number, dtype=torch.float64, device=device))
+    return [float(one) for one in numbers]
+
+
 class Gathering:
     """An asynchronous all-gather of features and labels; ragged batches are padded, and cut again by ``wait``.
 

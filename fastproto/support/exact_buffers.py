@@ -100,7 +100,7 @@ class ExactBuffers:
             self.own.remember(buffers)
         known = bool(self.source())
         self.stamps = {
-            name: Stamp(tensor, _version(tensor), tensor.data_ptr(), total_of(tensor) if known else None)
+            name: Stamp(tensor, version_of(tensor), tensor.data_ptr(), total_of(tensor) if known else None)
             for name, tensor in buffers.items()
         }
 
@@ -154,7 +154,8 @@ def total_of(tensor: Tensor) -> Tensor:
     return rest.view(torch.int64) + (flat[:even].view(torch.int64).sum() if even else 0)
 
 
-def _version(tensor: Tensor) -> int:
+def version_of(tensor: Tensor) -> int:
+    """The number of counted writes; :data:`UNCOUNTED` where they are not counted."""
     return UNCOUNTED if tensor.is_inference() else tensor._version
 
 

@@ -148,7 +148,7 @@ def _value(option: Option, node: Any) -> Any:
         raise ValueError(f"{option.key} is {_kind(node)}; expected {option.expected}")
     if node.tag not in _SCALARS:
         raise ValueError(f"{option.key} has the tag {node.tag.removeprefix(_STANDARD)!r}; expected {option.expected}")
-    if node.style is None and node.value in _NULLS:
+    if is_null(node):
         if option.optional:
             return None
         raise ValueError(f"{option.key} is null; expected {option.expected}")
@@ -163,6 +163,11 @@ def _values_of_item(option: Option, node: Any) -> list[float]:
         raise ValueError(f"{option.key} has an item that is not a number; expected {option.expected}")
     values: list[float] = _value(option, node)
     return values
+
+
+def is_null(node: Any) -> bool:
+    """Whether a node is ``~``, ``null`` or empty, unquoted."""
+    return isinstance(node, _yaml().ScalarNode) and node.style is None and node.value in _NULLS
 
 
 def _kind(node: Any) -> str:

@@ -60,8 +60,9 @@ def test_a_share_of_mixed_features_counts_as_theirs(classifier: fixed_Classifier
     classifier.forward_momentum(x, labels, lam=0.3)
     torch.testing.assert_close(classifier.queue.double(), expected, rtol=1e-5, atol=1e-6)
     before = classifier.queue.clone()
-    classifier.forward_momentum(x, labels, lam=0)
-    torch.testing.assert_close(classifier.queue, before)
+    for share in (0, 1e-16):  # of the second the momentum rounds to 1
+        classifier.forward_momentum(x, labels, lam=share)
+        torch.testing.assert_close(classifier.queue, before)
     with pytest.raises(ValueError, match=r"lam is 1\.5; expected"):
         classifier.forward_momentum(x, labels, lam=1.5)
 
@@ -95,6 +96,26 @@ def test_the_loss_of_long_tails_equals_theirs_through_the_normalisation(classifi
     torch.testing.assert_close(classifier.predictLT(x, scaled), F.normalize(x, dim=1) @ scaled)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_of_long_tails_on_raw_features(classifier: fixed_Classifier, dtype: torch.dtype) -> None:
+    """Their gradient lies along the prototypes, and also lengthens the features."""
+    labels, x = torch.randint(0, C, (16,)), features(16).to(dtype).requires_grad_()
+    rows = (produce_Ew(labels, C) * classifier.polars)[:, labels].T
+    loss = LTloss(x, rows)
+    y = x.detach().double().requires_grad_()
+    theirs = authors.long_tailed_loss(y, rows)
+    torch.testing.assert_close(loss.double(), theirs, rtol=1e-5, atol=1e-6)
+    (gradient,), (expected,) = torch.autograd.grad(loss, x), torch.autograd.grad(theirs, y)
+    assert gradient.dtype == dtype
+    torch.testing.assert_close(gradient, expected.to(dtype), rtol=2**-7 if dtype == torch.bfloat16 else 1e-4, atol=1e-6)
+    assert LTloss(x[:0], rows[:0], reg_lam=0.1) == 0 and LTloss(torch.zeros(1, D), rows[:1]) == 0
+    for function in (LTloss, lambda x, rows: BLoss(None, x, rows)):
+        with pytest.raises(
+            ValueError, match=r"features are \[16, 4\] and their prototypes \[1, 4\]; expected the same"
+        ):
+            function(x, rows[:1])
+
+
 def test_targets_of_imagenet_are_one_cosine_for_each_sample(classifier: fixed_Classifier) -> None:
     x, labels = features(6), torch.randint(0, C, (6,))
     rows = classifier.polars[:, labels].T
@@ -118,8 +139,57 @@ def test_states(classifier: fixed_Classifier) -> None:
     theirs = {key: value for key, value in classifier.state_dict().items() if key not in ("prototypes", "assignment")}
     other.load_state_dict(theirs)
     assert torch.equal(other.queue, classifier.queue) and torch.equal(other.polars, before)
-    with pytest.raises(ValueError, match="assignment run from"):
-        other.load_state_dict(theirs | {"assignment": torch.arange(1, C + 1)})
+    for wrong, message in (
+        ({"assignment": torch.arange(1, C + 1)}, "assignment run from"),
+        ({"assignment": torch.zeros(C, dtype=torch.int64)}, "assignment names a row more than once"),
+        ({"prototypes": 2 * classifier.prototypes}, "prototypes row 0 has norm 2; expected unit rows"),
+        ({"prototypes": classifier.prototypes[1:]}, r"prototypes are \[11, 4\]; expected \[12, 4\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            other.load_state_dict(theirs | wrong)
+
+
+def test_the_prototypes_that_were_given_stay_as_they_are() -> None:
+    given, other = estimate_prototypes(C, D), fixed_Classifier(D, C, None)
+    before = given.vectors.clone()
+    for passed in (given, given.vectors):
+        own = fixed_Classifier(D, C, passed)
+        assert torch.equal(own.prototypes, before)
+        own.load_state_dict(other.state_dict() | {"prototypes": -before})
+        assert torch.equal(given.vectors, before) and torch.equal(own.prototypes, -before)
+
+
+def test_arrays_that_are_returned_are_copies(classifier: fixed_Classifier) -> None:
+    before, polars = classifier.assignment.clone(), classifier.polars.clone()
+    for index in (classifier.haungarian()[1], classifier.update_fixed_center()):
+        index[:] = 0
+        assert torch.equal(classifier.assignment, before) and torch.equal(classifier.polars, polars)
+        assert classifier.offline_haungarian_idx is not None and sorted(classifier.offline_haungarian_idx) == [
+            *range(C)
+        ]
+
+
+def test_polars_follow_writes_and_can_be_set(classifier: fixed_Classifier) -> None:
+    before = classifier.polars.clone()
+    classifier.assignment.copy_(classifier.assignment.roll(1))
+    assert torch.equal(classifier.polars, before.roll(1, dims=1))
+    classifier.prototypes.neg_()
+    assert torch.equal(classifier.polars, -before.roll(1, dims=1))
+    classifier.polars = 3 * before
+    torch.testing.assert_close(classifier.polars, before)
+    assert classifier.assignment.tolist() == [*range(C)]
+    with pytest.raises(ValueError, match=r"prototypes are \[11, 4\]; expected \[12, 4\]"):
+        classifier.polars = before[:, 1:]
+    with pytest.raises(ValueError, match="prototypes row 0 has norm 0; expected unit rows"):
+        classifier.polars = torch.zeros(D, C)
+    torch.testing.assert_close(classifier.polars, before)
+    classifier.update_fixed_center()
+    assert classifier.assignment.tolist() == authors.matched(F.normalize(classifier.queue, dim=1), before)[1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_named_gpu_is_the_cpu_where_there_is_none() -> None:
+    assert fixed_Classifier(D, C, None, gpu_id="cuda:0").queue.device.type == "cpu"
 
 
 def test_prototypes_of_another_shape_are_refused(tmp_path: Path) -> None:

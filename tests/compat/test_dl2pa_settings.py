@@ -58,8 +58,6 @@ def test_a_run_on_a_long_tail(tmp_path: Path) -> None:
     assert (found.head.loss, found.head.reduction, found.optim.class_weights) == ("eq6", "mean", "in_batch")
     assert (found.optim.warmup_epochs, found.optim.schedule, found.optim.milestones) == (5, "step", [160, 180])
     assert (found.optim.mixup, found.optim.weight_decay, found.optim.nesterov) == (0.5, 2e-4, False)
-    without = {key: value for key, value in LONG_TAIL.items() if not key.startswith("drop")}
-    assert config(tmp_path, without).optim == found.optim
 
 
 def test_a_run_on_imagenet(tmp_path: Path) -> None:
@@ -78,6 +76,25 @@ def test_a_learnable_classifier_and_a_short_run(tmp_path: Path) -> None:
     assert config(tmp_path, BALANCED | {"centroid_path": "w.pth"}).head.prototypes == "w.pth"
 
 
+@pytest.mark.parametrize("given", [BALANCED, LONG_TAIL, IMAGENET])
+def test_without_drops_the_rate_does_not_fall_and_nothing_warms_up(given: dict[str, Any], tmp_path: Path) -> None:
+    """The defaults of their code are -1, which is never."""
+    without = {key: value for key, value in given.items() if not key.startswith(("drop", "warmup"))}
+    found = config(tmp_path, without).optim
+    assert found.schedule == ("cosine" if given is IMAGENET else "constant") and found.warmup_epochs == 0
+    explicit = dict.fromkeys(("drop1", "drop2", "drop3", "warmup_epochs"), -1)
+    assert config(tmp_path, without | explicit).optim == found
+
+
+def test_what_is_null_or_minus_one_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+    none = {"name": None, "centroid_path": None, "data_path": None, "crop_size": -1}
+    found = config(tmp_path, IMAGENET | none)
+    assert (found.name, found.head.prototypes, found.data.root, found.data.image_size) == (None, None, None, None)
+    (tmp_path / "tilde.yaml").write_text("dataset: cifar100\ncentroid_path: ~\nname: '~'\n", encoding="utf-8")
+    read = read_dl2pa_config(tmp_path / "tilde.yaml")
+    assert "head.prototypes" not in read and read["name"] == "~"
+
+
 def test_options_and_files_override_it(tmp_path: Path) -> None:
     own = tmp_path / "ours.yaml"
     own.write_text("head: { dim: 7 }\noptim: { lr: 0.5 }\n", encoding="utf-8")
@@ -93,6 +110,9 @@ def test_options_and_files_override_it(tmp_path: Path) -> None:
         ({"lr": "quick"}, "lr is 'quick'; expected a number"),
         ({"num_classes": [1, 2]}, "num_classes is a list or a mapping; expected a whole number"),
         ({"name": [1, 2]}, "name is a list or a mapping; expected a text"),
+        ({"fixed_classifier": [True]}, "fixed_classifier is a list or a mapping; expected True or False"),
+        ({"lr": {"start": 1}}, "lr is a list or a mapping; expected a number"),
+        ({"lr": None}, "lr is 'null'; expected a number"),
         ({"fixed_classifier": "perhaps"}, "fixed_classifier is 'perhaps'; expected True or False"),
         ({"dataset": "mnist"}, "dataset is 'mnist'; expected one of cifar100, imagenet200, imagenet, cifar10LT"),
         ({"backbone": "vgg"}, "backbone is 'vgg'; expected one of ResNet, resnet32_fe"),
@@ -108,6 +128,9 @@ def test_files_that_are_refused(given: dict[str, Any], message: str, tmp_path: P
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no configuration file"):
         read_dl2pa_config(tmp_path / "none.yaml")
+    (tmp_path / "twice.yaml").write_text("lr: 0.1\ngpu: 0\nlr: 0.2\n")
+    with pytest.raises(ValueError, match="line 3: lr is repeated, first in line 1; expected each key once"):
+        read_dl2pa_config(tmp_path / "twice.yaml")
     (tmp_path / "empty.yaml").write_text("")
     with pytest.raises(ValueError, match="is empty; expected settings such as 'dataset: 'cifar100''"):
         read_dl2pa_config(tmp_path / "empty.yaml")

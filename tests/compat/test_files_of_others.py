@@ -93,17 +93,54 @@ def test_etf_losses() -> None:
     torch.testing.assert_close(found.double(), theirs, rtol=1e-5, atol=0)
     (gradient,), (expected,) = torch.autograd.grad(found, x), torch.autograd.grad(theirs, y)
     torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-6)
-    long = etf.dot_loss(x, labels, matrix)
-    torch.testing.assert_close(long.double(), dot_regression(y, matrix.T[labels].double()), rtol=1e-5, atol=0)
-    torch.testing.assert_close(etf.DRLoss(loss_weight=3.0)(x, matrix.T[labels]), 3 * long)
+    long, raw = etf.dot_loss(x, labels, matrix), dot_regression(y, matrix.T[labels].double())
+    torch.testing.assert_close(long.double(), raw, rtol=1e-5, atol=0)
+    (gradient,), (expected,) = torch.autograd.grad(long, x, retain_graph=True), torch.autograd.grad(raw, y)
+    torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-6)
     shorter = etf.dot_loss(x, labels, matrix, reg_lam=0.1)
     torch.testing.assert_close(shorter, long + 0.1 * x.norm(dim=1).mean())
     plain = etf.dot_loss(x, labels, matrix, criterion="dot_loss")
     torch.testing.assert_close(plain, -(x * matrix.T[labels]).sum(1).mean())
+    with pytest.raises(ValueError, match=r"features are \[20, 10\] and their prototypes \[19, 10\]; expected the same"):
+        etf.dot_loss(x, labels[1:], matrix, criterion="dot_loss")
     with pytest.raises(ValueError, match="criterion is 'mse'; expected"):
         etf.dot_loss(x, labels, matrix, criterion="mse")
     with pytest.raises(ValueError, match="reduction is 'sum'; expected 'mean'"):
         etf.DRLoss("sum")
+
+
+@pytest.mark.parametrize("given", [{}, {"h_norm2": 2.0}, {"m_norm2": 0.5}, {"h_norm2": 2.0, "m_norm2": 0.5}])
+def test_dot_regression_as_a_module(given: dict[str, float]) -> None:
+    """Lengths that are not given are 1, whatever those of features and rows are."""
+    x, rows = torch.randn(20, D, requires_grad=True), torch.randn(20, D)
+    found = etf.DRLoss(loss_weight=3.0)(x, rows, **{name: torch.full((20,), value) for name, value in given.items()})
+    h, m = given.get("h_norm2", 1.0), given.get("m_norm2", 1.0)
+    y = x.detach().double().requires_grad_()
+    expected = 3 * (((y * rows).sum(1) - h * m).square() / h).mean() / 2
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)
+    (gradient,), (theirs,) = torch.autograd.grad(found, x), torch.autograd.grad(expected, y)
+    torch.testing.assert_close(gradient.double(), theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_writers_refuse_what_is_no_set_of_prototypes(made: Prototypes, tmp_path: Path) -> None:
+    wrong = made.vectors.clone()
+    wrong[2] = float("nan")
+    for given, message in ((2 * made.vectors, "row 0 has norm 2; expected unit rows"), (wrong, r"first in row 2")):
+        for write in (
+            lambda rows: dl2pa.save_prototypes(rows, tmp_path),
+            lambda rows: hpn.save_polars(rows, tmp_path / "w.npy"),
+            lambda rows: etf.save_etf(rows, tmp_path / "w.pkl"),
+            etf.to_etf,
+        ):
+            with pytest.raises(ValueError, match=message):
+                write(given)
+            with pytest.raises(ValueError, match=r"prototypes has shape \[10\]; expected \[rows, D\]"):
+                write(given[0])
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="NaN"):
+        etf.from_etf(wrong.T)
+    with pytest.raises(ValueError, match="columns nan away from orthonormal"):
+        etf.simplex_of(wrong.T)
 
 
 def theirs(classifier: dl2pa.fixed_Classifier, model: nn.Module, prefix: str = "") -> dict[str, Any]:
@@ -146,6 +183,21 @@ def test_a_checkpoint_of_ours_in_their_format(head: PrototypeHead, made: Prototy
     assert back.epoch == 7 and torch.equal(back.head().predict(x), head.eval().predict(x))
     dl2pa.save_checkpoint(file, model, own := dl2pa.fixed_Classifier(D, C, made))
     assert torch.equal(dl2pa.load_checkpoint(file).polars, own.polars)
+    with pytest.raises(TypeError, match="classifier is a DataParallel; expected a fixed_Classifier or a PrototypeHead"):
+        dl2pa.save_checkpoint(file, model, nn.DataParallel(own))  # type: ignore[arg-type]  # a wrapped one
+
+
+def test_checkpoints_draw_no_random_numbers_and_need_one_rank(
+    head: PrototypeHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collective would fail: there is no group of two."""
+    file, before = tmp_path / "current.pth.tar", torch.get_rng_state()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.distributed, "is_initialized", lambda: True)
+        patch.setattr(torch.distributed, "get_world_size", lambda: 2)
+        dl2pa.save_checkpoint(file, nn.Identity(), head)
+    dl2pa.load_checkpoint(file).fixed_classifier()
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
@@ -158,6 +210,17 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
     torch.save({"state_dict_model": {}, "state_dict_classifier": {}}, file)  # of their learnable classifier
     with pytest.raises(ValueError, match=r"lacks one of .*fixed_classifier: True"):
         dl2pa.load_checkpoint(file)
+    whole = {"state_dict_model": {}, "state_dict_classifier": {"queue": torch.randn(C, D)}, "polars": torch.eye(D, C)}
+    for wrong, message in (
+        ({"state_dict_model": [1]}, "state_dict_model is a list; expected the state"),
+        ({"state_dict_classifier": 3}, "state_dict_classifier is a int; expected the state"),
+        ({"epoch": "three"}, "epoch or best_acc1 is no number"),
+        ({"best_acc1": torch.ones(2)}, "epoch or best_acc1 is no number"),
+        ({"polars": torch.ones(3)}, r"polars has shape \[3\]"),
+    ):
+        torch.save(whole | wrong, file)
+        with pytest.raises(ValueError, match=f"{file}: {message}"):
+            dl2pa.load_checkpoint(file)
 
 
 def test_prototype_files_of_the_authors(made: Prototypes, head: PrototypeHead, tmp_path: Path) -> None:

@@ -54,13 +54,14 @@ def fit(
 ) -> L.Trainer:
     options = {"enable_checkpointing": False, "logger": False} | options
     resumed, loader = options.pop("ckpt_path", None), options.pop("loader", batches())
+    more = options.pop("more", [])
     trainer = L.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
-        callbacks=[renewal],
+        callbacks=[renewal, *more],
         **options,
     )
     trainer.fit(module, loader, ckpt_path=resumed)
@@ -136,6 +137,27 @@ def test_what_cannot_be_renewed_is_refused(tmp_path: Path) -> None:
     module = Foreign(callback)
     fit(module, callback, tmp_path, epochs=1, loader=endless)
     assert module.seen == [4]
-    for rate, every in ((0, None), (float("nan"), None), (1, 0)):
+    for rate, every in ((0, None), (float("nan"), None), (1, 0), (1, 2.5)):
         with pytest.raises(ValueError, match="expected a"):
-            RenewAssignment(rate, every_n_batches=every)
+            RenewAssignment(rate, every_n_batches=every)  # type: ignore[arg-type]  # no integer
+
+
+def test_a_second_fit_begins_anew(tmp_path: Path) -> None:
+    callback = RenewAssignment()
+    for _ in range(2):
+        callback.last = {}
+        module = Foreign(callback)
+        fit(module, callback, tmp_path)
+        assert module.seen == [6, 12]
+
+
+def test_two_callbacks_renew_a_head_each(tmp_path: Path) -> None:
+    module = Foreign()
+    one, two = (RenewAssignment(every_n_batches=2, head=module.inner[name]) for name in ("one", "two"))
+    before = module.inner["two"].assignment.clone()  # type: ignore[operator]  # a tensor
+    fit(module, one, tmp_path, epochs=1)
+    assert set(one.last) == {""} and torch.equal(module.inner["two"].assignment, before)  # type: ignore[arg-type]
+    trainer = fit(module, one, tmp_path, epochs=1, more=[two])
+    trainer.save_checkpoint(tmp_path / "two.ckpt")
+    for callback, name in ((one, "one"), (two, "two")):
+        assert torch.equal(callback.last[""].permutation, module.get_submodule(f"inner.{name}").assignment)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastproto import PrototypeHead
-from tests.compat.digits import digits, trained_mlp
+from tests.compat.digits import Budget, digits, head, mlp
+from tests.compat.integrations import pml
 
 pytest.importorskip("pytorch_metric_learning", reason="pytorch-metric-learning is not installed")
 
@@ -48,9 +50,7 @@ def test_dtypes(dtype: torch.dtype) -> None:
     assert embeddings.grad is not None and embeddings.grad.dtype == dtype and embeddings.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
-)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_GPU)])
 def test_the_loss_follows_the_embeddings_to_their_device(device: str) -> None:
     embeddings, labels = batch()
     own = loss()
@@ -125,6 +125,8 @@ def test_what_makes_no_sense_is_refused() -> None:
         loss(weight_regularizer=regularizers.LpRegularizer())
     with pytest.raises(ValueError, match="renew_every is 0; expected at least 1 call"):
         loss(0)
+    with pytest.raises(ValueError, match=r"renew_every is 2\.5; expected an integer"):
+        loss(2.5)
     assert own.head.updates == 0
 
 
@@ -132,7 +134,7 @@ def test_renewals_every_few_calls_in_training_also_after_a_resume() -> None:
     one, other = loss(3), loss(3)
     resumed = loss(3)
     for step in range(8):
-        embeddings, labels = batch(5)
+        embeddings, labels = batch(5 if step != 1 else 0)  # an empty batch is no update
         for own in (one, other):
             own(embeddings, labels)
         one.eval()(embeddings, labels)  # counts for nothing
@@ -154,14 +156,28 @@ def test_renewal_by_a_call() -> None:
     assert not list(own.parameters())
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # of others
-def test_its_tester_takes_a_backbone_trained_with_it() -> None:
+def test_the_power_that_suits_the_prototypes() -> None:
+    assert (
+        loss(loss="power", power="auto").head.form.power == PrototypeHead(C, D, loss="power", power="auto").form.power
+    )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of others
+def test_its_tester_takes_a_backbone_trained_with_it(tmp_path: Path) -> None:
     """Nearest neighbours by cosines, without faiss."""
+    model = mlp()
+    before = precision(model)
+    pml(model, head(), Budget(epochs=3, lr=1e-2), tmp_path)
+    assert precision(model) > 0.9 > before
+
+
+def precision(model: nn.Module) -> float:
+    """Of the nearest neighbour among the test part."""
     knn = CustomKNN(distances.CosineSimilarity())
     calculator = AccuracyCalculator(include=("precision_at_1",), k=1, knn_func=knn)
     tester = testers.GlobalEmbeddingSpaceTester(
         accuracy_calculator=calculator, dataloader_num_workers=0, data_device=torch.device("cpu")
     )
     images, labels = digits()[2:]
-    found = tester.test({"val": torch.utils.data.TensorDataset(images, labels)}, 1, trained_mlp())
-    assert found["val"]["precision_at_1_level0"] > 0.9
+    found = tester.test({"val": torch.utils.data.TensorDataset(images, labels)}, 1, model)
+    return float(found["val"]["precision_at_1_level0"])

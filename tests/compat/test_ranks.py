@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from fastproto import PrototypeHead
 
@@ -27,6 +29,19 @@ def test_the_classifier_of_the_authors_counts_the_samples_of_all_ranks(tmp_path:
     alone = ranks.classifier_steps(together)  # type: ignore[arg-type]  # zip forgets that there are two parts
     torch.testing.assert_close(one["queue"], alone["queue"], rtol=1e-5, atol=1e-6)
     assert one["indices"] == alone["indices"]
+    check_shares(one["mixed"], two["mixed"])
+    assert torch.equal(one["estimated"], two["estimated"])
+
+
+def check_shares(one: dict[str, Any], two: dict[str, Any]) -> None:
+    """The samples of each rank count with the rank's own lam, in the order of the ranks."""
+    assert torch.equal(one["queue"], two["queue"])
+    expected = one["before"]
+    for rank, lam in enumerate(ranks.SHARES):
+        x, labels = ranks.batch_of(0, rank)
+        moved = (1.9 * expected[labels] + 0.1 * lam * F.normalize(x, dim=1)) / (1.9 + 0.1 * lam)
+        expected = expected.index_copy(0, labels, moved)
+    torch.testing.assert_close(one["queue"], F.normalize(expected, dim=1), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:.*TreeSpec:FutureWarning", "ignore:The '.*dataloader' does not have many workers")

@@ -67,7 +67,14 @@ class Rows(torch.utils.data.Dataset[dict[str, Tensor]]):
         return {"x": torch.randn(3, generator=torch.Generator().manual_seed(index)), "labels": torch.tensor(index % 6)}
 
 
-def trained(folder: Path, per_epoch: float, resume: str | None = None, **options: Any) -> tuple[Any, Any]:
+def trained(
+    folder: Path,
+    per_epoch: float,
+    resume: str | None = None,
+    every_n_steps: int | None = None,
+    data: Any = None,
+    **options: Any,
+) -> tuple[Any, Any]:
     """Three epochs of six steps, and the callback."""
     from transformers import Trainer, TrainingArguments
 
@@ -75,17 +82,17 @@ def trained(folder: Path, per_epoch: float, resume: str | None = None, **options
 
     arguments = TrainingArguments(
         output_dir=str(folder),
-        num_train_epochs=3,
         remove_unused_columns=False,
         report_to=[],
         disable_tqdm=True,
         use_cpu=True,
         dataloader_pin_memory=False,
         learning_rate=0.05,
-        **{"per_device_train_batch_size": 8, "save_strategy": "epoch"} | options,
+        **{"num_train_epochs": 3, "per_device_train_batch_size": 8, "save_strategy": "epoch"} | options,
     )
-    callback = RenewAssignment(per_epoch)
-    trainer = Trainer(classifier(), arguments, train_dataset=Rows(), eval_dataset=Rows(), callbacks=[callback])
+    callback = RenewAssignment(per_epoch, every_n_steps=every_n_steps)
+    rows = Rows() if data is None else data
+    trainer = Trainer(classifier(), arguments, train_dataset=rows, eval_dataset=Rows(), callbacks=[callback])
     trainer.train(resume_from_checkpoint=resume)
     return trainer, callback
 
@@ -110,9 +117,66 @@ def test_a_resumed_run_and_accumulated_batches(tmp_path: Path) -> None:
         torch.testing.assert_close(halves.model.state_dict()[name], state[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")  # of others
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"max_steps": 13}, [6, 12]),
+        ({"max_steps": 7}, [6]),
+        ({"num_train_epochs": 2.5}, [6, 12]),
+        ({"num_train_epochs": 2.5, "gradient_accumulation_steps": 4}, [2, 4]),  # of 4 and 2 batches
+    ],
+)
+def test_epochs_are_counted_by_the_loader(
+    options: dict[str, Any], expected: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the run does not end with an epoch."""
+    pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    found = steps_of_renewals(monkeypatch)
+    trained(tmp_path, 1, save_strategy="no", **options)
+    assert found == expected
+
+
+def steps_of_renewals(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Filled with the steps of the optimiser before which the runs that follow renew."""
+    from fastproto.compat.transformers import callback
+
+    found: list[int] = []
+    renewed = callback.RenewAssignment.on_step_begin
+
+    def on_step_begin(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        before = self.last
+        renewed(self, args, state, control, **kwargs)
+        if self.last is not before:
+            found.append(state.global_step)
+
+    monkeypatch.setattr(callback.RenewAssignment, "on_step_begin", on_step_begin)
+    return found
+
+
+class Endless(torch.utils.data.IterableDataset[dict[str, Tensor]]):
+    def __iter__(self) -> Any:
+        return (Rows()[i % 48] for i in range(10**6))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")  # of others
+def test_a_loader_without_a_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    found = steps_of_renewals(monkeypatch)
+    with pytest.raises(ValueError, match="the training loader has no length; expected one, or every_n_steps"):
+        trained(tmp_path, 1, save_strategy="no", data=Endless(), max_steps=9)
+    trained(tmp_path, 1, every_n_steps=4, save_strategy="no", data=Endless(), max_steps=9)
+    assert found == [4, 8]
+
+
 def test_rates_that_are_refused() -> None:
     pytest.importorskip("transformers")
     from fastproto.compat.transformers import RenewAssignment
 
     with pytest.raises(ValueError, match="per_epoch is 0; expected a rate > 0"):
         RenewAssignment(0)
+    for every in (0, 2.5):
+        with pytest.raises(ValueError, match=f"every_n_steps is {every}; expected a"):
+            RenewAssignment(every_n_steps=every)  # type: ignore[arg-type]  # no integer

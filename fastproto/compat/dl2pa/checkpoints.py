@@ -20,7 +20,7 @@ from fastproto.prototypes import Prototypes
 from fastproto.prototypes.files import make
 from fastproto.support.array_files import check_torch_archive
 from fastproto.support.atomic_files import write_memory
-from fastproto.support.checks import check_matrix
+from fastproto.support.checks import check_matrix, check_unit_rows
 
 MODEL, CLASSIFIER, POLARS = "state_dict_model", "state_dict_classifier", "polars"
 # Their its_ece is a NumPy number, whose maker NumPy 1 and 2 name differently.
@@ -49,7 +49,7 @@ class Checkpoint:
         ``options`` go to :class:`fastproto.PrototypeHead`; the defaults are their loss and class means. Features of
         long-tailed data pass through ``BN_H`` first.
         """
-        rows = F.normalize(self.polars.T.float(), dim=1)
+        rows = self._rows()
         found = PrototypeHead(
             *rows.shape, prototypes=rows, **{"loss": "official", "means": "official", "reduction": "sum"} | options
         )
@@ -60,10 +60,14 @@ class Checkpoint:
 
     def fixed_classifier(self, gpu_id: int | str | torch.device | None = 0) -> fixed_Classifier:
         """Their classifier as it was saved; its prototypes are in the order of the labels."""
-        count, dim = self.polars.T.shape
-        found = fixed_Classifier(dim, count, make(F.normalize(self.polars.T, dim=1), 2.0, "file"), gpu_id)
-        found.load_state_dict({**self.classifier, "assignment": torch.arange(count)})
+        rows = self._rows()
+        with torch.random.fork_rng(devices=[]):  # the class means that a new one draws are not kept
+            found = fixed_Classifier(rows.shape[1], len(rows), rows, gpu_id)
+        found.load_state_dict({**self.classifier, "assignment": torch.arange(len(rows))})
         return found
+
+    def _rows(self) -> Tensor:
+        return F.normalize(self.polars.T.float(), dim=1)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -71,7 +75,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damaged, or without their keys, as with a learnable classifier.
+        TypeError, ValueError: damaged, or without their keys, as with a learnable classifier.
     """
     path = Path(path)
     if not path.is_file():
@@ -88,15 +92,18 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 def _as_checkpoint(path: Path, content: Any) -> Checkpoint:
     whole = isinstance(content, dict) and all(key in content for key in (MODEL, CLASSIFIER, POLARS))
-    classifier = _plain(content[CLASSIFIER]) if whole else {}
+    classifier = _plain(path, CLASSIFIER, content) if whole else {}
     if "queue" not in classifier:
         raise ValueError(
             f"{path} lacks one of {MODEL}, {CLASSIFIER} with a queue, {POLARS}; expected a checkpoint of the authors' "
             "training loop with fixed_classifier: True"
         )
     check_matrix(f"{path}: {POLARS}", content[POLARS], min_rows=2)
-    epoch, best = int(content.get("epoch", 0)), float(content.get("best_acc1", -1))
-    return Checkpoint(_plain(content[MODEL]), classifier, content[POLARS], epoch, best)
+    try:
+        epoch, best = int(content.get("epoch", 0)), float(content.get("best_acc1", -1))
+    except (TypeError, ValueError, RuntimeError) as error:  # the last of a tensor with several numbers
+        raise ValueError(f"{path}: epoch or best_acc1 is no number ({error}); expected one: save it again") from error
+    return Checkpoint(_plain(path, MODEL, content), classifier, content[POLARS], epoch, best)
 
 
 def save_checkpoint(
@@ -115,12 +122,19 @@ def save_checkpoint(
         model: the backbone.
         classifier: theirs, or a head, whose ``BN_H`` is then one that changes nothing.
         epoch, best_acc1, its_ece: finished epochs, best accuracy and its calibration error in percent.
+
+    Raises:
+        TypeError: another classifier, such as one inside of DDP.
     """
-    own = classifier if isinstance(classifier, fixed_Classifier) else _classifier_of(classifier)
-    state = {key: value for key, value in own.state_dict().items() if key == "queue" or key.startswith("BN_H.")}
+    if not isinstance(classifier, fixed_Classifier | PrototypeHead):
+        raise TypeError(
+            f"classifier is a {type(classifier).__name__}; expected a fixed_Classifier or a PrototypeHead: pass the "
+            "module that it wraps, such as classifier.module"
+        )
+    state, polars = _of_head(classifier) if isinstance(classifier, PrototypeHead) else _of_theirs(classifier)
     facts = {"epoch": epoch, "best_acc1": best_acc1, "its_ece": its_ece}
     content = io.BytesIO()
-    torch.save({MODEL: model.state_dict(), CLASSIFIER: state, POLARS: own.polars.contiguous(), **facts}, content)
+    torch.save({MODEL: model.state_dict(), CLASSIFIER: state, POLARS: polars.contiguous(), **facts}, content)
     write_memory(Path(path), content)
 
 
@@ -135,24 +149,36 @@ def save_prototypes(
 
     Returns:
         The file, ``FOLDER/{C}centers_{D}dim.pth`` with ``{"w": [D, C]}``.
+
+    Raises:
+        TypeError, ValueError: not a matrix, rows that are not unit.
     """
     vectors = prototypes.vectors if isinstance(prototypes, Prototypes) else prototypes
     rows = vectors if isinstance(vectors, Tensor) else vectors.prototypes
     check_matrix("prototypes", rows, min_rows=2)
+    check_unit_rows("prototypes", rows)
     path = Path(folder) / f"{len(rows)}centers_{rows.shape[1]}dim.pth"
     make(rows, 2.0, "file").save(path)
     return path
 
 
-def _classifier_of(head: PrototypeHead) -> fixed_Classifier:
-    rows = make(head.weight_by_label(), 2.0, "file")
-    found = fixed_Classifier(head.dim, head.num_classes, rows, gpu_id=None)
-    found.load_state_dict(
-        found.state_dict() | {"queue": head.class_means, "assignment": torch.arange(len(rows.vectors))}
-    )
-    return found
+def _of_theirs(classifier: fixed_Classifier) -> tuple[dict[str, Tensor], Tensor]:
+    """The state that their class has, and the prototypes in the order of the labels as columns [D, C]."""
+    kept = {key: value for key, value in classifier.state_dict().items() if key.startswith(("queue", "BN_H."))}
+    return kept, classifier.polars
 
 
-def _plain(state: Any) -> dict[str, Tensor]:
-    """A state without the prefix of data parallelism."""
-    return {key.removeprefix("module."): value for key, value in dict(state).items()}
+def _of_head(head: PrototypeHead) -> tuple[dict[str, Tensor], Tensor]:
+    """As :func:`_of_theirs`, with a new ``BN_H``. No rank waits for another, and nothing is drawn at random."""
+    head.settle()
+    norm = nn.BatchNorm1d(head.dim, device=head.class_means.device)
+    named = {f"BN_H.{name}": value for name, value in norm.state_dict().items()}
+    return {"queue": head.class_means, **named}, head.weight_by_label().T
+
+
+def _plain(path: Path, key: str, content: dict[str, Any]) -> dict[str, Tensor]:
+    """The state under ``key`` without the prefix of data parallelism."""
+    state = content[key]
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise ValueError(f"{path}: {key} is a {type(state).__name__}; expected the state of a module, by names")
+    return {name.removeprefix("module."): value for name, value in state.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,13 +13,15 @@ from torch.nn import functional as F
 
 from fastproto.assignment import Assignment, assign
 from fastproto.functional import update_class_means_
-from fastproto.ops.update_class_means import OFFICIAL_MOMENTUM
+from fastproto.head_state import prepare_prototypes
 from fastproto.prototypes import Prototypes, check_shape, estimate_prototypes, load_prototypes
-from fastproto.support.checks import check_classes, check_label_range, real
-from fastproto.support.distributed import Gathering, all_counts, from_rank_0, in_process_group
+from fastproto.support.checks import check_classes, check_permutation, real
+from fastproto.support.distributed import Gathering, all_counts, all_numbers, from_rank_0, in_process_group
+from fastproto.support.exact_buffers import version_of
 
 KEPT, ADDED = 1.9, 0.1  # q ← 1.9 q + 0.1 lam z; then the row is normalised
 SHORTEST = 1e-8  # least norm that a row is divided by
+Given = str | os.PathLike[str] | Prototypes | Tensor | None
 
 
 class fixed_Classifier(nn.Module):
@@ -31,8 +33,8 @@ class fixed_Classifier(nn.Module):
         feat_in: D >= 2.
         num_classes: C >= 2.
         centroid_path: file of prototypes, theirs (``.pth``) or any that :func:`fastproto.load_prototypes` reads;
-            :class:`fastproto.Prototypes`; None estimates them.
-        gpu_id: index of a GPU or a device; without a GPU, and for None, the CPU.
+            :class:`fastproto.Prototypes` or a tensor [C, D] of unit rows; None estimates them, on rank 0 for all.
+        gpu_id: index of a GPU, or a device; where there is no GPU, and for None, the CPU.
         fix_bn: keep weight and bias of ``BN_H`` fixed.
 
     Buffers, all in ``state_dict``: ``queue`` [C, D] (class means), ``prototypes`` [C, D] (unit rows), ``assignment``
@@ -40,7 +42,7 @@ class fixed_Classifier(nn.Module):
     prototypes and assignment as they are.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`fastproto.load_prototypes`; prototypes of another shape.
+        FileNotFoundError, TypeError, ValueError: as :func:`fastproto.load_prototypes`; prototypes of another shape.
     """
 
     queue: Tensor
@@ -51,7 +53,7 @@ class fixed_Classifier(nn.Module):
         self,
         feat_in: int,
         num_classes: int,
-        centroid_path: str | os.PathLike[str] | Prototypes | None,
+        centroid_path: Given,
         gpu_id: int | str | torch.device | None = 0,
         fix_bn: bool = False,
     ) -> None:
@@ -59,16 +61,21 @@ class fixed_Classifier(nn.Module):
         num_classes, feat_in = check_classes(num_classes, feat_in)
         self.gpu_id = gpu_id
         device = _device_of(gpu_id)
-        vectors = check_shape(_prototypes_of(centroid_path, num_classes, feat_in), num_classes, feat_in)
+        given = centroid_path
+        if given is not None and not isinstance(given, Prototypes | Tensor):
+            given = load_prototypes(given)
+        vectors = prepare_prototypes(
+            given, num_classes, feat_in, lambda: estimate_prototypes(num_classes, feat_in).vectors
+        )
         queue = torch.randn(num_classes, feat_in, dtype=torch.float32)
-        self.register_buffer("prototypes", vectors.float().to(device))
+        self.register_buffer("prototypes", vectors.to(device))
         self.register_buffer("queue", from_rank_0(lambda: queue, device) if in_process_group() else queue.to(device))
         self.register_buffer("assignment", torch.arange(num_classes, device=device))
         self.BN_H = nn.BatchNorm1d(feat_in).to(device)
         for parameter in self.BN_H.parameters():
             parameter.requires_grad_(not fix_bn)
         self.offline_haungarian_idx: NDArray[np.int64] | None = None
-        self._polars: tuple[Tensor, Tensor] | None = None  # an assignment, and the rows that it chooses
+        self._polars: _Polars | None = None
         self._solved: Assignment | None = None  # for a warm start
         self._all_unit = False  # whether every row of queue is: at first they are random normal
         self.update_fixed_center()
@@ -80,10 +87,25 @@ class fixed_Classifier(nn.Module):
 
     @property
     def polars(self) -> Tensor:
-        """The prototypes in the order of the labels as columns, [D, C]: column y is that of label y."""
-        if self._polars is None or self._polars[0] is not self.assignment:
-            self._polars = self.assignment, self.prototypes[self.assignment]
-        return self._polars[1].T
+        """The prototypes in the order of the labels as columns, [D, C]: column y is that of label y.
+
+        Setting it makes its normalised columns the prototypes, and the assignment the identity.
+
+        Raises:
+            TypeError, ValueError: when it is set, another shape or a column without a direction.
+        """
+        if self._polars is None or not self._polars.fits(self.assignment, self.prototypes):
+            sources = self.assignment, self.prototypes
+            versions = version_of(self.assignment), version_of(self.prototypes)
+            self._polars = _Polars(self.prototypes[self.assignment], sources, versions)
+        return self._polars.rows.T
+
+    @polars.setter
+    def polars(self, columns: Tensor) -> None:
+        rows = F.normalize(columns.detach().float().T, dim=1)
+        self.prototypes = check_shape(rows, *self.prototypes.shape).to(self.queue.device)
+        self.assignment = torch.arange(len(rows), device=self.queue.device)
+        self._solved = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Features [B, D] through ``BN_H``, as unit rows; their code calls it for long-tailed data alone."""
@@ -99,7 +121,7 @@ class fixed_Classifier(nn.Module):
         Args:
             x: features [B, D], any float dtype.
             labels_a: int64 [B].
-            lam: a number in [0, 1].
+            lam: a number in [0, 1]; with several ranks each counts its samples with its own.
 
         Raises:
             TypeError, ValueError: as :func:`fastproto.update_class_means_`; a ``lam`` out of range.
@@ -108,11 +130,15 @@ class fixed_Classifier(nn.Module):
         if not 0 <= lam <= 1:
             raise ValueError(f"lam is {lam}; expected a number in [0, 1]: pass 1 where nothing is mixed")
         features, labels = x.detach(), labels_a
+        parts = [(features, labels, lam)]
         if in_process_group():
-            features, labels = Gathering(features, labels, all_counts(len(labels), labels.device)).wait()
-        momentum = OFFICIAL_MOMENTUM if lam == 1 else KEPT / (KEPT + ADDED * lam)
-        if lam > 0:
-            update_class_means_(self.queue, features, labels, momentum)
+            sizes, shares = all_counts(len(labels), labels.device), all_numbers(lam, labels.device)
+            features, labels = Gathering(features, labels, sizes).wait()
+            parts = list(zip(features.split(sizes), labels.split(sizes), shares, strict=True))
+        for samples, classes, share in parts:
+            momentum = KEPT / (KEPT + ADDED * share)
+            if momentum < 1:  # else the share is too small to move anything
+                update_class_means_(self.queue, samples, classes, momentum)
         if not self._all_unit:
             self.queue.copy_(F.normalize(self.queue, dim=1, eps=SHORTEST))
             self._all_unit = True
@@ -135,7 +161,7 @@ class fixed_Classifier(nn.Module):
 
         self._solved = from_rank_0(solve, self.queue.device) if in_process_group() else solve()
         self.offline_haungarian_idx = self._solved.permutation.cpu().numpy().copy()
-        return self.prototypes[self._solved.permutation].T, self.offline_haungarian_idx
+        return self.prototypes[self._solved.permutation].T, self.offline_haungarian_idx.copy()
 
     @torch.no_grad()
     def update_fixed_center(self) -> NDArray[np.int64]:
@@ -144,9 +170,8 @@ class fixed_Classifier(nn.Module):
         Call it before the first step of an epoch, or save the checkpoint first: their loop validates with one
         assignment and saves the next.
         """
-        polars, index = self.haungarian()
-        self.assignment = torch.from_numpy(index).to(self.queue.device)
-        self._polars = self.assignment, polars.T
+        _, index = self.haungarian()
+        self.assignment = torch.tensor(index, device=self.queue.device)
         return index
 
     def predict(self, x: Tensor) -> Tensor:
@@ -161,19 +186,24 @@ class fixed_Classifier(nn.Module):
         """A state of theirs has neither prototypes nor assignment."""
         for name in ("prototypes", "assignment"):
             state_dict.setdefault(prefix + name, getattr(self, name))
-        check_label_range("assignment", state_dict[prefix + "assignment"], len(self.assignment))
+        check_permutation(prefix + "assignment", state_dict[prefix + "assignment"], len(self.assignment))
+        check_shape(state_dict[prefix + "prototypes"], *self.prototypes.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self._polars, self._solved, self._all_unit = None, None, False
+        self._solved, self._all_unit = None, False
+
+
+class _Polars(NamedTuple):
+    rows: Tensor  # [C, D] prototypes in the order of the labels
+    sources: tuple[Tensor, Tensor]  # assignment and prototypes that they were taken from
+    versions: tuple[int, int]  # of these: writes raise them
+
+    def fits(self, *sources: Tensor) -> bool:
+        same = all(one is other for one, other in zip(self.sources, sources, strict=True))
+        return same and self.versions == tuple(version_of(source) for source in sources)
 
 
 def _device_of(gpu_id: int | str | torch.device | None) -> torch.device:
     """The CPU where there is no GPU: their default is the GPU 0."""
-    if gpu_id is None or (isinstance(gpu_id, int) and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    return torch.device("cuda", gpu_id) if isinstance(gpu_id, int) else torch.device(gpu_id)
-
-
-def _prototypes_of(given: str | os.PathLike[str] | Prototypes | None, num_classes: int, dim: int) -> Prototypes:
-    if isinstance(given, Prototypes):
-        return given
-    return estimate_prototypes(num_classes, dim) if given is None else load_prototypes(given)
+    named = "cpu" if gpu_id is None else f"cuda:{gpu_id}" if isinstance(gpu_id, int) else gpu_id
+    device = torch.device(named)
+    return device if device.type != "cuda" or torch.cuda.is_available() else torch.device("cpu")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastproto.compat.target_rows import dot_regression, pull_to_rows
+from fastproto.compat.target_rows import dot_regression, squared_cosine_sum
 
 
 def BLoss(criterion: nn.Module | None, feat: Tensor, targetP: Tensor) -> Tensor:
@@ -30,14 +30,14 @@ def BLoss(criterion: nn.Module | None, feat: Tensor, targetP: Tensor) -> Tensor:
             "as the loss"
         )
     rows = targetP[0] if targetP.ndim == 3 and len(targetP) == 1 else targetP
-    return pull_to_rows(feat, rows, loss="official", reduction="sum")
+    return squared_cosine_sum(feat, rows)
 
 
 def LTloss(feat: Tensor, target: Tensor, reg_lam: float = 0) -> Tensor:
     """The mean over the batch of ``(x·m - ‖x‖·‖m‖)² / (2‖x‖)``, their loss of long-tailed data.
 
-    ‖x‖ and ‖m‖ count as constants. For the unit features that ``fixed_Classifier.forward`` returns it is the mean of
-    ½‖m‖² (1 - cos)²: Eq. 6 with the weight ‖m‖².
+    ‖x‖ and ‖m‖ count as constants: the gradient of x is ``(x·m - ‖x‖·‖m‖) / ‖x‖ · m / B``. For the unit features that
+    ``fixed_Classifier.forward`` returns it is the mean of ½‖m‖² (1 - cos)²: Eq. 6 with the weight ‖m‖².
 
     Args:
         feat: [B, D].
@@ -48,10 +48,9 @@ def LTloss(feat: Tensor, target: Tensor, reg_lam: float = 0) -> Tensor:
         A scalar.
 
     Raises:
-        ValueError: shapes that do not match, NaN in the features (on the CPU).
+        ValueError: shapes that do not match.
     """
-    loss = dot_regression(feat, target)
-    return loss + reg_lam * torch.linalg.vector_norm(feat, dim=1).mean() if reg_lam > 0 else loss
+    return dot_regression(feat, target, reg_lam=reg_lam)
 
 
 def produce_Ew(label: Tensor, num_classes: int) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastproto.support.spelling import nearest, shown
-from fastproto.training.config_files import read_mapping
+from fastproto.training.config_files import is_null, read_mapping
 
 Values = dict[str, Any]
 LONG_TAILED = {
@@ -36,20 +36,16 @@ DEFAULTS: Values = {
     "fixed_classifier": False,
     "space_dim": 25,
     "lr": 0.1,
-    "drop1": 100,
-    "drop2": 150,
+    **dict.fromkeys(("drop1", "drop2", "drop3"), -1),
     "batch_size": 128,
     "weight_decay": 0.002,
     "num_epochs": 200,
     "momentum": 0.9,
     "alpha": 1.0,
     "reg_lam": 0.0,
-    "warmup_epochs": 5,
+    "warmup_epochs": -1,
     "deterministic": True,
 }
-
-
-OF_LONG_TAILS: Values = {"drop1": 5, "drop2": 160, "drop3": 180}
 
 
 def _text(value: Any) -> str:
@@ -66,13 +62,16 @@ def _flag(text: str) -> bool:
 _KINDS: dict[str, tuple[Callable[[str], Any], str]] = {
     **dict.fromkeys(("name", "dataset", "data_path", "backbone", "centroid_path"), (_text, "a text")),
     **dict.fromkeys(
-        ("workers", "num_classes", "space_dim", "crop_size", "batch_size", "num_epochs", "warmup_epochs"),
+        (
+            *("workers", "num_classes", "space_dim", "crop_size", "batch_size", "num_epochs", "warmup_epochs"),
+            *("drop1", "drop2", "drop3"),
+        ),
         (int, "a whole number"),
     ),
-    **dict.fromkeys(("drop1", "drop2", "drop3"), (int, "a whole number")),
     **dict.fromkeys(("imb_factor", "lr", "weight_decay", "momentum", "alpha", "reg_lam"), (float, "a number")),
     **dict.fromkeys(("fixed_classifier", "deterministic"), (_flag, "True or False")),
 }
+OPTIONAL = ("name", "data_path", "centroid_path")  # may be null
 # Known to their code and without a counterpart here: files, devices and reports, and keys that it never reads.
 WITHOUT_EFFECT = (
     *("print_freq", "log_dir", "model_dir", "gpu", "head_class_idx", "med_class_idx", "tail_class_idx"),
@@ -88,10 +87,11 @@ def read_dl2pa_config(path: str | os.PathLike[str]) -> Values:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not YAML, an unknown key or data set, a value of another type, a ``reg_lam`` above zero.
+        ValueError: not YAML, an unknown or repeated key, an unknown data set, a value of another type, a ``reg_lam``
+            above zero.
     """
     given = _read(path)
-    theirs = DEFAULTS | (OF_LONG_TAILS if given.get("dataset") in LONG_TAILED else {}) | given
+    theirs = DEFAULTS | given
     if theirs["dataset"] not in DATASETS:
         raise ValueError(f"{path}: dataset is {shown(theirs['dataset'])}; expected one of {', '.join(DATASETS)}")
     if theirs["backbone"] not in BACKBONES:
@@ -126,7 +126,7 @@ def _of_any_run(theirs: Values) -> Values:
     }
     renamed = {"name": "name", "workers": "data.workers", "data_path": "data.root"}
     renamed |= {"centroid_path": "head.prototypes", "crop_size": "data.image_size"}
-    return found | {ours: theirs[key] for key, ours in renamed.items() if key in theirs}
+    return found | {ours: theirs[key] for key, ours in renamed.items() if theirs.get(key, -1) != -1}
 
 
 def _of_the_data_set(theirs: Values) -> Values:
@@ -135,7 +135,7 @@ def _of_the_data_set(theirs: Values) -> Values:
     if name in BALANCED:
         return {"data.name": name, "head.loss": "official", "head.reduction": "sum"} | _steps(theirs, "drop1", "drop2")
     if name == "imagenet":
-        warmup = {"optim.schedule": "cosine", "optim.warmup_epochs": float(theirs["warmup_epochs"])}
+        warmup = {"optim.schedule": "cosine", "optim.warmup_epochs": max(0.0, theirs["warmup_epochs"])}
         return {"data.name": name, "head.loss": "eq6", "head.reduction": "mean", "optim.mixup": 1.0} | warmup
     found = {
         "data.name": LONG_TAILED[name],
@@ -144,7 +144,7 @@ def _of_the_data_set(theirs: Values) -> Values:
         "head.reduction": "mean",
         "optim.mixup": theirs["alpha"],
         "optim.class_weights": "in_batch",
-        "optim.warmup_epochs": float(theirs["drop1"]),
+        "optim.warmup_epochs": max(0.0, theirs["drop1"]),
     }
     tail = {} if name == "imagenetLT" else {"data.imbalance": theirs["imb_factor"]}
     return found | tail | _steps(theirs, "drop2", "drop3")
@@ -152,16 +152,20 @@ def _of_the_data_set(theirs: Values) -> Values:
 
 def _steps(theirs: Values, *keys: str) -> Values:
     """The epochs at which the rate falls to a tenth; one that the run does not reach is left out."""
-    epochs = [float(theirs[key]) for key in keys if key in theirs and 0 < theirs[key] < theirs["num_epochs"]]
+    epochs = [float(theirs[key]) for key in keys if 0 < theirs[key] < theirs["num_epochs"]]
     return {"optim.schedule": "step" if epochs else "constant"} | ({"optim.milestones": epochs} if epochs else {})
 
 
 def _read(path: str | os.PathLike[str]) -> Values:
     """The keys of a file that have an effect, with values of their types."""
     found: Values = {}
+    lines: dict[str, int] = {}
     for key, value in read_mapping(path, "dataset: 'cifar100'").value:
-        name, here = str(key.value), f"{path} line {key.start_mark.line + 1}"
-        if name in WITHOUT_EFFECT:
+        name, line = str(key.value), key.start_mark.line + 1
+        here = f"{path} line {line}"
+        if lines.setdefault(name, line) != line:
+            raise ValueError(f"{here}: {name} is repeated, first in line {lines[name]}; expected each key once")
+        if name in WITHOUT_EFFECT or (name in OPTIONAL and is_null(value)):
             continue
         if name not in _KINDS:
             near = nearest(name, [*_KINDS, *WITHOUT_EFFECT])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.losses import BaseMetricLossFunction
 from torch import Tensor
@@ -12,7 +13,8 @@ from fastproto.assignment import Assignment
 from fastproto.head import PrototypeHead
 from fastproto.prototypes import Prototypes
 from fastproto.support.checks import whole
-from fastproto.support.loss_options import Loss, Means, Scale
+from fastproto.support.distributed import in_process_group
+from fastproto.support.loss_options import Loss, Means, Power, Scale
 
 
 class PrototypeLoss(BaseMetricLossFunction):
@@ -25,8 +27,8 @@ class PrototypeLoss(BaseMetricLossFunction):
     Args:
         num_classes: C >= 2; labels are 0..C-1.
         embedding_size: D >= 2.
-        renew_every: calls in training mode between two renewals; the renewal runs before the loss of a call. None: only
-            :meth:`renew`.
+        renew_every: calls in training mode, but for empty batches, between two renewals; the renewal runs before the
+            loss of a call. None: only :meth:`renew`.
         prototypes, momentum, loss, power, scale, means, seed: as of :class:`fastproto.PrototypeHead`.
         kwargs: of ``BaseMetricLossFunction``: ``reducer``, ``embedding_regularizer``, ``embedding_reg_weight``,
             ``collect_stats``. The losses that a reducer gets are one per sample (type ``element``).
@@ -49,7 +51,7 @@ class PrototypeLoss(BaseMetricLossFunction):
         prototypes: Tensor | Prototypes | None = None,
         momentum: float = 0.9,
         loss: Loss = "eq6",
-        power: float | None = None,
+        power: Power | None = None,
         scale: Scale | None = None,
         means: Means = "ema",
         seed: int = 0,
@@ -84,12 +86,13 @@ class PrototypeLoss(BaseMetricLossFunction):
         assert labels is not None
         if self.head.prototypes.device != embeddings.device:
             self.head.to(embeddings.device)
-        if self.training and self.renew_every is not None:
+        # an empty batch is no update of the class means, unless other ranks have samples
+        if self.training and self.renew_every is not None and (len(labels) or in_process_group()):
             self._count(self.renew_every)
         losses = self.head(embeddings, labels)
         if len(losses) == 0:
             return {"loss": self.zero_loss()}
-        own = labels.new_tensor(range(len(labels)))
+        own = torch.arange(len(labels), device=labels.device)
         return {"loss": {"losses": losses, "indices": own, "reduction_type": "element"}}
 
     def renew(self) -> Assignment:
