@@ -128,9 +128,10 @@ def test_files_that_are_refused(given: dict[str, Any], message: str, tmp_path: P
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no configuration file"):
         read_dl2pa_config(tmp_path / "none.yaml")
-    (tmp_path / "twice.yaml").write_text("lr: 0.1\ngpu: 0\nlr: 0.2\n")
-    with pytest.raises(ValueError, match="line 3: lr is repeated, first in line 1; expected each key once"):
-        read_dl2pa_config(tmp_path / "twice.yaml")
+    for text, line in (("lr: 0.1\ngpu: 0\nlr: 0.2\n", 3), ("{lr: 0.1, lr: 0.2}", 1)):
+        (tmp_path / "twice.yaml").write_text(text)
+        with pytest.raises(ValueError, match=f"line {line}: lr is repeated, first in line 1; expected each key once"):
+            read_dl2pa_config(tmp_path / "twice.yaml")
     (tmp_path / "empty.yaml").write_text("")
     with pytest.raises(ValueError, match="is empty; expected settings such as 'dataset: 'cifar100''"):
         read_dl2pa_config(tmp_path / "empty.yaml")

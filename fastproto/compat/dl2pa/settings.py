@@ -135,7 +135,7 @@ def _of_the_data_set(theirs: Values) -> Values:
     if name in BALANCED:
         return {"data.name": name, "head.loss": "official", "head.reduction": "sum"} | _steps(theirs, "drop1", "drop2")
     if name == "imagenet":
-        warmup = {"optim.schedule": "cosine", "optim.warmup_epochs": max(0.0, theirs["warmup_epochs"])}
+        warmup = {"optim.schedule": "cosine", "optim.warmup_epochs": float(max(0, theirs["warmup_epochs"]))}
         return {"data.name": name, "head.loss": "eq6", "head.reduction": "mean", "optim.mixup": 1.0} | warmup
     found = {
         "data.name": LONG_TAILED[name],
@@ -144,7 +144,7 @@ def _of_the_data_set(theirs: Values) -> Values:
         "head.reduction": "mean",
         "optim.mixup": theirs["alpha"],
         "optim.class_weights": "in_batch",
-        "optim.warmup_epochs": max(0.0, theirs["drop1"]),
+        "optim.warmup_epochs": float(max(0, theirs["drop1"])),
     }
     tail = {} if name == "imagenetLT" else {"data.imbalance": theirs["imb_factor"]}
     return found | tail | _steps(theirs, "drop2", "drop3")
@@ -163,8 +163,9 @@ def _read(path: str | os.PathLike[str]) -> Values:
     for key, value in read_mapping(path, "dataset: 'cifar100'").value:
         name, line = str(key.value), key.start_mark.line + 1
         here = f"{path} line {line}"
-        if lines.setdefault(name, line) != line:
+        if name in lines:
             raise ValueError(f"{here}: {name} is repeated, first in line {lines[name]}; expected each key once")
+        lines[name] = line
         if name in WITHOUT_EFFECT or (name in OPTIONAL and is_null(value)):
             continue
         if name not in _KINDS:
