@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,8 @@ def decode_all(
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         drawn.set_description("decoding pictures", refresh=False)
         done = 0
-        for chunk in _loader(files, step, processes_for(paths) if processes is None else processes):
+        count = processes_for(paths) if processes is None else processes
+        for chunk in picture_loader(files, step, processes=count, collate=_unchanged):
             end = min(done + step, len(paths))
             pictures[done : done + len(chunk)] = chunk
             for index in range(done + len(chunk), end):  # raises here, without the traceback of another process
@@ -83,12 +84,15 @@ def decode_all(
     return pictures
 
 
-def _loader(files: _Files, step: int, processes: int) -> DataLoader[Any]:
+def picture_loader(
+    files: Dataset[Any], batch_size: int, *, processes: int, collate: Callable[[Any], Any]
+) -> DataLoader[Any]:
+    """Batches of files in order, read by so many other processes, or by this one where that is 0."""
     return DataLoader(
         files,
-        batch_size=step,
+        batch_size=batch_size,
         num_workers=processes,
-        collate_fn=_unchanged,
+        collate_fn=collate,
         multiprocessing_context="fork" if processes else None,
         generator=torch.Generator(),  # the global one stays as it is
     )

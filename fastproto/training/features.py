@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from fastproto.data.decode import reason, with_picture
-from fastproto.data.decode_all import processes_for
+from fastproto.data.decode_all import picture_loader, processes_for
 from fastproto.data.optional import require
 from fastproto.data.preprocessing import Preprocessing
 from fastproto.training.classifier import Classifier
@@ -63,7 +63,8 @@ def features_of(
     device = next(classifier.backbone.parameters()).device
     with warnings.catch_warnings(), tqdm(total=len(paths), delay=2, disable=None, leave=False, unit="picture") as bar:
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-        for numbers, pictures, sentences in _loader(_Readings(paths, classifier.preprocessing), batch_size):
+        files, processes = _Readings(paths, classifier.preprocessing), processes_for(paths)
+        for numbers, pictures, sentences in picture_loader(files, batch_size, processes=processes, collate=_collate):
             for sentence in sentences:
                 with tqdm.external_write_mode():
                     report(sentence)
@@ -83,15 +84,3 @@ def _collate(batch: list[tuple[int, Read]]) -> Batch:
     pictures = {index: found for index, found in batch if isinstance(found, Tensor)}
     sentences = [found for _, found in batch if isinstance(found, str)]
     return list(pictures), torch.stack(list(pictures.values())) if pictures else None, sentences
-
-
-def _loader(files: _Readings, batch_size: int) -> DataLoader[Any]:
-    processes = processes_for(files.paths)
-    return DataLoader(
-        files,
-        batch_size=batch_size,
-        num_workers=processes,
-        collate_fn=_collate,
-        multiprocessing_context="fork" if processes else None,
-        generator=torch.Generator(),  # the global one stays as it is
-    )
