@@ -22,6 +22,8 @@ REPORTS: dict[str, Report] = {  # name in the marks of a page: its report
     "gpu_facts": Report(("gpu",), gpu.facts),
     "losses": Report(("records/losses",), losses.accuracy),
     "losses_auto": Report(("records/losses", "loss_powers"), losses.auto),
+    "losses_rates": Report(("records/losses",), losses.rates),
+    "losses_default_rate": Report(("records/losses",), losses.at_default_rate),
     "losses_schedules": Report(("records/losses",), losses.schedules),
     "losses_renewed": Report(("records/losses",), losses.gains),
     "initial_assignment": Report(("initial_assignment",), initial_assignment.accuracy_table),

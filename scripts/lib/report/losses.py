@@ -8,7 +8,18 @@ from benchmarks.pages.formats import markdown
 from benchmarks.pages.pictures import Line, Panel
 from lib.repository import NOT_MEASURED, Record
 from lib.reproduce import loss_study
-from lib.reproduce.loss_study import DEFAULT_RATE, DIMS, EPOCHS, LONG_EPOCHS, SEEDS, TRIED, best_rate
+from lib.reproduce.loss_study import (
+    AT_DEFAULT_RATE,
+    DEFAULT_RATE,
+    DIMS,
+    EPOCHS,
+    LONG_EPOCHS,
+    RATES,
+    SEARCHED,
+    SEEDS,
+    TRIED,
+    best_rate,
+)
 
 TITLES = {  # of the methods, in the order of the columns
     "dynamic-aligned": "Eq. 6",
@@ -51,6 +62,28 @@ def accuracy(records: list[Record]) -> str:
         for setting in SETTINGS
     ]
     return markdown(["validation / test, %", "epochs", *TITLES.values()], rows)
+
+
+def rates(records: list[Record]) -> str:
+    """Validation accuracy at each learning rate, from which the best was taken."""
+    methods = [method for method in TITLES if SEARCHED[method] == method]
+    rows = [
+        [_name(setting), *(_at_rates(records, setting, method) for method in methods)]
+        for setting in SETTINGS
+        if setting[2] != LONG_EPOCHS
+    ]
+    return markdown([f"validation, %, at {' / '.join(RATES)}", *(TITLES[method] for method in methods)], rows)
+
+
+def at_default_rate(records: list[Record]) -> str:
+    """Accuracy of the powers at the default rate."""
+    methods = ("dynamic-aligned", "power-1", "power-0.5")
+    rows = []
+    for data, dim in AT_DEFAULT_RATE:
+        setting = data, dim, EPOCHS[data]
+        runs = (_runs(records, setting, method, rate=DEFAULT_RATE) for method in methods)
+        rows.append([_name(setting), *(_accuracies(found, setting) for found in runs)])
+    return markdown([f"validation / test, %, at {DEFAULT_RATE}", *(TITLES[method] for method in methods)], rows)
 
 
 def schedules(records: list[Record]) -> str:
@@ -118,16 +151,23 @@ def _name(setting: Setting) -> str:
     return f"{DATA[setting[0]]}, D = {setting[1]}"
 
 
-def _runs(records: list[Record], setting: Setting, method: str, schedule: str | None = None) -> list[Record]:
-    """The runs of a method at its own learning rate, by seed; with the usual schedule of renewals, or another one."""
+def _runs(
+    records: list[Record], setting: Setting, method: str, schedule: str | None = None, rate: str | None = None
+) -> list[Record]:
+    """The runs of a method by seed: at its own learning rate or another, with the usual schedule or another."""
     data, dim, epochs = setting
-    rate = best_rate(data, dim, method)
+    rate = best_rate(data, dim, method) if rate is None else rate
     overrides = {} if schedule is None else loss_study.schedule(schedule, epochs)
     if rate != DEFAULT_RATE:
         overrides |= {"optim.lr": rate}
     wanted = {"data": data, "dim": dim, "epochs": epochs, "method": method, "overrides": overrides}
     found = [record for record in records if wanted.items() <= record["cell"].items()]
     return sorted(found, key=lambda record: int(record["cell"]["seed"]))
+
+
+def _at_rates(records: list[Record], setting: Setting, method: str) -> str:
+    first = ([run for run in _runs(records, setting, method, rate=rate) if run["cell"]["seed"] == 0] for rate in RATES)
+    return " / ".join(f"{100 * runs[0]['validation']:.1f}" if runs else "?" for runs in first)
 
 
 def _accuracies(runs: list[Record], setting: Setting) -> str:

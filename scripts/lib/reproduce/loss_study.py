@@ -54,7 +54,8 @@ BEST_RATES: dict[tuple[str, int, str], str] = {
     ("glyphs200", 64, "linear"): "0.003",
 }
 """Where another rate than 0.01 has the best validation accuracy at seed 0, by data, D and method."""
-
+AT_DEFAULT_RATE = (("glyphs1000", 16),)
+"""Where powers are also compared at the default rate, over all seeds."""
 
 SCHEDULES: dict[str, dict[str, str]] = {
     "first quarter": {"head.early_renewals_per_epoch": "1", "head.renewals_per_epoch": "0"},
@@ -64,10 +65,10 @@ SCHEDULES: dict[str, dict[str, str]] = {
 SHARES = {"first quarter": 4, "turned": 2}
 TRIED = {  # by schedule and method: data and D
     ("first quarter", "power-0.5"): (("glyphs200", 8), ("glyphs200", 16), ("glyphs200", 64), ("glyphs1000", 16)),
-    **{
-        ("turned", method): (("glyphs200", 8),)
-        for method in ("dynamic-aligned", "power-1", "power-0.5", "softmax-norm")
-    },
+    ("turned", "dynamic-aligned"): (("glyphs200", 8),),
+    ("turned", "power-1"): (("glyphs200", 8),),
+    ("turned", "power-0.5"): (("glyphs200", 8), ("cifar100", 10)),
+    ("turned", "softmax-norm"): (("glyphs200", 8), ("cifar100", 10)),
 }
 
 
@@ -131,6 +132,16 @@ def compared() -> tuple[Cell, ...]:
     return (*cells, *long)
 
 
+def at_default_rate() -> tuple[Cell, ...]:
+    """The powers at the rate of a user who changes nothing."""
+    return tuple(
+        _cell(data, dim, method, EPOCHS[data], seed, DEFAULT_RATE)
+        for data, dim in AT_DEFAULT_RATE
+        for method in ("dynamic-aligned", "power-1", "power-0.5")
+        for seed in SEEDS[data]
+    )
+
+
 def schedule(name: str, epochs: int) -> dict[str, str]:
     """The settings of another schedule in a run of so many epochs."""
     return {"head.early_epochs": str(epochs // SHARES[name]), **SCHEDULES[name]}
@@ -144,3 +155,8 @@ def tried() -> tuple[Cell, ...]:
         for data, dim in places
         for seed in SEEDS[data]
     )
+
+
+def all_cells() -> tuple[Cell, ...]:
+    """Each once."""
+    return tuple(dict.fromkeys((*searched(), *compared(), *at_default_rate(), *tried())))
