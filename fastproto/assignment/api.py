@@ -30,10 +30,9 @@ from fastproto.assignment.matching import Matching, Previous
 from fastproto.assignment.means_problem import Lengths, MeansProblem
 from fastproto.support.checks import TINY_NORM
 
-# Sizes from which column generation is faster than the dense solver with its certificate. Below MEANS_FROM both are
-# quick, and the dense solver needs no compilation.
+# Sizes from which column generation is faster than the dense solver with its certificate.
 MEANS_FROM = 128
-MATRIX_FROM = 3000
+MATRIX_FROM = 1000
 
 
 def assign(
@@ -57,10 +56,10 @@ def assign(
         prototypes: W [C, D] of any floating-point dtype, rows of norm at most 1e15.
         previous: an earlier result, for a warm start. If its prices still prove its permutation optimal, it is returned
             after one pass over the scores. Among equally good prototypes a class keeps its previous one.
-        method: ``dense`` forms the C×C scores and hands them to lapx, or to SciPy where that is not installed;
-            ``lapjv`` (the extra of that name) rounds them to a grid on which that package always ends, and continues
-            with column generation where the gap is then above the tolerance; ``column_generation`` needs O(C·D) memory
-            and a few passes over the scores; the CPU recomputes the scores in each pass unless they fit 32 MiB.
+        method: ``dense`` forms the C×C scores and finds shortest augmenting paths in them; ``lapjv`` (the extra of that
+            name) rounds them to a grid on which that package always ends, and continues with column generation where
+            the gap is then above the tolerance; ``column_generation`` needs O(C·D) memory and a few passes over the
+            scores; the CPU recomputes the scores in each pass unless they fit 32 MiB.
             ``auto`` is column generation from C = 128 on, with Triton kernels where the tensors are on a GPU.
             ``reason`` of the result says what ran, where, and why. Up to C = 16,384, the matrix is formed after all
             where column generation does not prove its result, or where a prototype is more than 100 times longer than
@@ -69,8 +68,7 @@ def assign(
             a small rounding floor is always certified. ``scale`` is the std of the centred scores times the median
             length of the prototypes over their root mean square, so that a few long prototypes do not raise it.
         time_limit: seconds, checked between passes. At the time limit or at Ctrl-C, column generation returns the best
-            permutation so far, after one more pass for its gap. A dense solver cannot be stopped; past the time limit,
-            its dual prices are no longer improved.
+            permutation so far, after one more pass for its gap. The other methods have no result before their end.
         progress: print a line per step to standard error.
 
     Returns:
@@ -136,8 +134,9 @@ def solve(
             of each column is subtracted, and the rest is clipped at a multiple of the typical distance between the
             best and the next cost of a row, so that forbidden pairs do not count.
         previous, method, time_limit, progress: as in :func:`assign`, except that ``auto`` is column generation from
-            3000 rows and columns on, and that ``lapjv`` continues on finer grids. Where a method does not prove its
-            result optimal, SciPy solves the whole matrix.
+            1000 rows and columns on (without a time limit: unless many costs of a row are equal, or one side is over
+            1.1 times the other), and that ``lapjv`` continues on finer grids. Where a method does not prove its result
+            optimal, the dense solver takes the matrix as it is, without clipping.
 
     Returns:
         The permutation [n] int64 and the prices [m] float64, on the device of ``cost`` (the CPU for arrays and lists),
@@ -170,7 +169,10 @@ def solve(
             return certify(lambda start, stop: -scores[start:stop], a, p, yardstick)
 
         deadline = None if time_limit is None else started + time_limit
-        problem = MatrixProblem(given, prove, solver, why, _arrays(previous), deadline=deadline, progress=progress)
+        free = method == "auto" and time_limit is None  # only column generation keeps a limit
+        problem = MatrixProblem(
+            given, prove, solver, why, free, _arrays(previous), deadline=deadline, progress=progress
+        )
         found = match_matrix(problem)
     found = replace(found, known=replace(found.known, objective=-found.known.objective))
     return _report(found, previous, device, started)

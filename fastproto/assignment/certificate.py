@@ -44,10 +44,10 @@ class Assignment:
     rounding_floor: float  # bound on the rounding error of the gap: 8 eps Σ_i(|s_{i,A(i)}| + |p_{A(i)}|)
     certified: bool
     changed: int | None  # labels whose prototype differs from the previous assignment; None without a previous one
-    method: str  # "previous", "column_generation", "lapx", "lapjv", "scipy", "dense" (nothing to choose)
+    method: str  # "previous", "column_generation", "lapjv", "dense"
     reason: str  # why this method ran
     seconds: float  # wall-clock time of the call
-    passes: float  # over the scores; a pass over some rows counts in proportion, a dense solver's own passes do not
+    passes: float  # over the scores; a pass over some rows counts in proportion, the dense solver's own passes do not
     interrupted: bool = False  # Ctrl-C ended the search: the best permutation so far
 
 

@@ -1,71 +1,149 @@
-"""Exact dense solvers: lapx, or SciPy where lapx is not installed or slower.
+"""Exact solver of a cost matrix, compiled: bids, then shortest augmenting paths (the method of Jonker and Volgenant).
 
-lapjv is a method of its own: on near ties in floating point it can loop forever.
+The dual value v_j of a column is minus its price. A row prefers the column with the least c_ij - v_j.
 """
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from fastproto.assignment.array_types import Floats, Ints
+from fastproto.assignment.reduced_costs import NO_PLACE
+from fastproto.cpu.numba_cache import compiled
+from fastproto.support.cancellation import check_stop
 
-EXACT = 1e-14  # relative to the costs and prices: a smaller rise is rounding
-WIDE = 2  # columns per row above which SciPy is faster, because lapx pads the matrix to a square
-
-
-def match_dense(cost: Floats) -> tuple[Ints, str, str]:
-    """(column of each row, solver, reason) of a finite matrix [n, m], n <= m, entries >= 0."""
-    rows, columns = cost.shape
-    if rows == columns == 1:
-        return np.zeros(1, dtype=np.int64), "dense", "a single pair has one assignment"
-    if columns > WIDE * rows:
-        return match_scipy(cost), "scipy", "far fewer rows than columns"
-    try:
-        from lap import lapjv as lapx
-    except ImportError:
-        return match_scipy(cost), "scipy", "lapx is not installed"
-    found = np.asarray(lapx(cost, extend_cost=rows < columns)[1], dtype=np.int64)
-    return found, "lapx", "the fastest dense solver that always terminates"
+BIDS = 3  # scans per row before the paths: more of them save fewer scans of the paths than they cost
+TIED_BIDS = 64  # of one chain of rows that take a column from each other at an unchanged price
+PART = 1 << 26  # entries that the paths of one part scan, at worst: a tenth of a second
+# Least values become vector instructions only where NaN and the sign of zero need not be kept.
+ARITHMETIC = {"nnan", "nsz"}
 
 
-def match_scipy(cost: Floats) -> Ints:
-    """The column of each row; inf forbids a pair.
+def match_dense(cost: Floats, widest: float) -> tuple[Ints, Floats]:
+    """The column of each row, and prices >= 0 of the scores -cost; columns left over have the price 0.
+
+    A thread can be stopped between two parts of the paths.
+
+    Args:
+        cost: [n, m], n <= m, entries >= 0 but for rounding; inf forbids a pair.
+        widest: no bid raises a price by more; prices that are much larger than the costs cancel their digits.
 
     Raises:
         ValueError: no permutation avoids the forbidden pairs.
     """
-    from scipy.optimize import linear_sum_assignment
+    rows, columns = cost.shape
+    values, column_of, row_of = np.zeros(columns), np.full(rows, -1), np.full(columns, -1)
+    free = _bid(cost, values, column_of, row_of, widest)
+    part = max(1, PART // cost.size)
+    for start in range(0, len(free), part):
+        check_stop()
+        if not _augment(cost, values, column_of, row_of, free[start : start + part]):
+            raise ValueError(NO_PLACE)
+    return column_of, -values
 
-    return np.asarray(linear_sum_assignment(cost)[1], dtype=np.int64)
+
+@compiled(inline="always")
+def _least(row: Floats, values: Floats, begin: int, end: int) -> float:
+    least = np.inf
+    for j in range(begin, end):
+        least = min(least, row[j] - values[j])
+    return least
 
 
-def improve_prices(cost: Floats, columns: Ints, unit: float, deadline: float | None) -> tuple[Floats, float]:
-    """Dual prices of an optimal matching (Bellman-Ford), and the number of passes over the matrix.
+@compiled(inline="always")
+def _cheapest(row: Floats, values: Floats, row_of: Ints, least: float, lost: int) -> int:
+    """A column at the least cost: a free one, or another than the one just lost."""
+    found = -1
+    for j in range(len(row)):
+        if row[j] - values[j] <= least:
+            if row_of[j] < 0:
+                return j
+            if found < 0 or found == lost:
+                found = j
+    return found
 
-    The dense solvers return no prices. Prices rise from zero until no row prefers another column:
-    p_j >= p_{A(i)} + c_{i,A(i)} - c_ij. A pass visits the rows whose own price rose in the last pass and counts in
-    proportion. ``unit`` is the scale of the reduced costs; ``deadline`` is in time of ``time.perf_counter``.
+
+@compiled(fastmath=ARITHMETIC)
+def _bid(cost: Floats, values: Floats, column_of: Ints, row_of: Ints, widest: float) -> Ints:
+    """Each row takes its cheapest column, if need be from another row, at the price of its second choice.
+
+    Returns the rows without a column.
     """
-    count = len(columns)
-    matched = cost[np.arange(count), columns]
-    prices = np.zeros(cost.shape[1])
-    if not matched.max() < np.inf:  # a forbidden pair: no finite prices prove this matching
-        return prices, 0.0
-    least = max(unit, float(matched.max()))
-    base, rows, passes = matched, np.arange(count), 0.0
-    for _ in range(count):
-        raised = prices.copy()
-        for start in range(0, len(rows), 512):
-            part = rows[start : start + 512]
-            block = cost[start : start + 512] if len(rows) == count else cost[part]
-            np.maximum(raised, (base[part, None] - block).max(0), out=raised)
-        passes += len(rows) / count
-        settled = bool((raised - prices).max() <= EXACT * max(least, float(raised.max())))
-        prices, before = raised, base
-        if settled or (deadline is not None and time.perf_counter() > deadline):
-            break
-        base = prices[columns] + matched
-        rows = np.flatnonzero(base > before)
-    return prices, passes
+    rows, columns = cost.shape
+    free, n_free, bids = np.empty(rows, np.int64), 0, 0
+    for first in range(rows):
+        i, lost, tied = first, -1, 0
+        while i >= 0:
+            row = cost[i]
+            if bids >= BIDS * rows or tied > TIED_BIDS:
+                break
+            bids += 1
+            least = _least(row, values, 0, columns)
+            if least == np.inf:
+                break
+            j = _cheapest(row, values, row_of, least, lost)
+            owner = row_of[j]
+            if owner >= 0:
+                rise = min(_least(row, values, 0, j), _least(row, values, j + 1, columns)) - least
+                if rise > widest:
+                    break
+                values[j] -= max(rise, 0.0)
+                tied += rise <= 0.0
+                lost = j
+                column_of[owner] = -1
+            row_of[j], column_of[i] = i, j
+            i = owner
+        if i >= 0:
+            free[n_free] = i
+            n_free += 1
+    return free[:n_free]
+
+
+@compiled(inline="always")
+def _relax(row: Floats, values: Floats, offset: float, at: float, distance: Floats, through: Ints, i: int) -> None:
+    """Shortens the distances of columns through row i. None falls below ``at``, so that settled ones stay."""
+    for j in range(len(row)):
+        reached = max((row[j] - values[j]) + offset, at)
+        nearer = reached < distance[j]
+        distance[j] = reached if nearer else distance[j]
+        through[j] = i if nearer else through[j]
+
+
+@compiled(fastmath=ARITHMETIC)
+def _augment(cost: Floats, values: Floats, column_of: Ints, row_of: Ints, free: Ints) -> bool:
+    """A shortest augmenting path (Dijkstra) for each free row; False if one cannot be matched."""
+    columns = cost.shape[1]
+    distance, through = np.empty(columns), np.empty(columns, np.int64)
+    closed = np.empty(columns)  # inf for settled columns, 0 for others
+    settled = np.empty(columns, np.int64)
+    for start in free:
+        distance[:] = np.inf
+        closed[:] = 0.0
+        i, offset, at, n_settled, end = start, 0.0, -np.inf, 0, -1
+        while end < 0:
+            _relax(cost[i], values, offset, at, distance, through, i)
+            at = np.inf
+            for j in range(columns):
+                at = min(at, distance[j] + closed[j])
+            if at == np.inf:
+                return False
+            nearest = -1
+            for j in range(columns):
+                if distance[j] + closed[j] <= at:
+                    nearest = j
+                    if row_of[j] < 0:
+                        end = j
+                        break
+            if end < 0:
+                closed[nearest] = np.inf
+                settled[n_settled] = nearest
+                n_settled += 1
+                i = row_of[nearest]
+                offset = at - (cost[i, nearest] - values[nearest])
+        for j in settled[:n_settled]:
+            values[j] += distance[j] - at
+        j = end
+        while j >= 0:
+            i = through[j]
+            row_of[j], column_of[i], j = i, j, column_of[i]
+    return True

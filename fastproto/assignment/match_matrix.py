@@ -12,13 +12,15 @@ import numpy as np
 from fastproto.assignment.array_types import Floats, Ints
 from fastproto.assignment.certificate import Certificate, Ending
 from fastproto.assignment.column_generation import search
-from fastproto.assignment.dense import improve_prices, match_dense, match_scipy
+from fastproto.assignment.dense import match_dense
 from fastproto.assignment.inputs import Solver
 from fastproto.assignment.lapjv import FINER, REFINEMENTS, match_on_grid
 from fastproto.assignment.matching import STILL_OPTIMAL, Matching, Previous
-from fastproto.assignment.reduced_costs import NO_PLACE, Reduced, reduce
+from fastproto.assignment.reduced_costs import Reduced, reduce
 from fastproto.assignment.scores_cpu import MatrixScores
 
+MANY_TIES = 4.0  # equally good entries per row from which lists of candidates are too short, and dense paths are short
+MANY_COLUMNS = 1.1  # per row from which dense paths are short
 TIE_BONUS = 2e-10  # in units of the scale: the bonus of a previous column, which breaks ties in its favour
 
 
@@ -33,6 +35,7 @@ class MatrixProblem:
     prove: Prove
     method: Solver
     why: str
+    free: bool = False  # whether the dense solver may take the place of column generation
     previous: Previous | None = None
     recheck: bool = True  # whether to test first if ``previous`` is still optimal
     deadline: float | None = None
@@ -55,7 +58,7 @@ class _Attempt:
 
 
 def match_matrix(problem: MatrixProblem) -> Matching:
-    """Solves by ``problem.method``, then by SciPy on the whole matrix if that result is not certified.
+    """Solves by ``problem.method``, then on the matrix without clipping if that result is not certified.
 
     Raises:
         ValueError: no permutation avoids the forbidden pairs.
@@ -76,7 +79,7 @@ def match_matrix(problem: MatrixProblem) -> Matching:
     forbidden = not np.isfinite(first.known.objective)
     if first.known.certified or (first.ending != "converged" and not forbidden):
         return first
-    second = _proved(problem, _solve_with_scipy(reduced, cost, problem.deadline), reduced, cost)
+    second = _proved(problem, _solve_whole(reduced, cost), reduced, cost)
     if not forbidden and not second.known.certified and first.known.gap < second.known.gap:
         return first
     why = f"{first.reason}; the result of {first.method} was not certified"
@@ -135,8 +138,9 @@ def _first_attempt(problem: MatrixProblem, reduced: Reduced, previous: Previous 
         columns = np.arange(len(reduced.cost)) if previous is None else previous.permutation
         reason = f"{problem.why}; all permutations are equally good"
         return _Attempt(columns, np.zeros(reduced.cost.shape[1]), problem.method, reason, 0)
-    if problem.method == "dense":
-        return _solve_dense(problem, reduced, previous)
+    why = problem.why if problem.method == "dense" else _why_dense(problem, reduced)
+    if why is not None:
+        return _solve_dense(why, reduced, previous)
     if problem.method == "lapjv":
         keep = None if previous is None else previous.permutation
         columns, prices = match_on_grid(reduced.cost, np.zeros(reduced.cost.shape[1]), _width(reduced), keep)
@@ -144,17 +148,26 @@ def _first_attempt(problem: MatrixProblem, reduced: Reduced, previous: Previous 
     return _solve_by_column_generation(problem, reduced, previous)
 
 
-def _solve_dense(problem: MatrixProblem, reduced: Reduced, previous: Previous | None) -> _Attempt:
+def _why_dense(problem: MatrixProblem, reduced: Reduced) -> str | None:
+    """Why the dense solver is faster than column generation, if it is."""
+    if problem.method != "column_generation" or not problem.free:
+        return None
+    rows, columns = reduced.cost.shape
+    if columns > MANY_COLUMNS * rows:
+        return f"{problem.why}, but of one side {columns / rows:.3g} times as many"
+    return f"{problem.why}, but many equal costs" if reduced.tied > MANY_TIES else None
+
+
+def _solve_dense(why: str, reduced: Reduced, previous: Previous | None) -> _Attempt:
     cost = reduced.cost
     if previous is not None:  # ties go to the previous pairs; costs change in place, since a copy may be large
         pairs = np.arange(len(cost)), previous.permutation
         before = cost[pairs]
         cost[pairs] = before - TIE_BONUS * reduced.spread
-    columns, solver, reason = match_dense(cost)
-    prices, passes = improve_prices(cost, columns, reduced.spread, problem.deadline)
+    columns, prices = match_dense(cost, reduced.span)
     if previous is not None:
         cost[pairs] = before
-    return _Attempt(columns, prices, solver, f"{problem.why}; {reason}", passes)
+    return _Attempt(columns, prices, "dense", why, 0)
 
 
 def _solve_by_column_generation(problem: MatrixProblem, reduced: Reduced, previous: Previous | None) -> _Attempt:
@@ -169,15 +182,10 @@ def _solve_by_column_generation(problem: MatrixProblem, reduced: Reduced, previo
     return _Attempt(found.columns[:rows], found.prices, "column_generation", reason, found.passes, found.ending)
 
 
-def _solve_with_scipy(reduced: Reduced, given: Floats, deadline: float | None) -> _Attempt:
-    """Solves by SciPy on the reduced costs without the clipping."""
-    cost = reduced.whole(given)
-    try:
-        columns = match_scipy(cost)
-    except ValueError:
-        raise ValueError(NO_PLACE) from None
-    prices, passes = improve_prices(cost, columns, reduced.scale, deadline)
-    return _Attempt(columns, np.ldexp(prices, reduced.exponent), "scipy", "", passes)
+def _solve_whole(reduced: Reduced, given: Floats) -> _Attempt:
+    """Solves on the reduced costs without the clipping."""
+    columns, prices = match_dense(reduced.whole(given), float(np.ldexp(reduced.span, -reduced.exponent)))
+    return _Attempt(columns, np.ldexp(prices, reduced.exponent), "dense", "", 0)
 
 
 def _left_over(columns: Ints, size: int) -> Ints:

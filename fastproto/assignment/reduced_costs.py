@@ -42,6 +42,7 @@ class Reduced:
     spread: float  # the scale in the units of ``cost``, or 1
     span: float  # in the units of ``cost``: larger entries are in no good permutation
     limit: float  # in the units of ``cost``: where entries are clipped
+    tied: float  # entries of a row that are zero but for rounding, on average
 
     def whole(self, given: Floats) -> Floats:
         """The reduced costs in the units of ``given``, without clipping; inf forbids a pair."""
@@ -70,13 +71,13 @@ def reduce(given: Floats) -> Reduced:
         rows = _finite(given.min(1))
         cost = given - rows[:, None]
         columns = _reduce_columns(cost)
-        scale, span = _competition(cost, rows, columns)
+        scale, span, tied = _competition(cost, rows, columns)
         if columns.max() > CANCELS * scale:
             cost = _difference(given, rows, columns)
             more = cost.min(1)
             cost -= more[:, None]
             rows, columns = rows + more, columns + _reduce_columns(cost)
-            scale, span = _competition(cost, 0.0 * rows, 0.0 * columns)
+            scale, span, tied = _competition(cost, 0.0 * rows, 0.0 * columns)
         largest = float(cost.max())
         limit = LIMIT * span if span > 0 else 1.0
         if largest > limit:
@@ -85,7 +86,7 @@ def reduce(given: Floats) -> Reduced:
         if exponent:
             np.ldexp(cost, exponent, out=cost)
     spread, span, limit = (float(np.ldexp(x, exponent)) for x in (scale, span, limit))
-    return Reduced(cost, rows, columns, exponent, scale, spread or 1.0, span or 1.0, limit)
+    return Reduced(cost, rows, columns, exponent, scale, spread or 1.0, span or 1.0, limit, tied)
 
 
 def _reduce_columns(cost: Floats) -> Floats:
@@ -113,8 +114,8 @@ def _difference(given: Floats, rows: Floats, columns: Floats) -> Floats:
     return found
 
 
-def _competition(cost: Floats, rows: Floats, columns: Floats) -> tuple[float, float]:
-    """(std of the entries clipped at the span, the span), from a sample of rows.
+def _competition(cost: Floats, rows: Floats, columns: Floats) -> tuple[float, float, float]:
+    """(std of the entries clipped at the span, the span, number of best entries of a row), from a sample of rows.
 
     The span is a multiple of the lower quartile of each row's distance from its best entry to the nearest competitor.
     Entries that differ from the best by rounding are no competitors.
@@ -122,12 +123,14 @@ def _competition(cost: Floats, rows: Floats, columns: Floats) -> tuple[float, fl
     every = -(-len(cost) // SAMPLE)
     some = cost[::every]
     noise = 16 * EPS * (np.abs(rows[::every, None]) + np.abs(columns))
-    nearest = np.where(some > noise, some, np.inf).min(1)
+    behind = some > noise
+    tied = some.shape[1] - np.count_nonzero(behind) / len(some)
+    nearest = np.where(behind, some, np.inf).min(1)
     nearest = np.sort(nearest[nearest < np.inf])
     if not len(nearest):
-        return 0.0, 0.0
+        return 0.0, 0.0, tied
     span = min(SPAN * cost.shape[1] * float(nearest[len(nearest) // 4]), WIDEST)
-    return float((np.minimum(some, span) / span).std()) * span, span
+    return float((np.minimum(some, span) / span).std()) * span, span, tied
 
 
 def _exponent(scale: float, largest: float) -> int:

@@ -16,7 +16,7 @@ if sys.version_info >= (3, 9):  # noqa: UP036 - an older Python must get as far 
     Record = dict[str, Any]
     """A JSON object, whose keys its writer and its readers agree on."""
 OLDEST = (3, 10)
-# The modules that fastproto[train] installs, except lapx, which SciPy can replace
+# The modules that fastproto[train] installs
 CORE = ("torch", "numpy", "scipy", "safetensors", "numba")
 TRAIN = (*CORE, "lightning", "torchvision", "yaml", "sklearn", "matplotlib", "PIL", "filelock", "tqdm")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -47,15 +46,12 @@ def test_assign_is_optimal_and_certified(c: int, d: int, seed: int, kind: str) -
     assert_optimal(assign(means, prototypes), reference.scores(means.double(), prototypes.double()), within=1e-9)
 
 
-@pytest.mark.parametrize("hidden", [[], ["lap"]])
 @pytest.mark.parametrize("c", [1, 2, 3, 60])
-def test_every_solver_gives_a_certificate(hidden: list[str], c: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in hidden:
-        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+def test_the_dense_solver_gives_a_certificate(c: int) -> None:
     means, prototypes = torch.randn(c, 8), unit_rows(c, 8)
     found = assign(means, prototypes)
     assert_optimal(found, reference.scores(means.double(), prototypes.double()), within=1e-9)
-    assert found.method == ("dense" if c == 1 else "scipy" if hidden else "lapx")
+    assert found.method == "dense"
 
 
 def test_more_classes_than_a_product_that_is_kept() -> None:
@@ -117,8 +113,9 @@ def test_a_time_limit_gives_an_honest_gap(method: Method) -> None:
     means, prototypes = torch.randn(200, 4), unit_rows(200, 4)
     scores = reference.scores(means.double(), prototypes.double())
     found = assign(means, prototypes, method=method, time_limit=0.0)
-    assert not found.certified and found.gap > 0
-    assert float(reference.duality_gap(scores, found.permutation, found.prices)) == pytest.approx(found.gap)
+    assert found.certified == (method == "dense")  # which has no result before its last
+    assert found.certified or found.gap > 0
+    assert float(reference.duality_gap(scores, found.permutation, found.prices)) == pytest.approx(found.gap, abs=1e-9)
 
 
 @pytest.mark.parametrize(

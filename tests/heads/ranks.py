@@ -204,7 +204,7 @@ def worker(rank: int, world: int, folder: str, topics: list[str]) -> None:
 def on_ranks(world: int, folder: Path, topics: list[str]) -> dict[str, list[Any]]:
     """The results of these topics, one after the other in the same processes: for each a list by rank."""
     # one process imports what takes seconds, and the ranks are its forks
-    multiprocessing.set_forkserver_preload([__name__, "torch._dynamo", "numba", "lap"])
+    multiprocessing.set_forkserver_preload([__name__, "torch._dynamo", "numba"])
     mp.start_processes(worker, (world, str(folder), topics), nprocs=world, start_method="forkserver")
     return {
         topic: [torch.load(folder / f"{topic}-{rank}.pt", weights_only=True) for rank in range(world)]

@@ -31,9 +31,8 @@ print(subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, te
 
 @pytest.fixture
 def bare(tmp_path: Path) -> dict[str, str]:
-    """For a Python under -S: it has the dependencies without lapx and jsonargparse, and no installed fastproto."""
-    for name in ("lap", "jsonargparse"):
-        (tmp_path / f"{name}.py").write_text("raise ImportError('not installed')")
+    """For a Python under -S: it has the dependencies without jsonargparse, and no installed fastproto."""
+    (tmp_path / "jsonargparse.py").write_text("raise ImportError('not installed')")
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), PACKAGES])}
 
 
@@ -129,4 +128,4 @@ def test_what_is_required_is_what_is_installed(root: Path) -> None:
     groups = re.findall(r"^(?:dependencies|train) = \[$(.*?)^\]", text, re.MULTILINE | re.DOTALL)
     names = {name for group in groups for name in re.findall(r'^  "([\w-]+)>=', group, re.MULTILINE)}
     modules = {"PyYAML": "yaml", "scikit-learn": "sklearn", "pillow": "PIL"}
-    assert len(groups) == 2 and {modules.get(name, name) for name in names - {"lapx"}} == set(TRAIN)
+    assert len(groups) == 2 and {modules.get(name, name) for name in names} == set(TRAIN)

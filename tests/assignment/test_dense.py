@@ -1,0 +1,75 @@
+"""The compiled dense solver: optimal prices and pairs for every kind of matrix, and where auto takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+
+from fastproto.assignment import solve
+from fastproto.assignment.dense import BIDS, TIED_BIDS, match_dense
+
+Matrix = np.ndarray[Any, np.dtype[np.float64]]
+Generator = np.random.Generator
+
+MATRICES: dict[str, Callable[[Generator, int, int], Matrix]] = {
+    "uniform": lambda rng, n, m: rng.random((n, m)),
+    "few values": lambda rng, n, m: rng.integers(0, 3, (n, m)).astype(float),
+    "all equal": lambda rng, n, m: np.zeros((n, m)),
+    "products": lambda rng, n, m: np.outer(np.arange(n), np.arange(m)) / (n * m),
+    "forbidden": lambda rng, n, m: np.where(rng.random((n, m)) < 0.3, rng.random((n, m)), np.inf),
+    "copies": lambda rng, n, m: rng.random((n, m))[rng.integers(0, n, n)][:, rng.integers(0, m, m)],
+}
+
+
+@pytest.mark.parametrize("kind", MATRICES)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (30, 30), (30, 31), (30, 200), (150, 150)])
+def test_the_pairs_are_optimal_and_the_prices_prove_it(kind: str, shape: tuple[int, int]) -> None:
+    cost = MATRICES[kind](np.random.default_rng(1), *shape)
+    if kind == "forbidden":
+        np.fill_diagonal(cost, 1.0)  # some matching is allowed
+    columns, prices = match_dense(cost.copy(), widest=np.inf)
+    rows = np.arange(len(cost))
+    paid = cost[rows, columns]
+    assert len(np.unique(columns)) == len(cost)
+    assert paid.sum() == pytest.approx(cost[linear_sum_assignment(cost)].sum(), abs=1e-9)
+    assert np.all(paid + prices[columns] <= (cost + prices).min(1) + 1e-9)  # no row prefers another column
+    assert prices.min() >= 0 and np.all(np.delete(prices, columns) == 0)
+
+
+def test_chains_of_bids_end_where_costs_are_equal() -> None:
+    """More rows want one of two columns than a chain of bids may have links."""
+    cost = np.ones((2 * BIDS * TIED_BIDS, 2 * BIDS * TIED_BIDS))
+    cost[:, :2] = 0.0
+    columns, prices = match_dense(cost, widest=np.inf)
+    assert sorted(columns) == list(range(len(cost)))
+    assert prices[:2] == pytest.approx([1.0, 1.0])
+
+
+def test_a_row_without_a_place_is_an_error() -> None:
+    cost = np.full((3, 3), np.inf)
+    cost[:, 0] = 0.0
+    with pytest.raises(ValueError, match="every permutation of cost uses a pair at inf"):
+        match_dense(cost, widest=np.inf)
+
+
+@pytest.mark.parametrize(
+    ("cost", "method", "reason"),
+    [
+        (np.random.default_rng(0).random((1000, 1000)), "column_generation", "at least 1000 rows and columns"),
+        (np.random.default_rng(0).integers(0, 9, (1000, 1000)), "dense", "many equal costs"),
+        (np.random.default_rng(0).random((1000, 1200)), "dense", "of one side 1.2 times as many"),
+        (np.random.default_rng(0).random((999, 999)), "dense", "fewer than 1000 rows or columns"),
+    ],
+)
+def test_auto_takes_the_solver_that_is_faster(cost: Matrix, method: str, reason: str) -> None:
+    found = solve(cost)
+    assert found.certified and found.method == method and reason in found.reason
+
+
+def test_with_a_time_limit_auto_takes_what_can_be_stopped() -> None:
+    found = solve(np.random.default_rng(0).integers(0, 9, (1000, 1000)), time_limit=100.0)
+    assert "many equal costs" not in found.reason
