@@ -39,7 +39,7 @@ def match_dense(cost: Floats, widest: float) -> tuple[Ints, Floats]:
         check_stop()
         if not _augment(cost, values, column_of, row_of, free[start : start + part]):
             raise ValueError(NO_PLACE)
-    return column_of, -values
+    return column_of, _needed(cost, -values, column_of)
 
 
 @compiled(inline="always")
@@ -147,3 +147,21 @@ def _augment(cost: Floats, values: Floats, column_of: Ints, row_of: Ints, free: 
             i = through[j]
             row_of[j], column_of[i], j = i, j, column_of[i]
     return True
+
+
+@compiled(fastmath=ARITHMETIC)
+def _needed(cost: Floats, prices: Floats, column_of: Ints) -> Floats:
+    """Prices lowered to what keeps every other row away: bids may have raised one by far more."""
+    needed = np.zeros(len(prices))
+    for i in range(len(cost)):
+        mine, row = column_of[i], cost[i]
+        paid = row[mine] + prices[mine]
+        _raise_to(needed, row, paid, 0, mine)
+        _raise_to(needed, row, paid, mine + 1, len(row))
+    return needed
+
+
+@compiled(inline="always")
+def _raise_to(needed: Floats, row: Floats, paid: float, begin: int, end: int) -> None:
+    for j in range(begin, end):
+        needed[j] = max(needed[j], paid - row[j])

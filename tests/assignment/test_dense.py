@@ -49,6 +49,14 @@ def test_chains_of_bids_end_where_costs_are_equal() -> None:
     assert prices[:2] == pytest.approx([1.0, 1.0])
 
 
+def test_prices_are_no_larger_than_needed() -> None:
+    """The second row outbids the first by 1e12, which then takes another column at no cost."""
+    cost = np.full((3, 3), 1e12)
+    cost[0, :2] = cost[1, 0] = cost[2, 2] = 0.0
+    columns, prices = match_dense(cost, widest=np.inf)
+    assert columns.tolist() == [1, 0, 2] and prices.max() == 0.0
+
+
 def test_a_row_without_a_place_is_an_error() -> None:
     cost = np.full((3, 3), np.inf)
     cost[:, 0] = 0.0
