@@ -15,6 +15,8 @@ from fastproto.support.cancellation import check_stop
 BIDS = 3  # scans per row before the paths: more of them save fewer scans of the paths than they cost
 TIED_BIDS = 64  # of one chain of rows that take a column from each other at an unchanged price
 PART = 1 << 26  # entries that the paths of one part scan, at worst: a tenth of a second
+PASSES = 256  # over the matrix, for its least prices
+EXACT = 1e-14  # relative to the prices: a smaller rise is rounding
 # Least values become vector instructions only where NaN and the sign of zero need not be kept.
 ARITHMETIC = {"nnan", "nsz"}
 
@@ -39,7 +41,25 @@ def match_dense(cost: Floats, widest: float) -> tuple[Ints, Floats]:
         check_stop()
         if not _augment(cost, values, column_of, row_of, free[start : start + part]):
             raise ValueError(NO_PLACE)
-    return column_of, _needed(cost, -values, column_of)
+    return column_of, -values
+
+
+def least_prices(cost: Floats, column_of: Ints, prices: Floats) -> Floats:
+    """The smallest prices >= 0 of an optimal matching (Bellman-Ford from zero).
+
+    Bids may raise prices by far more than the optimum needs, which then have no digits for small gaps.
+
+    Args:
+        cost: [n, m], n <= m; inf forbids a pair.
+        column_of: [n], the column of each row.
+        prices: [m], larger ones, which are returned after PASSES passes without an end.
+    """
+    found = np.zeros(len(prices))
+    for _ in range(PASSES):
+        before, found = found, _needed(cost, found, column_of)
+        if (found - before).max() <= EXACT * found.max():
+            return found
+    return prices
 
 
 @compiled(inline="always")
@@ -151,7 +171,7 @@ def _augment(cost: Floats, values: Floats, column_of: Ints, row_of: Ints, free: 
 
 @compiled(fastmath=ARITHMETIC)
 def _needed(cost: Floats, prices: Floats, column_of: Ints) -> Floats:
-    """Prices lowered to what keeps every other row away: bids may have raised one by far more."""
+    """The prices >= 0 that keep every other row away while these rows pay what they do at ``prices``."""
     needed = np.zeros(len(prices))
     for i in range(len(cost)):
         mine, row = column_of[i], cost[i]

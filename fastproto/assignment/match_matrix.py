@@ -12,7 +12,7 @@ import numpy as np
 from fastproto.assignment.array_types import Floats, Ints
 from fastproto.assignment.certificate import Certificate, Ending
 from fastproto.assignment.column_generation import search
-from fastproto.assignment.dense import match_dense
+from fastproto.assignment.dense import least_prices, match_dense
 from fastproto.assignment.inputs import Solver
 from fastproto.assignment.lapjv import FINER, REFINEMENTS, match_on_grid
 from fastproto.assignment.matching import STILL_OPTIMAL, Matching, Previous
@@ -184,7 +184,9 @@ def _solve_by_column_generation(problem: MatrixProblem, reduced: Reduced, previo
 
 def _solve_whole(reduced: Reduced, given: Floats) -> _Attempt:
     """Solves on the reduced costs without the clipping."""
-    columns, prices = match_dense(reduced.whole(given), float(np.ldexp(reduced.span, -reduced.exponent)))
+    cost = reduced.whole(given)
+    columns, prices = match_dense(cost, float(np.ldexp(reduced.span, -reduced.exponent)))
+    prices = least_prices(cost, columns, prices)
     return _Attempt(columns, np.ldexp(prices, reduced.exponent), "dense", "", 0)
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from fastproto.assignment import solve
-from fastproto.assignment.dense import BIDS, TIED_BIDS, match_dense
+from fastproto.assignment.dense import BIDS, TIED_BIDS, least_prices, match_dense
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 Generator = np.random.Generator
@@ -49,12 +49,14 @@ def test_chains_of_bids_end_where_costs_are_equal() -> None:
     assert prices[:2] == pytest.approx([1.0, 1.0])
 
 
-def test_prices_are_no_larger_than_needed() -> None:
-    """The second row outbids the first by 1e12, which then takes another column at no cost."""
-    cost = np.full((3, 3), 1e12)
-    cost[0, :2] = cost[1, 0] = cost[2, 2] = 0.0
+def test_least_prices_are_no_larger_than_needed() -> None:
+    """Two rows share two columns, whose prices a bid of the other row's raises by 1e12 together."""
+    cost = np.full((4, 4), 1e12)
+    cost[:2, :2] = cost[2, 2] = cost[3, 3] = 0.0
     columns, prices = match_dense(cost, widest=np.inf)
-    assert columns.tolist() == [1, 0, 2] and prices.max() == 0.0
+    assert sorted(columns[:2]) == [0, 1] and columns[2:].tolist() == [2, 3]
+    high = prices + [1e12, 1e12, 0.0, 0.0]
+    assert least_prices(cost, columns, high).tolist() == [0.0] * 4
 
 
 def test_a_row_without_a_place_is_an_error() -> None:

@@ -32,6 +32,7 @@ IN_BETWEEN = (("glyphs200", 64), ("glyphs1000", 64))
 """Where power-1.5 is tried: mean cosine to the nearest prototype about 0.2."""
 FIRST_SEED_ONLY = ("fixed-power-1", "fixed-softmax-norm")
 BEST_RATES: dict[tuple[str, int, str], str] = {
+    ("cifar100", 10, "softmax-norm"): "0.003",
     ("digits", 3, "psc"): "0.03",
     ("digits", 3, "softmax-norm"): "0.03",
     ("digits", 5, "dynamic-aligned"): "0.003",
