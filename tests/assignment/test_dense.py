@@ -55,7 +55,7 @@ def test_least_prices_are_no_larger_than_needed() -> None:
     cost[:2, :2] = cost[2, 2] = cost[3, 3] = 0.0
     columns, prices = match_dense(cost, widest=np.inf)
     assert sorted(columns[:2]) == [0, 1] and columns[2:].tolist() == [2, 3]
-    high = prices + [1e12, 1e12, 0.0, 0.0]
+    high = prices + np.array([1e12, 1e12, 0.0, 0.0])
     assert least_prices(cost, columns, high).tolist() == [0.0] * 4
 
 
