@@ -54,7 +54,7 @@ def least_prices(cost: Floats, column_of: Ints, prices: Floats) -> Floats:
         column_of: [n], the column of each row.
         prices: [m], larger ones, which are returned after PASSES passes without an end.
     """
-    found = np.zeros(len(prices))
+    found: Floats = np.zeros(len(prices))
     for _ in range(PASSES):
         before, found = found, _needed(cost, found, column_of)
         if (found - before).max() <= EXACT * found.max():
