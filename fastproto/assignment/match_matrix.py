@@ -79,7 +79,7 @@ def match_matrix(problem: MatrixProblem) -> Matching:
     forbidden = not np.isfinite(first.known.objective)
     if first.known.certified or (first.ending != "converged" and not forbidden):
         return first
-    second = _proved(problem, _solve_whole(reduced, cost), reduced, cost)
+    second = _solve_whole(problem, reduced, cost)
     if not forbidden and not second.known.certified and first.known.gap < second.known.gap:
         return first
     why = f"{first.reason}; the result of {first.method} was not certified"
@@ -182,12 +182,16 @@ def _solve_by_column_generation(problem: MatrixProblem, reduced: Reduced, previo
     return _Attempt(found.columns[:rows], found.prices, "column_generation", reason, found.passes, found.ending)
 
 
-def _solve_whole(reduced: Reduced, given: Floats) -> _Attempt:
-    """Solves on the reduced costs without the clipping."""
+def _solve_whole(problem: MatrixProblem, reduced: Reduced, given: Floats) -> Matching:
+    """Solves on the reduced costs without the clipping, with the prices found or else with the least prices."""
     cost = reduced.whole(given)
     columns, prices = match_dense(cost, float(np.ldexp(reduced.span, -reduced.exponent)))
-    prices = least_prices(cost, columns, prices)
-    return _Attempt(columns, np.ldexp(prices, reduced.exponent), "dense", "", 0)
+
+    def proved(prices: Floats) -> Matching:
+        return _proved(problem, _Attempt(columns, np.ldexp(prices, reduced.exponent), "dense", "", 0), reduced, given)
+
+    found = proved(prices)
+    return found if found.known.certified else proved(least_prices(cost, columns, prices))
 
 
 def _left_over(columns: Ints, size: int) -> Ints:
