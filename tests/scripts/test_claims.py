@@ -50,6 +50,7 @@ def test_only_runs_of_equal_data_budget_and_seed_are_compared() -> None:
         made_up("fixed", 10, 0.1, epochs=30),
         made_up("fixed", 10, 0.1, recipe="resnet32"),
         made_up("fixed", 10, 0.1, seed=1),
+        made_up("fixed", 10, 0.1, precision="bf16-mixed"),
         made_up("fixed", 10, 0.1, data="imagenet200"),
         made_up("fixed", 10, 0.1, overrides=(("optim.lr", "1"),)),
         made_up("fixed", 100, 0.1),

@@ -149,6 +149,9 @@ def test_options_change_recipe_epochs_and_seeds(tmp_path: Path, capsys: pytest.C
     ]
     assert main([*asked, "--recipe", "paper", "--out", str(tmp_path)]) == 0
     assert "resnet32-e2-seed3" in capsys.readouterr().out
+    assert main([*asked, "--recipe", "cnn", "--precision", "bf16-mixed", "--out", str(tmp_path)]) == 0
+    first, command, *_ = capsys.readouterr().out.splitlines()
+    assert "cnn-bf16-mixed-e2-seed3" in first and "--precision bf16-mixed" in command
     assert list(tmp_path.iterdir()) == []
 
 
@@ -211,6 +214,7 @@ def test_a_filter_that_no_cell_fits_is_named(text: str, sentence: str, capsys: p
         (["table1", "--epochs", "0"], "--epochs is 0; expected a whole number of at least 1"),
         (["table1", "--jobs", "-1"], "--jobs is -1; expected a whole number of at least 1"),
         (["table1", "--minutes", "nan"], "--minutes is nan; expected a number > 0"),
+        (["table1", "--precision", "bf16"], "'bf16'"),
         (["table1", "--seeds", "0,x"], "'0,x' is no list of seeds; expected whole numbers"),
         (["table1", "--root", "cifar=."], "'cifar=.' names no data set; expected NAME=DIR of cifar100"),
         (["table1", "--root", "cifar100=nowhere"], "--root nowhere is not a folder; expected one that is there"),

@@ -91,6 +91,23 @@ def test_the_table_shows_all_seeds_and_every_number_of_epochs(
     assert ["cifar100", "10", "dynamic", "resnet32", "250", "57.21", "not", "run"] in rows
 
 
+def test_precisions_are_cells_and_rows_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"model.name": "cnn", "optim.name": "adamw", "optim.lr": 0.01, "optim.epochs": 20}
+    full = replace(PSC, recipe="cnn", epochs=20)
+    half = replace(full, precision="bf16-mixed")
+    path = record(tmp_path, full, settings=settings, test=0.25)
+    path.write_text(path.read_text().replace(', "precision": "32-true"', ""))  # as of an earlier version
+    record(tmp_path, half, settings=settings | {"precision": half.precision}, test=0.5)
+    assert set(load_records([tmp_path])) == {full, half}
+    assert main(["table1", "--cell", "d=10,method=psc", "--show", "--recipe", "cnn", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    rows = [" ".join(line.split()) for line in printed.splitlines()]
+    assert {"cifar100 10 psc cnn 20 25.67 25.00", "cifar100 10 psc cnn, bf16-mixed 20 25.67 50.00"} <= {
+        row.rsplit(" ", 4)[0] for row in rows
+    }
+    assert "Ours: cnn, adamw 0.01, 20 epochs, bf16-mixed, on cpu" in printed
+
+
 def test_figure_4b_shows_the_labels_that_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record(tmp_path, replace(PSC, method="dynamic"))
     assert main(["figure4b", "--show", "--recipe", "paper", "--out", str(tmp_path)]) == 0

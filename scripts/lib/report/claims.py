@@ -120,14 +120,14 @@ def table(records: list[Record] | None, table7: list[Record] | None, figure2: li
 
 
 def budgets(records: list[Record]) -> dict[str, dict[Cell, Record]]:
-    """The records of the paper's tables by backbone and epochs, in words; of a backbone the longest budget first.
+    """The records of the paper's tables by budget, in words; of a backbone the longest first.
 
     Recipes with the same backbone are for different data.
     """
     own = {cell: record for cell, record in by_cell(records).items() if cell.table != "losses"}  # that is our study
     found: dict[str, dict[Cell, Record]] = {}
     for cell in sorted(own, key=lambda cell: (list(RECIPES).index(cell.recipe), -cell.epochs)):
-        found.setdefault(made_with((cell.recipe, cell.epochs)), {})[cell] = own[cell]
+        found.setdefault(made_with(cell.budget), {})[cell] = own[cell]
     return found
 
 

@@ -110,6 +110,7 @@ def settings_of(cell: Cell) -> Settings:
         "head.dim": str(cell.dim),
         "head.effort": "best",
         "optim.epochs": str(cell.epochs),
+        "precision": cell.precision,
         "seed": str(cell.seed),
         **dict(cell.overrides),
     }
