@@ -69,6 +69,14 @@ def test_cross_entropy_has_its_own_rate() -> None:
     assert settings_of(PSC)["head.reduction"] == "mean"
 
 
+def test_half_of_the_loss_has_twice_the_rate_and_the_same_steps() -> None:
+    config = parse_train(["--recipe", "cifar100-d10"])
+    doubled = {"optim.lr": f"{2 * config.optim.lr:g}", "optim.weight_decay": f"{config.optim.weight_decay / 2:g}"}
+    for method, made in METHODS.items():
+        settings = settings_of(replace(PSC, method=method))
+        assert (doubled.items() <= (settings | {"optim.weight_decay": "5e-05"}).items()) == made.halved, method
+
+
 def test_every_command_is_one_of_fastproto_train_and_its_recipe_has_the_epochs() -> None:
     machine = Machine(words=Path("words.txt"))
     for cell in EVERY:

@@ -9,8 +9,13 @@ from typing import Any
 
 import pytest
 
+from fastproto.cli.train_command import parse_train
+from fastproto.training.resume_rules import PATHS
+from fastproto.training.setting_types import settings_of
+from lib.repository import RESULTS
 from lib.reproduce import command
 from lib.reproduce.cells import Cell, Place
+from lib.reproduce.recipes import Machine, arguments_of
 from lib.reproduce.records import KEYS, load_records
 
 PSC = Cell("table1", "psc", "cifar100", 10, "resnet32", 250)
@@ -57,6 +62,20 @@ def test_other_settings_of_the_same_cell_are_refused(tmp_path: Path, capsys: pyt
     error = capsys.readouterr().err
     assert "was made with optim.lr 0.1 and" in error and "with 0.2; expected one cell" in error
     assert error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_records_of_the_repository_were_made_with_what_their_cells_say(tmp_path: Path) -> None:
+    """One of each method: a cell whose settings change needs another name, or its records go."""
+    (tmp_path / "train").mkdir()
+    records = load_records([RESULTS])
+    for cell in {(cell.table, cell.method, cell.data, cell.budget): cell for cell in records}.values():
+        made = records[cell]["settings"]
+        roots = {name: tmp_path for name in ("cifar10", "cifar100") if made["data.name"] == "image-folder"}
+        config = parse_train(arguments_of(cell, Place(tmp_path / "out"), Machine(roots)))
+        said = {key: value for key, _, value in settings_of(config) if key in made and key not in PATHS}
+        assert {key: made[key] for key in said if said[key] != "auto"} == {
+            key: value for key, value in said.items() if value != "auto"
+        }, cell.name
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "cell": {}}', "nonsense"])
