@@ -78,10 +78,11 @@ def test_half_of_the_loss_has_twice_the_rate_and_the_same_steps() -> None:
 
 
 def test_every_command_is_one_of_fastproto_train_and_its_recipe_has_the_epochs() -> None:
+    """Prototypes are searched to the end."""
     machine = Machine(words=Path("words.txt"))
-    for cell in EVERY:
+    for cell in dict.fromkeys(EVERY):
         config = parse_train(arguments_of(cell, Place(Path("nowhere")), machine))
-        assert (config.head.dim, config.optim.epochs) == (cell.dim, cell.epochs)
+        assert (config.head.dim, config.optim.epochs, config.head.effort) == (cell.dim, cell.epochs, "best")
         named = settings_of(cell).get("recipe")
         assert (named is None) == (cell.recipe == "cnn")
         if named is not None:
@@ -100,11 +101,6 @@ def test_a_run_begins_from_a_cell_of_the_tables() -> None:
     """Else table 8 would train table 1's psc again."""
     firsts = {first for cell in EVERY if (first := trained_by(cell)) is not None}
     assert firsts and firsts <= set(EVERY)
-
-
-def test_prototypes_of_a_cell_are_searched_to_the_end() -> None:
-    for cell in EVERY:
-        assert parse_train(arguments_of(cell, Place(Path("nowhere")), Machine())).head.effort == "best"
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
@@ -201,6 +197,7 @@ def test_filters_choose_cells_in_their_order() -> None:
         ("imagenet200,d=10", "no cell fits; its parts do not occur together"),
         ("metod=psc", "'metod=psc' says nothing of a cell; did you mean method=?"),
         ("cifar100,", "'' says nothing of a cell"),
+        ("d=10,d=25", "--cell 'd=10,d=25' has d twice; expected one value: give --cell once for each"),
     ],
 )
 def test_a_filter_that_no_cell_fits_is_named(text: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,7 +116,7 @@ def read_filter(text: str) -> dict[str, str]:
     """``cifar100,d=10,method=dynamic`` as attributes of a cell; a part without = is the data.
 
     Raises:
-        ValueError: a key that a cell has not, or one without a value.
+        ValueError: a key that a cell has not, one without a value, or one that is there twice.
     """
     wanted: dict[str, str] = {}
     for part in text.split(","):
@@ -126,6 +126,8 @@ def read_filter(text: str) -> dict[str, str]:
             near = nearest(key, KEYS)
             hint = f"did you mean {near}=?" if near and key not in KEYS else f"expected DATA and {'=, '.join(KEYS)}="
             raise ValueError(f"--cell {shown(text)}: {shown(part)} says nothing of a cell; {hint}")
+        if KEYS[key] in wanted:
+            raise ValueError(f"--cell {shown(text)} has {key} twice; expected one value: give --cell once for each")
         wanted[KEYS[key]] = value
     return wanted
 
