@@ -12,7 +12,7 @@ class Method:
     Args:
         settings: by their keys.
         cross_entropy: whether the loss is a cross-entropy, which has a learning rate of its own under SGD.
-        halved: whether the loss is half of (1 - cos)², or has at cos = 0 half of its gradient; a rate for it is twice.
+        halved: whether the loss is half of (1 - cos)², or has half of its gradient at cos = 0: its rate is then twice.
         trained_by: the method whose run it begins from.
         words: whether it needs word vectors.
     """
