@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from lib.report import paper, paper_plots, paper_prototypes
+from lib.report import losses, paper, paper_plots, paper_prototypes
 from lib.report.paper_plots import PLOTS, figure4a, figure4b, pictures
 
 from .made_up import made_up
@@ -44,6 +44,20 @@ def test_ours_stands_beside_the_published_and_not_run_where_it_was_not() -> None
     ]
     assert ["cifar100", "linear", "ResNet-32, 250 epochs", *["not run"] * 4, ""] in found
     assert [row[0] for row in found][-5:] == ["imagenet200-32px"] * 5
+
+
+def test_bfloat16_is_named_and_mixed_with_no_float32() -> None:
+    half = partial(made_up, precision="bf16-mixed")
+    records = [made_up("dynamic", 10, 0.25), half("dynamic", 10, 0.5), half("dynamic", 25, 0.5)]
+    tests = {row[2]: row[3:5] for row in rows(paper.accuracy("figure4a", records)) if row[1] == "dynamic"}
+    assert tests == {
+        "cnn, 20 epochs": ["25.00 (57.21)", "not run (64.63)"],
+        "cnn, 20 epochs, bf16-mixed": ["50.00 (57.21)", "50.00 (64.63)"],
+    }
+    (panel,) = figure4a(records)
+    assert panel.title == "CIFAR-100, cnn, 20 epochs, bf16-mixed" and panel.lines[0].y == [50, 50]
+    study = partial(made_up, "linear", 10, table="losses", epochs=10)
+    assert "25.0" in losses.accuracy([study(0.25), study(0.5, precision="bf16-mixed")])
 
 
 def test_word_vectors_are_named() -> None:

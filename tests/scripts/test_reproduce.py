@@ -94,6 +94,14 @@ def test_the_table_says_what_ours_was_made_with(trained: tuple[Path, str]) -> No
     assert "Ours: mlp, adamw 0.01, 2 epochs, on cpu, commit" in trained[1]
 
 
+def test_bfloat16_has_records_of_its_own_and_begins_from_its_own_runs(tmp_path: Path) -> None:
+    asked = ("--cell", "method=dynamic-from-psc", "--precision", "bf16-mixed", "--epochs", "1")
+    assert reproduce("tiny", *asked, "--out", tmp_path) == 0
+    record = load_records([tmp_path])[replace(FROM_PSC, epochs=1, precision="bf16-mixed")]
+    assert record["settings"]["precision"] == "bf16-mixed"
+    assert record["settings"]["head.trained"] == "digits-d3-psc-name=mlp-cnn-bf16-mixed-e1-seed0"
+
+
 def test_cells_that_are_done_are_not_trained_again(
     trained: tuple[Path, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

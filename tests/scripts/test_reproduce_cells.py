@@ -69,11 +69,20 @@ def test_cross_entropy_has_its_own_rate() -> None:
     assert settings_of(PSC)["head.reduction"] == "mean"
 
 
+def test_half_of_the_loss_has_twice_the_rate_and_the_same_steps() -> None:
+    config = parse_train(["--recipe", "cifar100-d10"])
+    doubled = {"optim.lr": f"{2 * config.optim.lr:g}", "optim.weight_decay": f"{config.optim.weight_decay / 2:g}"}
+    for method, made in METHODS.items():
+        settings = settings_of(replace(PSC, method=method))
+        assert (doubled.items() <= (settings | {"optim.weight_decay": "5e-05"}).items()) == made.halved, method
+
+
 def test_every_command_is_one_of_fastproto_train_and_its_recipe_has_the_epochs() -> None:
+    """Prototypes are searched to the end."""
     machine = Machine(words=Path("words.txt"))
-    for cell in EVERY:
+    for cell in dict.fromkeys(EVERY):
         config = parse_train(arguments_of(cell, Place(Path("nowhere")), machine))
-        assert (config.head.dim, config.optim.epochs) == (cell.dim, cell.epochs)
+        assert (config.head.dim, config.optim.epochs, config.head.effort) == (cell.dim, cell.epochs, "best")
         named = settings_of(cell).get("recipe")
         assert (named is None) == (cell.recipe == "cnn")
         if named is not None:
@@ -92,11 +101,6 @@ def test_a_run_begins_from_a_cell_of_the_tables() -> None:
     """Else table 8 would train table 1's psc again."""
     firsts = {first for cell in EVERY if (first := trained_by(cell)) is not None}
     assert firsts and firsts <= set(EVERY)
-
-
-def test_prototypes_of_a_cell_are_searched_to_the_end() -> None:
-    for cell in EVERY:
-        assert parse_train(arguments_of(cell, Place(Path("nowhere")), Machine())).head.effort == "best"
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
@@ -149,6 +153,9 @@ def test_options_change_recipe_epochs_and_seeds(tmp_path: Path, capsys: pytest.C
     ]
     assert main([*asked, "--recipe", "paper", "--out", str(tmp_path)]) == 0
     assert "resnet32-e2-seed3" in capsys.readouterr().out
+    assert main([*asked, "--recipe", "cnn", "--precision", "bf16-mixed", "--out", str(tmp_path)]) == 0
+    first, command, *_ = capsys.readouterr().out.splitlines()
+    assert "cnn-bf16-mixed-e2-seed3" in first and "--precision bf16-mixed" in command
     assert list(tmp_path.iterdir()) == []
 
 
@@ -190,6 +197,7 @@ def test_filters_choose_cells_in_their_order() -> None:
         ("imagenet200,d=10", "no cell fits; its parts do not occur together"),
         ("metod=psc", "'metod=psc' says nothing of a cell; did you mean method=?"),
         ("cifar100,", "'' says nothing of a cell"),
+        ("d=10,d=25", "--cell 'd=10,d=25' has d twice; expected one value: give --cell once for each"),
     ],
 )
 def test_a_filter_that_no_cell_fits_is_named(text: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,6 +219,7 @@ def test_a_filter_that_no_cell_fits_is_named(text: str, sentence: str, capsys: p
         (["table1", "--epochs", "0"], "--epochs is 0; expected a whole number of at least 1"),
         (["table1", "--jobs", "-1"], "--jobs is -1; expected a whole number of at least 1"),
         (["table1", "--minutes", "nan"], "--minutes is nan; expected a number > 0"),
+        (["table1", "--precision", "bf16"], "'bf16'"),
         (["table1", "--seeds", "0,x"], "'0,x' is no list of seeds; expected whole numbers"),
         (["table1", "--root", "cifar=."], "'cifar=.' names no data set; expected NAME=DIR of cifar100"),
         (["table1", "--root", "cifar100=nowhere"], "--root nowhere is not a folder; expected one that is there"),

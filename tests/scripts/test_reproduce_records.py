@@ -9,8 +9,13 @@ from typing import Any
 
 import pytest
 
+from fastproto.cli.train_command import parse_train
+from fastproto.training.resume_rules import PATHS
+from fastproto.training.setting_types import settings_of
+from lib.repository import RESULTS
 from lib.reproduce import command
 from lib.reproduce.cells import Cell, Place
+from lib.reproduce.recipes import Machine, arguments_of
 from lib.reproduce.records import KEYS, load_records
 
 PSC = Cell("table1", "psc", "cifar100", 10, "resnet32", 250)
@@ -59,6 +64,20 @@ def test_other_settings_of_the_same_cell_are_refused(tmp_path: Path, capsys: pyt
     assert error.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
+def test_records_of_the_repository_were_made_with_what_their_cells_say(tmp_path: Path) -> None:
+    """One of each method: a cell whose settings change needs another name, or its records go."""
+    (tmp_path / "train").mkdir()
+    records = load_records([RESULTS])
+    for cell in {(cell.table, cell.method, cell.data, cell.budget): cell for cell in records}.values():
+        made = records[cell]["settings"]
+        roots = {name: tmp_path for name in ("cifar10", "cifar100") if made["data.name"] == "image-folder"}
+        config = parse_train(arguments_of(cell, Place(tmp_path / "out"), Machine(roots)))
+        said = {key: value for key, _, value in settings_of(config) if key in made and key not in PATHS}
+        assert {key: made[key] for key in said if said[key] != "auto"} == {
+            key: value for key, value in said.items() if value != "auto"
+        }, cell.name
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "cell": {}}', "nonsense"])
 def test_a_file_that_is_no_record_is_named(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = record(tmp_path)
@@ -89,6 +108,23 @@ def test_the_table_shows_all_seeds_and_every_number_of_epochs(
     assert ["cifar100", "10", "psc", "resnet32", "250", "25.67", "30.00", "±", "7.07"] in [row[:9] for row in rows]
     assert ["cifar100", "10", "psc", "cnn", "3", "25.67", "12.50"] in [row[:7] for row in rows]
     assert ["cifar100", "10", "dynamic", "resnet32", "250", "57.21", "not", "run"] in rows
+
+
+def test_precisions_are_cells_and_rows_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"model.name": "cnn", "optim.name": "adamw", "optim.lr": 0.01, "optim.epochs": 20}
+    full = replace(PSC, recipe="cnn", epochs=20)
+    half = replace(full, precision="bf16-mixed")
+    path = record(tmp_path, full, settings=settings, test=0.25)
+    path.write_text(path.read_text().replace(', "precision": "32-true"', ""))  # as of an earlier version
+    record(tmp_path, half, settings=settings | {"precision": half.precision}, test=0.5)
+    assert set(load_records([tmp_path])) == {full, half}
+    assert main(["table1", "--cell", "d=10,method=psc", "--show", "--recipe", "cnn", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    rows = [" ".join(line.split()) for line in printed.splitlines()]
+    assert {"cifar100 10 psc cnn 20 25.67 25.00", "cifar100 10 psc cnn, bf16-mixed 20 25.67 50.00"} <= {
+        row.rsplit(" ", 3)[0] for row in rows
+    }
+    assert "Ours: cnn, adamw 0.01, 20 epochs, bf16-mixed, on cpu" in printed
 
 
 def test_figure_4b_shows_the_labels_that_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from benchmarks.pages.formats import markdown
 from benchmarks.pages.pictures import Line, Panel
 from lib.repository import NOT_MEASURED, Record
 from lib.reproduce import loss_study
+from lib.reproduce.cells import FLOAT32, cell_of
 from lib.reproduce.loss_study import (
     AT_DEFAULT_RATE,
     DEFAULT_RATE,
@@ -154,14 +155,15 @@ def _name(setting: Setting) -> str:
 def _runs(
     records: list[Record], setting: Setting, method: str, schedule: str | None = None, rate: str | None = None
 ) -> list[Record]:
-    """The runs of a method by seed: at its own learning rate or another, with the usual schedule or another."""
+    """Float32 runs of a method by seed: at its own learning rate or another, with the usual schedule or another."""
     data, dim, epochs = setting
     rate = best_rate(data, dim, method) if rate is None else rate
     overrides = {} if schedule is None else loss_study.schedule(schedule, epochs)
     if rate != DEFAULT_RATE:
         overrides |= {"optim.lr": rate}
-    wanted = {"data": data, "dim": dim, "epochs": epochs, "method": method, "overrides": overrides}
-    found = [record for record in records if wanted.items() <= record["cell"].items()]
+    wanted = (data, dim, epochs, method, overrides, FLOAT32)
+    cells = [(record, cell_of(record["cell"])) for record in records]
+    found = [r for r, c in cells if (c.data, c.dim, c.epochs, c.method, dict(c.overrides), c.precision) == wanted]
     return sorted(found, key=lambda record: int(record["cell"]["seed"]))
 
 

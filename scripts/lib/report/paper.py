@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from benchmarks.pages.formats import listed, markdown
 from lib.repository import Record
-from lib.reproduce.cells import Cell, cell_of
+from lib.reproduce.cells import Budget, Cell, cell_of, in_words
 from lib.reproduce.recipes import ON_CPU, RECIPES
 from lib.reproduce.run_folders import SHOTS
 from lib.reproduce.shown import (
@@ -22,8 +22,7 @@ from lib.reproduce.shown import (
 )
 from lib.reproduce.tables import TABLES, Table
 
-Budget = tuple[str, int]  # recipe, epochs
-Line = tuple[str, str, str, int]  # data, method, recipe, epochs: a row of a table
+Line = tuple[str, str, str, int, str]  # data, method and budget: a row of a table
 
 
 def by_cell(records: Iterable[Record]) -> dict[Cell, Record]:
@@ -67,7 +66,8 @@ def row(cell: Cell) -> tuple[str, str]:
 
 
 def made_with(budget: Budget) -> str:
-    return f"{RECIPES[budget[0]].model}, {budget[1]} epochs"
+    recipe, epochs, precision = budget
+    return f"{RECIPES[recipe].model}, {epochs} epochs" + in_words(precision)
 
 
 def lines(table: Table, found: Records) -> list[Line]:
@@ -76,7 +76,7 @@ def lines(table: Table, found: Records) -> list[Line]:
     chosen: dict[Line, None] = {}
     for cell in table.cells:
         ours = [o for o in measured if row(o) == row(cell) and o.recipe in (cell.recipe, ON_CPU)] or [cell]
-        chosen |= dict.fromkeys((*row(cell), *budget) for budget in sorted({(o.recipe, o.epochs) for o in ours}))
+        chosen |= dict.fromkeys((*row(cell), *budget) for budget in sorted({o.budget for o in ours}))
     return list(chosen)
 
 
@@ -91,7 +91,7 @@ def _entry(table: Table, found: Records, line: Line, at: str) -> str:
     cells = [cell for cell in table.cells if row(cell) == line[:2] and column(cell) == at]
     if not cells:
         return ""
-    runs = [r for cell, r in found.items() if cell.kind == cells[0].kind and (cell.recipe, cell.epochs) == line[2:]]
+    runs = [r for cell, r in found.items() if cell.kind == cells[0].kind and cell.budget == line[2:]]
     figure = published_figure(replace(cells[0], recipe=line[2]), table)
     ours = spread([run["test"] for run in runs]) if runs else NOT_RUN
     return ours if figure is None else f"{ours} ({figure:.2f})"
@@ -103,7 +103,7 @@ def shots(table: Table, found: Records) -> str:
     seen = [cell for cell in found if cell.kind in {other.kind for other in table.cells}] if table.shots else []
     for cell in {cell.row: cell for cell in seen}.values():
         shares = shot_accuracies([found[other] for other in seen if other.row == cell.row])
-        words = [cell.data, cell.label, made_with((cell.recipe, cell.epochs))]
+        words = [cell.data, cell.label, made_with(cell.budget)]
         rows += [[*words, *(shares.get(name, "") for name in SHOTS)]] if shares else []
     head = ["test, %, by training images", "method", "made with", *SHOTS]
     return f"{markdown(head, rows)}\n\nTraining images of a class: {shot_limits()}." if rows else ""
@@ -118,7 +118,7 @@ def drawn_budget(cells: Iterable[Cell], found: Records) -> Budget | None:
     counts: dict[Budget, int] = {}
     for cell in found:
         if cell.kind in kinds and cell.seed == 0:
-            counts[cell.recipe, cell.epochs] = counts.get((cell.recipe, cell.epochs), 0) + 1
+            counts[cell.budget] = counts.get(cell.budget, 0) + 1
     return max(counts, key=lambda budget: (counts[budget], budget[1])) if counts else None
 
 
@@ -128,7 +128,7 @@ def at_seed_0(cells: Iterable[Cell], found: Records, budget: Budget) -> dict[Cel
     return {
         wanted[cell.kind]: record
         for cell, record in found.items()
-        if cell.kind in wanted and cell.seed == 0 and (cell.recipe, cell.epochs) == budget
+        if cell.kind in wanted and cell.seed == 0 and cell.budget == budget
     }
 
 

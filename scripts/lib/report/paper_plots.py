@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 from benchmarks.pages.pictures import Line, Panel
-from lib.report.paper import Budget, at_seed_0, by_cell, by_dim, drawn_budget, made_with
+from lib.report.paper import at_seed_0, by_cell, by_dim, drawn_budget, made_with
 from lib.repository import Record
-from lib.reproduce.cells import Cell
+from lib.reproduce.cells import Budget, Cell
 from lib.reproduce.tables import CIFAR_TABLE1, TABLE2, TABLES
 
 NAMES = {

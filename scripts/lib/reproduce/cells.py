@@ -9,6 +9,8 @@ from pathlib import Path
 from fastproto.support.spelling import nearest, shown
 
 Overrides = tuple[tuple[str, str], ...]
+Budget = tuple[str, int, str]  # recipe, epochs, precision
+FLOAT32 = "32-true"
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Cell:
         dim: D of the metric space.
         recipe: backbone and optimiser, of :data:`lib.reproduce.recipes.RECIPES`.
         overrides: settings of fastproto-train beside those, such as ("head.scale", "1").
+        precision: of fastproto-train.
     """
 
     table: str
@@ -32,16 +35,22 @@ class Cell:
     epochs: int
     seed: int = 0
     overrides: Overrides = ()
+    precision: str = FLOAT32
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """What is measured, whatever the recipe, the epochs and the seed."""
+        """What is measured, whatever the budget and the seed."""
         return self.table, self.data, self.dim, self.method, self.overrides
+
+    @property
+    def budget(self) -> Budget:
+        """What it is trained with."""
+        return self.recipe, self.epochs, self.precision
 
     @property
     def row(self) -> tuple[object, ...]:
         """What the seeds of a cell have in common."""
-        return self.kind, self.recipe, self.epochs
+        return self.kind, self.budget
 
     @property
     def label(self) -> str:
@@ -49,15 +58,25 @@ class Cell:
         return ", ".join([self.method, *(f"{key.rpartition('.')[2]} {value}" for key, value in self.overrides)])
 
     @property
+    def backbone(self) -> str:
+        """The recipe, with the precision unless that is float32: ``cnn, bf16-mixed``."""
+        return self.recipe + in_words(self.precision)
+
+    @property
     def name(self) -> str:
         """Its file name, without a suffix."""
         changed = [f"{key.rpartition('.')[2]}={value}" for key, value in self.overrides]
-        parts = [self.data, f"d{self.dim}", self.method, *changed, self.recipe, f"e{self.epochs}", f"seed{self.seed}"]
-        return "-".join(parts)
+        parts = [self.data, f"d{self.dim}", self.method, *changed, self.backbone.replace(", ", "-"), f"e{self.epochs}"]
+        return "-".join([*parts, f"seed{self.seed}"])
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
         return {**vars(self), "overrides": dict(self.overrides)}
+
+
+def in_words(precision: str) -> str:
+    """``, bf16-mixed``; nothing for float32, the default."""
+    return "" if precision == FLOAT32 else f", {precision}"
 
 
 def cell_of(values: Mapping[str, object]) -> Cell:
@@ -97,7 +116,7 @@ def read_filter(text: str) -> dict[str, str]:
     """``cifar100,d=10,method=dynamic`` as attributes of a cell; a part without = is the data.
 
     Raises:
-        ValueError: a key that a cell has not, or one without a value.
+        ValueError: a key that a cell has not, one without a value, or one that is there twice.
     """
     wanted: dict[str, str] = {}
     for part in text.split(","):
@@ -107,6 +126,8 @@ def read_filter(text: str) -> dict[str, str]:
             near = nearest(key, KEYS)
             hint = f"did you mean {near}=?" if near and key not in KEYS else f"expected DATA and {'=, '.join(KEYS)}="
             raise ValueError(f"--cell {shown(text)}: {shown(part)} says nothing of a cell; {hint}")
+        if KEYS[key] in wanted:
+            raise ValueError(f"--cell {shown(text)} has {key} twice; expected one value: give --cell once for each")
         wanted[KEYS[key]] = value
     return wanted
 

@@ -13,7 +13,7 @@ from fastproto.cli.command_runner import exit_code
 from fastproto.cli.parser import Parser
 from fastproto.support.spelling import nearest, shown
 from lib.repository import RESULTS
-from lib.reproduce.cells import Cell, Place, choose
+from lib.reproduce.cells import FLOAT32, Cell, Place, choose
 from lib.reproduce.computed import ROWS, STUDIES, compute, study
 from lib.reproduce.figures import draw_figures
 from lib.reproduce.recipes import ON_CPU, RECIPES, ROOTS, Machine
@@ -73,13 +73,13 @@ def _cells(options: argparse.Namespace, table: Table, folders: list[Path]) -> in
 
 
 def _asked(options: argparse.Namespace, table: Table, machine: Machine) -> list[Cell]:
-    """The cells of a table with the recipe for this machine, the epochs and the seeds of the options."""
+    """The cells of a table with the recipe for this machine and the epochs, precision and seeds of the options."""
     small = options.recipe == ON_CPU or (options.recipe is None and not _has_gpu(machine))
     asked = []
     for cell in table.cells:
         if small and RECIPES[cell.recipe].named is not None:
             cell = replace(cell, recipe=ON_CPU, epochs=RECIPES[ON_CPU].epochs)
-        cell = cell if options.epochs is None else replace(cell, epochs=options.epochs)
+        cell = replace(cell, epochs=options.epochs or cell.epochs, precision=options.precision)
         asked += [replace(cell, seed=seed) for seed in options.seeds] if options.seeds else [cell]
     return list(dict.fromkeys(asked))
 
@@ -117,6 +117,7 @@ def _parser(description: str) -> Parser:
     add("--minutes", type=float, help="time after which runs are stopped; the same command goes on")
     add("--jobs", type=int, default=1, help="cells that are trained at once")
     add("--recipe", choices=("paper", ON_CPU), help="backbone and budget; without a GPU cnn, else the paper's")
+    add("--precision", choices=(FLOAT32, "bf16-mixed"), default=FLOAT32, help="each is a row of its own")
     add("--root", action="append", default=[], type=_root, metavar="NAME=DIR", help="folder of a data set; repeatable")
     add("--download", action="store_true", help="download data sets that are missing")
     add("--accelerator", choices=("auto", "cpu", "gpu"), default="auto")

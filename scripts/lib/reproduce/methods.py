@@ -12,12 +12,14 @@ class Method:
     Args:
         settings: by their keys.
         cross_entropy: whether the loss is a cross-entropy, which has a learning rate of its own under SGD.
+        halved: whether the loss is half of (1 - cos)², or has half of its gradient at cos = 0: its rate is then twice.
         trained_by: the method whose run it begins from.
         words: whether it needs word vectors.
     """
 
     settings: dict[str, str]
     cross_entropy: bool = False
+    halved: bool = False
     trained_by: str | None = None
     words: bool = False
 
@@ -38,7 +40,7 @@ def _softmax_norm(name: str) -> dict[str, str]:
 METHODS = {
     "dynamic": Method(_head("prototype", "random")),
     "dynamic-aligned": Method(_head("prototype", "aligned")),
-    "dynamic-power-auto": Method(_power("prototype", "auto")),
+    "dynamic-power-auto": Method(_power("prototype", "auto"), halved=True),
     "dynamic-from-psc": Method(_head("trained"), trained_by="psc"),
     "psc": Method(_head("softmax"), cross_entropy=True),
     "psc-uniform": Method(_head("softmax_uniform"), cross_entropy=True),
@@ -46,15 +48,15 @@ METHODS = {
     "fixed": Method(_head("fixed", "random")),
     "fixed-aligned": Method(_head("fixed", "aligned")),
     "fixed-softmax": Method(_head("fixed_softmax"), cross_entropy=True),
-    "power-3": Method(_power("prototype", "3")),
-    "power-1.5": Method(_power("prototype", "1.5")),
-    "power-1": Method(_power("prototype", "1")),
-    "power-0.5": Method(_power("prototype", "0.5")),
+    "power-3": Method(_power("prototype", "3"), halved=True),
+    "power-1.5": Method(_power("prototype", "1.5"), halved=True),
+    "power-1": Method(_power("prototype", "1"), halved=True),
+    "power-0.5": Method(_power("prototype", "0.5"), halved=True),
     "softmax-norm": Method(_softmax_norm("prototype"), cross_entropy=True),
-    "fixed-power-1": Method(_power("fixed", "1")),
-    "fixed-power-0.5": Method(_power("fixed", "0.5")),
+    "fixed-power-1": Method(_power("fixed", "1"), halved=True),
+    "fixed-power-0.5": Method(_power("fixed", "0.5"), halved=True),
     "fixed-softmax-norm": Method(_softmax_norm("fixed"), cross_entropy=True),
-    "etf": Method(_head("etf")),
+    "etf": Method(_head("etf"), halved=True),
     "hpn": Method(_head("hpn")),
     "word2vec": Method(_head("hpn"), words=True),
 }

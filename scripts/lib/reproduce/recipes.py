@@ -40,6 +40,7 @@ class Recipe:
         named: the recipe of fastproto-train, where "set" is that of the data and "dim" is D; None: its defaults.
         settings: what differs from that.
         cross_entropy: what differs for methods of cross-entropy.
+        halved: what differs for methods with half of the loss that the rate is for.
     """
 
     model: str
@@ -47,17 +48,23 @@ class Recipe:
     named: str | None = None
     settings: Settings = field(default_factory=dict)
     cross_entropy: Settings = field(default_factory=dict)
+    halved: Settings = field(default_factory=dict)
 
 
-# The rate of these recipes is for the sum of (1 - cos)² over a batch; a cross-entropy has one for its mean.
+# The rate of these recipes is for the sum of (1 - cos)² over a batch; a cross-entropy has one for its mean. Of half of
+# that loss SGD makes the same steps with twice the rate and half the weight decay.
 _BALANCED = Recipe(
-    "ResNet-32", 250, "{set}-d{dim}", cross_entropy={"head.loss": "eq6", "head.reduction": "mean", "optim.lr": "0.1"}
+    "ResNet-32",
+    250,
+    "{set}-d{dim}",
+    cross_entropy={"head.loss": "eq6", "head.reduction": "mean", "optim.lr": "0.1"},
+    halved={"optim.lr": "0.02", "optim.weight_decay": "5e-05"},
 )
 RECIPES = {
     "cnn": Recipe("cnn", 20, settings={"model.name": "cnn", "head.loss": "eq6"}),
     "resnet32": _BALANCED,
-    "resnet20": replace(_BALANCED, model="ResNet-20", settings={"model.name": "resnet20"}),
-    "resnet56": replace(_BALANCED, model="ResNet-56", settings={"model.name": "resnet56"}),
+    "resnet20": replace(_BALANCED, model="ResNet-20", settings={"model.name": "resnet20-hpn"}),
+    "resnet56": replace(_BALANCED, model="ResNet-56", settings={"model.name": "resnet56-hpn"}),
     "resnet32-lt": Recipe("ResNet-32", 200, "{set}-lt-0.01-d{dim}"),
     "imagenet-r50": Recipe("ResNet-50", 100, "imagenet-r50-d{dim}"),
     "imagenet-swin-t": Recipe("Swin-T", 100, "imagenet-swin-t-d{dim}"),
@@ -106,10 +113,12 @@ def settings_of(cell: Cell) -> Settings:
         **DATA[cell.data],
         **recipe.settings,
         **(recipe.cross_entropy if method.cross_entropy else {}),
+        **(recipe.halved if method.halved else {}),
         **method.settings,
         "head.dim": str(cell.dim),
         "head.effort": "best",
         "optim.epochs": str(cell.epochs),
+        "precision": cell.precision,
         "seed": str(cell.seed),
         **dict(cell.overrides),
     }

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from statistics import mean, median, stdev
 
 from lib.repository import Record
-from lib.reproduce.cells import Cell, Place
+from lib.reproduce.cells import FLOAT32, Cell, Place, cell_of, in_words
 from lib.reproduce.recipes import RECIPES, Machine, arguments_of, missing
 from lib.reproduce.run_folders import SHOTS, epochs_done, rows_of
 from lib.reproduce.tables import Table
@@ -74,7 +74,7 @@ def _line(cell: Cell, found: list[Record], table: Table) -> tuple[str, ...]:
     """The words of a row; see the head in :func:`show_table`."""
     figure = published_figure(cell, table)
     published = NOT_AVAILABLE if figure is None else f"{figure:.2f}"
-    start = (cell.data, str(cell.dim), cell.label, cell.recipe, str(cell.epochs), published)
+    start = (cell.data, str(cell.dim), cell.label, cell.backbone, str(cell.epochs), published)
     if not found:
         return (*start, NOT_RUN, "", "", "", "")
     accuracies = [spread([record[key] for record in found]) for key in ("test", "test_top5", "validation")]
@@ -101,7 +101,8 @@ def published_figure(cell: Cell, table: Table) -> float | None:
 def _moved(table: Table, found: list[Record]) -> list[str]:
     if not table.moved or not found:
         return []
-    head = ("epoch", *(f"D = {r['cell']['dim']}, {r['cell']['recipe']}, seed {r['cell']['seed']}" for r in found))
+    cells = [cell_of(record["cell"]) for record in found]
+    head = ("epoch", *(f"D = {cell.dim}, {cell.backbone}, seed {cell.seed}" for cell in cells))
     shares = [{entry["epoch"]: entry["moved"] for entry in record["curve"]} for record in found]
     epochs = sorted({epoch for share in shares for epoch in share})
     lines = [
@@ -117,7 +118,7 @@ def _shots(table: Table, rows: list[Cell], found: Mapping[tuple[object, ...], li
     lines = [("data", "D", "method", "recipe", "epochs", *SHOTS)]
     for cell in rows:
         shares = shot_accuracies(found[cell.row])
-        start = (cell.data, str(cell.dim), cell.label, cell.recipe, str(cell.epochs))
+        start = (cell.data, str(cell.dim), cell.label, cell.backbone, str(cell.epochs))
         lines += [(*start, *(shares.get(name, "") for name in SHOTS))] if shares else []
     return [f"test accuracy of classes by their training images, %: {shot_limits()}\n{columns(lines)}"]
 
@@ -157,9 +158,10 @@ def made(found: list[Record]) -> list[str]:
 
 def _made_with(record: Record) -> str:
     settings = record["settings"]
+    precision = in_words(settings.get("precision", FLOAT32))
     return (
         f"{settings['model.name']}, {settings['optim.name']} {settings['optim.lr']:g}, {settings['optim.epochs']} "
-        f"epochs, on {record['device']}, commit {record['commit'][:10]}"
+        f"epochs{precision}, on {record['device']}, commit {record['commit'][:10]}"
     )
 
 
