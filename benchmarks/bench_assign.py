@@ -56,8 +56,10 @@ def lapjv_solver() -> Solver:
 
 
 def lapx_solver() -> Solver:
-    solve = imported("lap", "lapx").lapjv
-    return lambda scores: solve((-scores).numpy())[1]
+    """Its fastest solver of float32 costs; older versions have ``lapjvs`` alone."""
+    lapx = imported("lap", "lapx")
+    solve = getattr(lapx, "lapjvr", None) or lapx.lapjvs
+    return lambda scores: solve((-scores).numpy(), return_cost=False)[1]
 
 
 def scipy_solver() -> Solver:

@@ -79,7 +79,7 @@ def _run(options: argparse.Namespace, results: Path) -> None:
     import pytest
 
     arguments = [str(HERE), "-c", os.devnull, f"--rootdir={HERE}", "--import-mode=importlib", "-p", "no:cacheprovider"]
-    arguments += ["-o", "python_files=bench_*.py", "-v", f"--benchmark-json={results}", "--benchmark-disable-gc"]
+    arguments += ["-o", "python_files=bench_*.py", "-v", f"--benchmark-json={results}"]
     for name in ("scale", "threads", "device", "cifar100", "published"):
         value = getattr(options, name)
         if value is not None:

@@ -17,7 +17,7 @@ import torch
 
 from .comparison import COMPARED, SCALES, Case, Row, cases
 from .given import GIVEN
-from .groups import Session
+from .groups import Session, called_once
 from .machine import commit, device_name, machine, versions
 
 SESSION = pytest.StashKey[Session]()
@@ -91,11 +91,16 @@ def case_of(item: pytest.Item) -> Case | None:
 
 @pytest.fixture
 def row(request: pytest.FixtureRequest, benchmark: Any) -> Row:
-    """Measures the group of a case, if no other row has, and reports the case."""
+    """Measures the group of a case, if no other row has, and reports the case; --benchmark-disable calls it once."""
     session = request.config.stash[SESSION]
     wanted = [case for item in request.session.items if (case := case_of(item)) is not None]
 
     def report(case: Case) -> None:
+        if benchmark.disabled:
+            if why := called_once(case, session.scale, session.device):
+                pytest.skip(why)
+            benchmark.pedantic(lambda: None)
+            return
         found = session.result(case, wanted)
         if isinstance(found, str):
             pytest.skip(found)

@@ -20,8 +20,9 @@ from .tables import (
     exponent_line,
     op_table,
     renewal_table,
-    thread_table,
 )
+from .threads import thread_table
+from .training import training_tables
 
 INTRODUCTION = """\
 The providers of a row run in turn, and the median of the rounds counts. A ratio compares round by round: 2× means that
@@ -55,15 +56,18 @@ batch, so the time hardly depends on C. The authors' formula re-normalises all C
 and the proxy losses multiply the batch with a C×D weight, forward and backward.""",
         ("head_step", "ipm_loss", "update_class_means", "nearest_prototypes"),
         "training_step",
+        lambda results: f"Fitted: {exponent_line(results, 'head_step')}.",
     ),
 )
 SOLVERS_AND_TRAINING = (
     Section(
         "A step and an epoch in parts",
         """\
-PSC is the usual learned linear layer with softmax. The backbone's time is that of both; our head adds an assignment,
-once an epoch.""",
-        ("training_step", "training_epoch"),
+PSC is the usual learned linear layer with softmax. *Data* draws, augments and normalises a batch; the head's part is
+the loss, its gradient, and our class means or PSC's update of its weights. Our head adds an assignment, once an epoch.
+Shares are of the sum of the parts; an epoch's parts are those of a step times its batches.""",
+        (),
+        more=training_tables,
     ),
     Section(
         "The assignment",
@@ -91,7 +95,7 @@ def complete_page(results: Results, pictures: Mapping[str, str]) -> str:
     """Everything that was measured. ``pictures``: the path of each picture, as the page names it."""
     parts = ["# Benchmarks", INTRODUCTION, "## In short", short_table(results)]
     parts += [part for section in (*HEAD, *SOLVERS_AND_TRAINING) for part in _section(section, results, pictures)]
-    parts += [*_threads_and_limits(results, pictures), *_picture("prototypes", pictures)]
+    parts += [*_threads_and_limits(results, pictures, every=True), *_picture("prototypes", pictures)]
     parts += ["## Every row", every_row(results), "## Not measured", absent_table(results)]
     return _page([*parts, "## The machine", facts(results)])
 
@@ -120,8 +124,8 @@ def _section(section: Section, results: Results, pictures: Mapping[str, str]) ->
     return [f"## {section.title}", *_picture(section.picture, pictures), section.text, *tables, *more]
 
 
-def _threads_and_limits(results: Results, pictures: Mapping[str, str]) -> list[str]:
-    parts = ["## Threads", thread_table(results), "## The limits of the machine"]
+def _threads_and_limits(results: Results, pictures: Mapping[str, str], every: bool = False) -> list[str]:
+    parts = ["## Threads", thread_table(results, every), "## The limits of the machine"]
     parts.append(f"Measured in the same run: {ceiling_line(results)}.")
     return [*parts, *_picture("memory", pictures), *_picture("roofline", pictures)]
 

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from .fits import exponent
 from .pictures import Line, Panel, Points
 from .results import OURS, Results, Row
-from .tables import series
+from .tables import MANY, series
 
 LETTERS = {"C": "classes C", "D": "dimension D", "B": "batch B"}
 MOST_TICKS = 4
-MANY = 3  # points from which an exponent is fitted
 
 
 def against(results: Results, op: str, letter: str, title: str, value: str = "seconds") -> list[Panel]:
