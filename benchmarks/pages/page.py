@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from .formats import listed
+from .formats import NOT_MEASURED, listed
 from .plots import PLOTS
 from .results import Results
 from .summary import machine_line, short_table
@@ -47,6 +47,11 @@ class Section:
     more: Callable[[Results], str] | None = None
 
 
+def fitted(results: Results, op: str) -> str:
+    line = exponent_line(results, op)
+    return "" if line == NOT_MEASURED else f"Fitted: {line}."
+
+
 HEAD = (
     Section(
         "The training step",
@@ -56,7 +61,7 @@ batch, so the time hardly depends on C. The authors' formula re-normalises all C
 and the proxy losses multiply the batch with a C×D weight, forward and backward.""",
         ("head_step", "ipm_loss", "update_class_means", "nearest_prototypes"),
         "training_step",
-        lambda results: f"Fitted: {exponent_line(results, 'head_step')}.",
+        lambda results: fitted(results, "head_step"),
     ),
 )
 SOLVERS_AND_TRAINING = (
@@ -77,7 +82,7 @@ resemble those of an untrained network, *easy* ones lie near their prototypes. "
 with `previous=`. The constants of the solver were chosen on means made like these.""",
         ("assign",),
         "assignment",
-        lambda results: f"Fitted: {exponent_line(results, 'assign')}.\n\n{renewal_table(results)}",
+        lambda results: f"{fitted(results, 'assign')}\n\n{renewal_table(results)}",
     ),
     Section(
         "The Gaussian potential",
@@ -93,7 +98,8 @@ and `medium` need fast bfloat16. The error is that of the tangent gradient.""",
 
 def complete_page(results: Results, pictures: Mapping[str, str]) -> str:
     """Everything that was measured. ``pictures``: the path of each picture, as the page names it."""
-    parts = ["# Benchmarks", INTRODUCTION, "## In short", short_table(results)]
+    short = short_table(results)
+    parts = ["# Benchmarks", INTRODUCTION, *(["## In short", short] if not short.startswith(NOT_MEASURED) else [])]
     parts += [part for section in (*HEAD, *SOLVERS_AND_TRAINING) for part in _section(section, results, pictures)]
     parts += [*_threads_and_limits(results, pictures, every=True), *_picture("prototypes", pictures)]
     parts += ["## Every row", every_row(results), "## Not measured", absent_table(results)]
@@ -120,8 +126,9 @@ def _page(parts: list[str]) -> str:
 
 def _section(section: Section, results: Results, pictures: Mapping[str, str]) -> list[str]:
     tables = [op_table(results, op) for op in section.ops if results.of(op)]
-    more = [] if section.more is None else [section.more(results)]
-    return [f"## {section.title}", *_picture(section.picture, pictures), section.text, *tables, *more]
+    more = "" if section.more is None else section.more(results).strip()
+    parts = [f"## {section.title}", *_picture(section.picture, pictures), section.text, *tables, more]
+    return [part for part in parts if part]
 
 
 def _threads_and_limits(results: Results, pictures: Mapping[str, str], every: bool = False) -> list[str]:
