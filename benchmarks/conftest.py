@@ -8,6 +8,7 @@ each row then hands its times to pytest-benchmark through the ``timer`` option, 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
     threads = config.getoption("--threads")
     if threads is not None and threads < 1:
         raise pytest.UsageError(f"--threads is {threads}; expected 1 or more")
-    counts = tuple(sorted({1, threads or len(os.sched_getaffinity(0))}))
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    counts = tuple(sorted({1, threads or cores}))
     device = torch.device(config.getoption("--device") or ("cuda" if torch.cuda.is_available() else "cpu"))
     GIVEN.cifar100 = config.getoption("--cifar100")
     GIVEN.published = config.getoption("--published")

@@ -12,7 +12,7 @@ import torch
 from .comparison import Call, Setup
 from .memory import extra_peak
 
-SLOW = 4.0  # seconds: a longer call is timed once, unless the comparison says another limit
+SLOW = 3.0  # seconds: a longer call is timed once, unless the comparison says another limit
 LONG = 1.0  # seconds: in a longer call little of the time is warm-up
 LEAST = 0.004  # seconds: shorter calls are timed together
 MOST_CALLS = 1000  # in a round

@@ -74,7 +74,8 @@ class Progress:
                 self.end(name, "done" if what == "done" else f"failed (see {name}.log)")
 
     def end(self, name: str, status: str) -> None:
-        seconds = time.monotonic() - self.began.get(name, time.monotonic())
+        now = time.monotonic()
+        seconds = now - self.began.get(name, now)
         self.ended[name] = Outcome(status.format(seconds), {}, round(seconds, 1))
 
     @property
