@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 from fastproto.assignment import Assignment, assign
 
 from .comparison import Call, Case, Comparison, Provider, Record, Row, Setup, Size, Work, compared
-from .instances import Pair, matching
+from .instances import SEQUENTIAL, Pair, matching
 from .peers import imported
 
 Solver = Callable[[Tensor], object]
@@ -100,7 +100,6 @@ def sizes(kind: str, dim: int, classes: list[int]) -> list[Size]:
 
 
 COLD, EASY = [1_000, 2_000, 5_000, 10_000], [200, 500, 1_000, 5_000]
-SEQUENTIAL = "the exact solver on the lists runs in one thread"
 ASSIGN = Comparison(
     op="assign",
     sizes={

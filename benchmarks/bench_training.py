@@ -22,6 +22,7 @@ from fastproto.models import build_backbone
 
 from .comparison import Call, Case, Comparison, Provider, Row, Setup, Size, Unavailable, compared
 from .given import GIVEN
+from .instances import SEQUENTIAL
 from .timing import ROTATED
 
 MODELS = {"digits": "mlp", "glyphs": "cnn", "cifar100": "resnet20"}
@@ -150,7 +151,7 @@ def whole_step(ours: bool, task: Task) -> Call:
     return lambda _: step(module, networks, task.drawn())
 
 
-def assignment(task: Task) -> Call:
+def assignment(task: Task) -> Setup:
     """Of the class means of an untrained backbone, with no assignment before."""
     module, (network, _) = _networks(True, task)
     assert isinstance(module, PrototypeHead)
@@ -159,7 +160,7 @@ def assignment(task: Task) -> Call:
             pixels, labels = task.batch(chosen)
             module(network(pixels), labels)
     means, prototypes = module.class_means, module.prototypes
-    return lambda _: assign(means, prototypes)
+    return Setup(lambda _: assign(means, prototypes), serial_part=SEQUENTIAL)
 
 
 def epoch(ours: bool, task: Task) -> Call:
@@ -199,7 +200,7 @@ TRAINING_STEP = Comparison(
         "fastproto, whole step": Provider(partial(whole_step, True)),
         "PSC, whole step": Provider(partial(whole_step, False)),
     },
-    serial_part="the head walks the rows of the batch in one thread, and a batch is small",
+    serial_part="a batch is small; the head walks its rows in one thread",
 )
 TRAINING_EPOCH = Comparison(
     op="training_epoch",

@@ -39,13 +39,14 @@ class Setup:
     """What building a provider gives: the call, and what only some providers need.
 
     ``work`` replaces that of the comparison; ``units`` divides the time of a call; ``facts`` is called once after
-    the timing, and its entries are reported.
+    the timing, and its entries are reported; ``serial_part`` replaces that of the comparison.
     """
 
     call: Call
     work: Work | None = None
     units: float = 1.0
     facts: Callable[[], Record] = dict
+    serial_part: str = ""
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,6 @@ def facts(case: Case, entry: Timed, scale: Scale, device: torch.device, ceilings
         info["share_of_copy"] = work.bytes / seconds / copy
     if device.type == "cuda":
         info["cuda_graph"] = entry.replayed
-    if comparison.serial_part and case.provider.startswith(OURS):
-        info["serial_part"] = comparison.serial_part
+    if case.provider.startswith(OURS):
+        info["serial_part"] = entry.setup.serial_part or comparison.serial_part
     return info | entry.setup.facts()

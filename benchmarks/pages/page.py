@@ -157,5 +157,6 @@ def html_page(text: str, folder: Path) -> str:
     for file in sorted(folder.glob("*.png")):
         inside = base64.b64encode(file.read_bytes()).decode()
         body = body.replace(f'src="{escape(file.name)}"', f'src="data:image/png;base64,{inside}"')
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>fastproto: benchmarks</title><style>{STYLE}</style>'
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    head += f"<title>fastproto: benchmarks</title><style>{STYLE}</style>"
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
