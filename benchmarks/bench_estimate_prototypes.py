@@ -126,7 +126,7 @@ ESTIMATE_PROTOTYPES = Comparison(
         "the paper's descent": Provider(descent, small=200, warm=True),
         "authors' file": Provider(authors_file, serial=True),
     },
-    slow=1.0,
+    slow=0.5,
     serial_part="below C·D = 4 million everything but the passes takes one thread",
 )
 
