@@ -30,6 +30,7 @@ LONG = {
     "tests/assignment/test_scores_gpu.py::test_no_tensor_has_the_size_of_the_matrix",
     "tests/assignment/test_scores_gpu.py::test_recheck_finds_the_gap",
     "tests/benchmarks/test_command.py::test_a_report_is_written_into_an_empty_folder",
+    "tests/benchmarks/test_pages.py::test_tall_pictures_are_drawn",
     "tests/benchmarks/test_plugin.py",
     "tests/cli/test_command_runner.py::test_interruption_says_how_to_go_on",
     "tests/cli/test_command_runner.py::test_the_advice_is_of_this_command",

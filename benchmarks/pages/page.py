@@ -30,7 +30,7 @@ fastproto needs half the time; ± is half the range of the middle 80 % of the ro
 say otherwise."""
 STYLE = """\
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; display: block; overflow-x: auto; }
+table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0; }
 th, td { border: 1px solid #ddd; padding: .25rem .6rem; text-align: left; }
 td:first-child { white-space: nowrap; }
 th { background: #f5f5f5; } img { max-width: 100%; } code { background: #f5f5f5; }"""

@@ -10,6 +10,7 @@ from benchmarks.pages import tables
 from benchmarks.pages.fits import exponent, ratio_of
 from benchmarks.pages.formats import duration, mebibytes, percent, ratio
 from benchmarks.pages.page import complete_page, html_page
+from benchmarks.pages.pictures import digest, draw, drawn_from
 from benchmarks.pages.plots import PLOTS
 from benchmarks.pages.results import read
 from benchmarks.pages.searches import search_table
@@ -25,7 +26,7 @@ SMALL, LARGE = {"C": 1_000, "D": 512, "B": 8}, {"C": 100_000, "D": 512, "B": 8}
 
 def test_figures_are_written_alike() -> None:
     assert [ratio(x) for x in (None, 0.012, 1.234, 9.996, 12.4)] == ["not measured", "0.012×", "1.23×", "10.00×", "12×"]
-    assert ratio(2.0, 0.1234) == "2.00 ± 0.12×"
+    assert [ratio(2.0, 0.1234), ratio(16.04, 0.31), ratio(78.0, 4.0)] == ["2.00 ± 0.12×", "16.0 ± 0.3×", "78 ± 4×"]
     times = [duration(x) for x in (None, 1.2e-5, 0.00123, 0.9994, 0.9996, 12.34)]
     assert times == ["not measured", "12 µs", "1.23 ms", "999 ms", "1 s", "12.3 s"]
     assert [percent(x) for x in (None, 0.004, 0.5, 1.3)] == ["not measured", "0.4 %", "50 %", "130 %"]
@@ -104,7 +105,7 @@ def test_a_step_and_an_epoch_have_parts() -> None:
     rows = [row("training_step", size, name, [each]) for name, each in seconds.items()]
     rows += [row("training_step", size, "data", [1.0], batches_per_epoch=20)]
     rows += [row("training_epoch", size, "fastproto", [99.0])]
-    step, epoch = training_tables(read(contents(rows))).split("\n\n")
+    step, epoch = training_tables(read(contents(rows))).replace("\xa0", " ").split("\n\n")
     assert step.splitlines()[2:] == [
         "| digits, C = 10 | fastproto | 1 s (25 %) | 2 s (50 %) | 1 s (25 %) | not measured |",
         "| digits, C = 10 | PSC | 1 s (20 %) | 2 s (40 %) | 2 s (40 %) | not measured |",
@@ -134,6 +135,14 @@ def test_a_whole_run_fits_on_its_pages(scale: str) -> None:
     for name, (_, plot) in PLOTS.items():
         for panel in plot(found):
             assert panel.lines and all(len(line.x) == len(line.y) > 0 for line in panel.lines), name
+
+
+@pytest.mark.parametrize("name", ["memory", "roofline"])  # with few names in each panel; with several limits
+def test_tall_pictures_are_drawn(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    panels = PLOTS[name][1](read(whole("small")))
+    draw(panels, tmp_path / "drawn.png")
+    assert drawn_from(tmp_path / "drawn.png") == digest(panels)
 
 
 def test_the_complete_page_has_every_row_and_its_html_holds_the_pictures(tmp_path: Path) -> None:
