@@ -28,7 +28,7 @@ Run = Callable[[int, int], float]
 class Timed:
     """The seconds of one call in each round, and what else was measured.
 
-    ``warm``: its first call may be timed where it is long. ``peer``: it is not ours, and may fail.
+    ``warm``: its first call may be timed where it is long. ``peer``: it may fail.
     """
 
     setup: Setup

@@ -143,6 +143,19 @@ def test_a_peer_that_fails_loses_no_other_row() -> None:
         interleaved([Timed(Setup(fails), 1)], Slow(CPU), 1.0, rounds=None)
 
 
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_failing_peer_fails_the_test_at_smoke_alone(scale: Scale) -> None:
+    def fails(given: int) -> Setup:
+        raise OSError("no library")
+
+    case = cases(comparison(peer=Provider(fails)), scale, (1,), "cpu")[0]
+    if scale == "smoke":
+        with pytest.raises(OSError, match="no library"):
+            groups.prepared(case, 4, scale, CPU)
+    else:
+        assert groups.prepared(case, 4, scale, CPU) == "it failed: OSError no library"
+
+
 def test_our_failure_is_that_of_every_row_and_tried_once() -> None:
     built: list[int] = []
 
