@@ -8,7 +8,7 @@ they multiply the batch with all C rows and also compute the gradient of these r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -51,19 +51,25 @@ def _step(given: Inputs, loss: Callable[[Tensor, Tensor], Tensor], number: int) 
     return features.grad
 
 
+def first_assignment(prototypes: Tensor) -> Tensor:
+    """That of our head, so that the gradients can be compared."""
+    return torch.randperm(len(prototypes), generator=torch.Generator().manual_seed(0)).to(prototypes.device)
+
+
 def authors(given: Inputs) -> Call:
     """The authors' step in PyTorch: gather, CosineSimilarity, normalisation of the whole queue."""
     prototypes, cosine = given.prototypes, torch.nn.CosineSimilarity(dim=1)
-    assignment = torch.randperm(len(prototypes)).to(prototypes.device)
+    assignment = first_assignment(prototypes)
     queue = F.normalize(torch.randn_like(prototypes), dim=1)
 
-    def step(number: int) -> None:
+    def step(number: int) -> Tensor | None:
         nonlocal queue
         features, labels = given.batch(number)
         ((1 - cosine(features, prototypes[assignment[labels]])) ** 2).sum().backward()
         with torch.no_grad():
-            queue.index_add_(0, labels, 0.9 * queue[labels] + 0.1 * F.normalize(features, dim=1))
+            queue[labels] = 1.9 * queue[labels] + 0.1 * F.normalize(features, dim=1)
             queue = F.normalize(queue, dim=1)
+        return features.grad
 
     return step
 
@@ -71,18 +77,19 @@ def authors(given: Inputs) -> Call:
 def naive(given: Inputs, compiled: bool = False) -> Call:
     """Eq. 6 from :mod:`fastproto.reference`, and the means of the last sample of each class, in PyTorch."""
     prototypes, means = given.prototypes, torch.zeros_like(given.prototypes)
-    assignment = torch.randperm(len(prototypes)).to(prototypes.device)
+    assignment = first_assignment(prototypes)
 
     def loss_of(features: Tensor, labels: Tensor) -> Tensor:
         return reference.ipm_loss(features, labels, prototypes, assignment).mean()
 
     loss = torch.compile(loss_of) if compiled else loss_of
 
-    def step(number: int) -> None:
+    def step(number: int) -> Tensor | None:
         features, labels = given.batch(number)
         loss(features, labels).backward()
         with torch.no_grad():
             means[labels] = 0.9 * means[labels] + 0.1 * F.normalize(features, dim=1)
+        return features.grad
 
     return step
 
@@ -91,13 +98,21 @@ def with_weights(given: Inputs, loss: Callable[[Tensor, Tensor, Tensor], Tensor]
     """A loss of features, learned rows [C, D] and labels; the gradient of the rows is computed, and not applied."""
     weight = given.prototypes.clone().requires_grad_()
 
-    def step(number: int) -> None:
+    def step(number: int) -> Tensor | None:
         weight.grad = None
         features, labels = given.batch(number)
         loss(features, weight, labels).backward()
+        return features.grad
 
+    return Setup(step, products_of(given))
+
+
+def products_of(given: Inputs) -> Work:
+    """The logits, and the gradients of features and rows; the rows are read twice and their gradient written."""
     b, c, d = (given.size[letter] for letter in "BCD")
-    return Setup(step, Work(flops=6.0 * b * c * d, bytes=4.0 * (3 * c * d + 2 * b * c)))
+    kept = given.prototypes
+    precision = str(kept.dtype).removeprefix("torch.")
+    return Work(6.0 * b * c * d, kept.element_size() * (3.0 * c * d + 2.0 * b * d), precision)
 
 
 def softmax(given: Inputs) -> Setup:
@@ -105,10 +120,11 @@ def softmax(given: Inputs) -> Setup:
 
 
 def linear_cross_entropy(given: Inputs) -> Setup:
-    found = getattr(F, "linear_cross_entropy", None)
-    if found is None:
-        raise Unavailable(f"torch {torch.__version__} has no linear_cross_entropy")
-    return with_weights(given, found)
+    """In chunks, which never hold all logits; without options it is ``softmax``."""
+    found, options = getattr(F, "linear_cross_entropy", None), getattr(torch.nn, "LinearCrossEntropyOptions", None)
+    if found is None or options is None:
+        raise Unavailable(f"torch {torch.__version__} has no linear_cross_entropy in chunks")
+    return with_weights(given, partial(found, options=options()))
 
 
 def liger(given: Inputs) -> Setup:
@@ -118,8 +134,10 @@ def liger(given: Inputs) -> Setup:
 
 
 def cut_cross_entropy(given: Inputs) -> Setup:
+    """In bfloat16, which its kernels are for."""
     found = imported("cut_cross_entropy", "cut-cross-entropy").linear_cross_entropy
-    return with_weights(given, lambda x, w, y: found(x.bfloat16(), w.bfloat16(), y))
+    halves = [(features.bfloat16(), labels) for features, labels in given.batches]
+    return with_weights(replace(given, prototypes=given.prototypes.bfloat16(), batches=halves), found)
 
 
 def metric_learning(name: str, given: Inputs) -> Setup:
@@ -132,8 +150,7 @@ def metric_learning(name: str, given: Inputs) -> Setup:
         features, labels = given.batch(number)
         loss(features, labels).backward()
 
-    b, c, d = (given.size[letter] for letter in "BCD")
-    return Setup(step, Work(flops=6.0 * b * c * d, bytes=4.0 * (3 * c * d + 2 * b * c)))
+    return Setup(step, products_of(given))
 
 
 def work(size: Size) -> Work:
@@ -162,17 +179,18 @@ HEAD_STEP = Comparison(
     inputs=inputs,
     providers={
         "fastproto": Provider(ours),
-        "authors' formula": Provider(authors, small=100_000),
-        "naive torch": Provider(naive),
+        "authors' formula": Provider(authors, small=100_000, warm=True),
+        "naive torch": Provider(naive, warm=True),
         "torch.compile": Provider(partial(naive, compiled=True), small=1_000, compiles=True),
-        "softmax": Provider(softmax, small=100_000),
-        "linear_cross_entropy": Provider(linear_cross_entropy, small=10_000),
-        "NormalizedSoftmaxLoss": Provider(partial(metric_learning, "NormalizedSoftmaxLoss"), small=10_000),
-        "ProxyAnchorLoss": Provider(partial(metric_learning, "ProxyAnchorLoss"), small=1_000),
+        "softmax": Provider(softmax, small=100_000, warm=True),
+        "linear_cross_entropy": Provider(linear_cross_entropy, small=10_000, warm=True),
+        "NormalizedSoftmaxLoss": Provider(partial(metric_learning, "NormalizedSoftmaxLoss"), small=10_000, warm=True),
+        "ProxyAnchorLoss": Provider(partial(metric_learning, "ProxyAnchorLoss"), small=1_000, warm=True),
         "Liger": Provider(liger, devices=("cuda",)),
-        "cut-cross-entropy": Provider(cut_cross_entropy, devices=("cuda",)),
+        "cut-cross-entropy, bfloat16": Provider(cut_cross_entropy, devices=("cuda",)),
     },
     work=work,
+    graph=True,
     serial_part="the rows of the batch are walked in one thread: the class means depend on their order",
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -37,12 +38,18 @@ def inputs(size: Size, device: torch.device) -> Inputs:
 
 
 def ours(power: float, given: Inputs) -> Call:
-    return lambda number: ipm_loss(*given.batch(number), power=power).backward()
+    return partial(_gradient, partial(ipm_loss, power=power), given)
 
 
 def naive(given: Inputs, compiled: bool = False) -> Call:
     loss = torch.compile(reference.ipm_loss) if compiled else reference.ipm_loss
-    return lambda number: loss(*given.batch(number)).mean().backward()
+    return partial(_gradient, lambda *batch: loss(*batch).mean(), given)
+
+
+def _gradient(loss: Callable[..., Tensor], given: Inputs, number: int) -> Tensor | None:
+    features, *rest = given.batch(number)
+    loss(features, *rest).backward()
+    return features.grad
 
 
 def work(size: Size) -> Work:
@@ -71,6 +78,7 @@ IPM_LOSS = Comparison(
         "torch.compile": Provider(partial(naive, compiled=True), small=1_000, compiles=True),
     },
     work=work,
+    graph=True,
     serial_part="the rows of the batch are walked in one thread",
 )
 

@@ -7,19 +7,22 @@ A step consists of ``data`` (a batch drawn, augmented and normalised), ``backbon
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache, cached_property, partial
 
 import torch
 from torch import Tensor, nn
 
-from fastproto import PrototypeHead
+from fastproto import PrototypeHead, assign
 from fastproto.baselines import LinearHead
 from fastproto.data import DataSplits, collate, load_data
 from fastproto.models import build_backbone
 
 from .comparison import Call, Case, Comparison, Provider, Row, Setup, Size, Unavailable, compared
 from .given import GIVEN
+from .instances import SEQUENTIAL
 from .timing import ROTATED
 
 MODELS = {"digits": "mlp", "glyphs": "cnn", "cifar100": "resnet20"}
@@ -54,8 +57,14 @@ class Task:
         order: tuple[Tensor, ...] = torch.randperm(len(self.splits.train), generator=self.order).split(self.size["B"])
         return order
 
+    @cached_property
+    def full(self) -> Iterator[Tensor]:
+        """The full batches of one epoch after the other."""
+        epochs = (self.shuffled() for _ in itertools.count())
+        return (chosen for epoch in epochs for chosen in epoch if len(chosen) == self.size["B"])
+
     def drawn(self) -> tuple[Tensor, Tensor]:
-        return self.batch(self.shuffled()[0])
+        return self.batch(next(self.full))
 
     def backbone(self) -> tuple[nn.Module, torch.optim.Optimizer]:
         read = self.splits.preprocessing
@@ -91,9 +100,8 @@ def inputs(size: Size, device: torch.device) -> Task:
     return Task(size, loaded(size["data"], size["C"]), device)
 
 
-def data(task: Task) -> Call:
-    task.drawn()
-    return lambda _: task.drawn()
+def data(task: Task) -> Setup:
+    return Setup(lambda _: task.drawn(), facts=lambda: {"batches_per_epoch": len(task.shuffled())})
 
 
 def backbone(task: Task) -> Call:
@@ -110,14 +118,14 @@ def backbone(task: Task) -> Call:
 
 def head(ours: bool, task: Task) -> Call:
     module, optimizer = task.head(ours)
-    labels = [task.splits.train.labels[chosen].to(task.device) for chosen in task.shuffled()[:ROTATED]]
+    labels = [task.splits.train.labels[next(task.full)].to(task.device) for _ in range(ROTATED)]
     features = [torch.randn(len(y), task.size["D"], device=task.device) for y in labels]
 
     def call(number: int) -> None:
         x, y = (each[number % len(labels)] for each in (features, labels))
         if optimizer is not None:
             optimizer.zero_grad()
-        module(x.requires_grad_(), y).backward()
+        module(x.detach().requires_grad_(), y).backward()
         if optimizer is not None:
             optimizer.step()
 
@@ -144,24 +152,23 @@ def whole_step(ours: bool, task: Task) -> Call:
 
 
 def assignment(task: Task) -> Setup:
-    """Of the class means of an untrained backbone, from a random assignment at every call."""
+    """Of the class means of an untrained backbone, with no assignment before."""
     module, (network, _) = _networks(True, task)
     assert isinstance(module, PrototypeHead)
     with torch.no_grad():
         for chosen in task.shuffled()[:50]:
             pixels, labels = task.batch(chosen)
             module(network(pixels), labels)
-    start = {name: value.clone() for name, value in module.state_dict().items()}
-
-    def call(_: int) -> None:
-        module.load_state_dict(start)
-        module.reassign()
-
-    return Setup(call)
+    means, prototypes = module.class_means, module.prototypes
+    return Setup(lambda _: assign(means, prototypes), serial_part=SEQUENTIAL)
 
 
 def epoch(ours: bool, task: Task) -> Call:
     module, networks = _networks(ours, task)
+    for _ in range(2):  # the first steps compile
+        step(module, networks, task.drawn())
+    if isinstance(module, PrototypeHead):
+        module.reassign()
 
     def call(_: int) -> None:
         for chosen in task.shuffled():
@@ -180,7 +187,7 @@ TRAINING_STEP = Comparison(
     op="training_step",
     sizes={
         "smoke": [DIGITS],
-        "small": [DIGITS, MANY_GLYPHS, CIFAR100],
+        "small": [DIGITS, GLYPHS, MANY_GLYPHS, CIFAR100],
         "full": [DIGITS, GLYPHS, MANY_GLYPHS, CIFAR100],
     },
     inputs=inputs,
@@ -193,14 +200,17 @@ TRAINING_STEP = Comparison(
         "fastproto, whole step": Provider(partial(whole_step, True)),
         "PSC, whole step": Provider(partial(whole_step, False)),
     },
-    serial_part="the head walks the rows of the batch in one thread, and a batch is small",
+    serial_part="a batch is small; the head walks its rows in one thread",
 )
 TRAINING_EPOCH = Comparison(
     op="training_epoch",
     sizes={"smoke": [DIGITS], "small": [DIGITS, GLYPHS], "full": [DIGITS, GLYPHS, MANY_GLYPHS, CIFAR100]},
     inputs=inputs,
-    providers={"fastproto": Provider(partial(epoch, True)), "PSC": Provider(partial(epoch, False))},
-    rounds=lambda task: 3 if task.size["data"] == "digits" else 1,
+    providers={
+        "fastproto": Provider(partial(epoch, True), warm=True),
+        "PSC": Provider(partial(epoch, False), warm=True),
+    },
+    slow=2.0,
     serial_part="batches are small, and are drawn and augmented between steps",
 )
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from fastproto import reference, uniformity_loss
 
 from .comparison import Call, Case, Comparison, Provider, Row, Size, Work, compared
-from .instances import unit_rows
+from .instances import IN_TURN, unit_rows
 
 
 def differentiated(function: Callable[[Tensor], Tensor], w: Tensor) -> Call:
@@ -28,7 +28,8 @@ def authors_pdist(w: Tensor) -> Call:
 
 
 def work(size: Size) -> Work:
-    return Work(flops=4.0 * size["C"] ** 2 * size["D"], bytes=8.0 * size["C"] * size["D"])
+    """C²D operations for the scores, which are symmetric, and 2C²D for the gradient."""
+    return Work(flops=3.0 * size["C"] ** 2 * size["D"], bytes=8.0 * size["C"] * size["D"])
 
 
 UNIFORMITY_LOSS = Comparison(
@@ -41,12 +42,13 @@ UNIFORMITY_LOSS = Comparison(
     inputs=lambda size, device: unit_rows(size["C"], size["D"], device),
     providers={
         "fastproto": Provider(partial(differentiated, uniformity_loss)),
-        "naive torch": Provider(partial(differentiated, reference.uniformity_loss)),
+        "naive torch": Provider(partial(differentiated, reference.uniformity_loss), warm=True),
         "torch.compile": Provider(compiled, small=1_000, compiles=True),
-        "authors' formula": Provider(authors_pdist, small=1_000),
+        "authors' formula": Provider(authors_pdist, small=1_000, warm=True),
     },
     work=work,
-    serial_part="below 4 rows of blocks a pass takes one thread",
+    graph=True,
+    serial_part=IN_TURN,
 )
 
 

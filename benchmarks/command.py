@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,10 @@ def _bench(options: argparse.Namespace) -> None:
     _check(options)
     options.out.mkdir(parents=True, exist_ok=True)
     results = options.out / "results.json"
-    _run(options, results)
-    write_report(results, options.out)
-    print(f"written to {options.out}: report.html, report.md, results.json and the plots")
+    with tempfile.TemporaryDirectory() as storage:  # else pytest-benchmark makes a folder here
+        _run(options, results, Path(storage))
+    plots = write_report(results, options.out)
+    print(f"written to {options.out}: report.html, report.md, results.json{''.join(f', {plot}' for plot in plots)}")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -74,12 +76,13 @@ def _check(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name} is {folder}, which is no folder; expected the folder of the files")
 
 
-def _run(options: argparse.Namespace, results: Path) -> None:
+def _run(options: argparse.Namespace, results: Path, storage: Path) -> None:
     """Run pytest on the installed benchmarks; its output goes to log.txt."""
     import pytest
 
     arguments = [str(HERE), "-c", os.devnull, f"--rootdir={HERE}", "--import-mode=importlib", "-p", "no:cacheprovider"]
-    arguments += ["-o", "python_files=bench_*.py", "-v", f"--benchmark-json={results}", "--benchmark-disable-gc"]
+    arguments += ["-o", "python_files=bench_*.py", "-v", f"--benchmark-json={results}"]
+    arguments.append(f"--benchmark-storage={storage.as_uri()}")
     for name in ("scale", "threads", "device", "cifar100", "published"):
         value = getattr(options, name)
         if value is not None:
@@ -87,7 +90,7 @@ def _run(options: argparse.Namespace, results: Path) -> None:
     if options.k:
         arguments += ["-k", options.k]
     log = options.out / "log.txt"
-    with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+    with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         code = pytest.main(arguments, plugins=[Progress()])
     if code == pytest.ExitCode.INTERRUPTED:
         raise KeyboardInterrupt
@@ -114,8 +117,8 @@ class Progress:
             self.bar.close()
 
 
-def write_report(results: Path, folder: Path) -> None:
-    """Write report.md, report.html and the plots of a JSON file of pytest-benchmark.
+def write_report(results: Path, folder: Path) -> list[str]:
+    """Write report.md, report.html and the plots of a JSON file of pytest-benchmark; returns the names of the plots.
 
     Raises:
         OSError, ValueError: a file that cannot be read or written.
@@ -134,3 +137,4 @@ def write_report(results: Path, folder: Path) -> None:
     text = complete_page(found, drawn)
     (folder / "report.md").write_text(text, encoding="utf-8")
     (folder / "report.html").write_text(html_page(text, folder), encoding="utf-8")
+    return list(drawn.values())

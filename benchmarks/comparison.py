@@ -39,13 +39,14 @@ class Setup:
     """What building a provider gives: the call, and what only some providers need.
 
     ``work`` replaces that of the comparison; ``units`` divides the time of a call; ``facts`` is called once after
-    the timing, and its entries are reported.
+    the timing, and its entries are reported; ``serial_part`` replaces that of the comparison.
     """
 
     call: Call
     work: Work | None = None
     units: float = 1.0
     facts: Callable[[], Record] = dict
+    serial_part: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Provider:
         small: the largest C at which it runs below ``--scale full``: above, a call takes too long.
         compiles: for seconds, again for each size: left out of ``--scale smoke``, and timed in one thread.
         serial: it uses one thread only, and is timed once.
-        warm: it compiles nothing, so that its first call may be timed.
+        warm: it compiles nothing, so that a first call of seconds may be timed.
         devices: on which it runs.
     """
 
@@ -78,7 +79,8 @@ class Comparison:
         inputs: makes what all providers of a size are given, from the size and the device.
         work: of one call at a size.
         rounds: time exactly so many calls for these inputs and none before them: for calls that differ.
-        graph: on CUDA, time replays of a CUDA graph.
+        slow: seconds; a longer call is timed once. None takes that of :mod:`.timing`.
+        graph: on CUDA, time replays of a CUDA graph where the call can be captured.
         serial_part: what of our implementation runs in one thread: the reason where threads gain little.
     """
 
@@ -88,6 +90,7 @@ class Comparison:
     providers: Mapping[str, Provider]
     work: Callable[[Size], Work] | None = None
     rounds: Callable[[Any], int] | None = None
+    slow: float | None = None
     graph: bool = False
     serial_part: str = ""
 

@@ -8,6 +8,7 @@ each row then hands its times to pytest-benchmark through the ``timer`` option, 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 
 from .comparison import COMPARED, SCALES, Case, Row, cases
 from .given import GIVEN
-from .groups import Session
+from .groups import Session, called_once
 from .machine import commit, device_name, machine, versions
 
 SESSION = pytest.StashKey[Session]()
@@ -60,7 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
     threads = config.getoption("--threads")
     if threads is not None and threads < 1:
         raise pytest.UsageError(f"--threads is {threads}; expected 1 or more")
-    counts = tuple(sorted({1, threads or len(os.sched_getaffinity(0))}))
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    counts = tuple(sorted({1, threads or cores}))
     device = torch.device(config.getoption("--device") or ("cuda" if torch.cuda.is_available() else "cpu"))
     GIVEN.cifar100 = config.getoption("--cifar100")
     GIVEN.published = config.getoption("--published")
@@ -91,11 +93,16 @@ def case_of(item: pytest.Item) -> Case | None:
 
 @pytest.fixture
 def row(request: pytest.FixtureRequest, benchmark: Any) -> Row:
-    """Measures the group of a case, if no other row has, and reports the case."""
+    """Measures the group of a case, if no other row has, and reports the case; --benchmark-disable calls it once."""
     session = request.config.stash[SESSION]
     wanted = [case for item in request.session.items if (case := case_of(item)) is not None]
 
     def report(case: Case) -> None:
+        if benchmark.disabled:
+            if why := called_once(case, session.scale, session.device):
+                pytest.skip(why)
+            benchmark.pedantic(lambda: None)
+            return
         found = session.result(case, wanted)
         if isinstance(found, str):
             pytest.skip(found)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 import torch
 
 from .ceilings import CEILINGS, COPY, name_of_product
-from .comparison import OURS, Case, Record, Scale, Setup, Unavailable, Work, cases, reason_not_to_run
-from .timing import Clock, Timed, interleaved
+from .comparison import OURS, Case, Comparison, Record, Scale, Setup, Unavailable, Work, cases, reason_not_to_run
+from .timing import SLOW, Clock, Timed, failed, interleaved
 
 SECONDS: dict[Scale, float] = {"smoke": 0.3, "small": 1.5, "full": 10.0}
 """Time for the rounds of a group."""
@@ -31,7 +32,7 @@ class Session:
     scale: Scale
     threads: tuple[int, ...]
     device: torch.device
-    groups: dict[str, dict[str, Measured | str]] = field(default_factory=dict)
+    groups: dict[str, dict[str, Measured | str] | Exception] = field(default_factory=dict)
     absent: list[Record] = field(default_factory=list)
 
     def result(self, case: Case, wanted: Sequence[Case]) -> Measured | str:
@@ -45,8 +46,14 @@ class Session:
         if case.group not in self.groups:
             ceilings = {} if case.comparison is CEILINGS else {n: self.ceilings(n) for n in self.threads}
             group = [each for each in wanted if each.group == case.group]
-            self.groups[case.group] = measure(group, self.scale, self.device, ceilings)
-        return self.groups[case.group][str(case)]
+            try:
+                self.groups[case.group] = measure(group, self.scale, self.device, ceilings)
+            except Exception as error:  # any, of ours: its rows fail alike, without another try each
+                self.groups[case.group] = error
+        found = self.groups[case.group]
+        if isinstance(found, Exception):
+            raise found
+        return found[str(case)]
 
     def ceilings(self, threads: int) -> dict[str, float]:
         """Operations per second of products by precision, and bytes per second of a copy."""
@@ -68,29 +75,60 @@ def measure(
 ) -> dict[str, Measured | str]:
     """Time the rows of one group."""
     before = torch.get_num_threads()
-    comparison, size = group[0].comparison, group[0].size
-    inputs = comparison.inputs(size, device)
-    entries: dict[Case, Timed] = {}
-    found: dict[str, Measured | str] = {}
-    for case in group:
-        reason = reason_not_to_run(case, scale, device.type)
-        try:
-            if reason is not None:
-                raise Unavailable(reason)
-            torch.set_num_threads(case.threads)
-            built = comparison.providers[case.provider].build(inputs)
-            entries[case] = Timed(built if isinstance(built, Setup) else Setup(built), case.threads)
-        except Unavailable as why:
-            found[str(case)] = str(why)
-    warm = [comparison.providers[case.provider].warm for case in entries]
-    clock = Clock(device, comparison.graph)
-    rounds = comparison.rounds(inputs) if comparison.rounds else None
-    interleaved(list(entries.values()), clock, SECONDS[scale], warm, rounds)
-    for case, entry in entries.items():
-        torch.set_num_threads(case.threads)
-        found[str(case)] = Measured(entry.seconds, facts(case, entry, scale, device, ceilings.get(case.threads, {})))
-    torch.set_num_threads(before)
-    return found
+    comparison = group[0].comparison
+    try:
+        inputs = comparison.inputs(group[0].size, device)
+        built = {case: prepared(case, inputs, scale, device) for case in group}
+        entries = {case: each for case, each in built.items() if isinstance(each, Timed)}
+        rounds = comparison.rounds(inputs) if comparison.rounds else None
+        interleaved(list(entries.values()), _clock(comparison, device), SECONDS[scale], rounds)
+        return {str(case): _outcome(case, each, scale, device, ceilings) for case, each in built.items()}
+    finally:
+        torch.set_num_threads(before)
+
+
+def _clock(comparison: Comparison, device: torch.device) -> Clock:
+    return Clock(device, comparison.graph, SLOW if comparison.slow is None else comparison.slow)
+
+
+def prepared(case: Case, inputs: Any, scale: Scale, device: torch.device) -> Timed | str:
+    """The provider of a row, built with its threads, or why there is none."""
+    if reason := reason_not_to_run(case, scale, device.type):
+        return reason
+    provider = case.comparison.providers[case.provider]
+    peer = scale != "smoke" and not case.provider.startswith(OURS)  # smoke is a test: there every failure is one
+    torch.set_num_threads(case.threads)
+    try:
+        built = provider.build(inputs)
+    except Unavailable as why:
+        return str(why)
+    except Exception as error:  # a peer may fail in any way, which must not lose the other rows
+        if not peer:
+            raise
+        return failed(error)
+    return Timed(built if isinstance(built, Setup) else Setup(built), case.threads, provider.warm, peer)
+
+
+def _outcome(
+    case: Case, entry: Timed | str, scale: Scale, device: torch.device, ceilings: Mapping[int, Mapping[str, float]]
+) -> Measured | str:
+    if isinstance(entry, str) or entry.failure:
+        return entry if isinstance(entry, str) else entry.failure
+    torch.set_num_threads(case.threads)
+    return Measured(entry.seconds, facts(case, entry, scale, device, ceilings.get(case.threads, {})))
+
+
+def called_once(case: Case, scale: Scale, device: torch.device) -> str | None:
+    """Call the provider of a row once, without a time; returns why that cannot be done."""
+    before = torch.get_num_threads()
+    try:
+        found = prepared(case, case.comparison.inputs(case.size, device), scale, device)
+        if isinstance(found, str):
+            return found
+        found.setup.call(0)
+        return None
+    finally:
+        torch.set_num_threads(before)
 
 
 def facts(case: Case, entry: Timed, scale: Scale, device: torch.device, ceilings: Mapping[str, float]) -> Record:
@@ -105,6 +143,8 @@ def facts(case: Case, entry: Timed, scale: Scale, device: torch.device, ceilings
         info["share_of_product"] = work.flops / seconds / product
     if work.bytes and copy:
         info["share_of_copy"] = work.bytes / seconds / copy
-    if comparison.serial_part and case.provider.startswith(OURS):
-        info["serial_part"] = comparison.serial_part
+    if device.type == "cuda":
+        info["cuda_graph"] = entry.replayed
+    if case.provider.startswith(OURS):
+        info["serial_part"] = entry.setup.serial_part or comparison.serial_part
     return info | entry.setup.facts()

@@ -9,6 +9,10 @@ from torch.nn.functional import normalize
 from .timing import ROTATED
 
 Pair = tuple[Tensor, Tensor]
+SEQUENTIAL = "the exact solver on the lists runs in one thread"
+"""What threads wait for in an assignment."""
+IN_TURN = "terms are added to a sum in order; up to C = 2,304 threads share each product, not the rows of blocks"
+"""What threads wait for in a pass of the Gaussian potential."""
 
 
 def unit_rows(count: int, dim: int, device: torch.device | str = "cpu", seed: int = 0) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from .comparison import Call, Setup
 from .memory import extra_peak
 
-SLOW = 4.0  # seconds: a longer call is timed once
+SLOW = 3.0  # seconds: a longer call is timed once, unless the comparison says another limit
 LONG = 1.0  # seconds: in a longer call little of the time is warm-up
 LEAST = 0.004  # seconds: shorter calls are timed together
 MOST_CALLS = 1000  # in a round
@@ -20,31 +20,45 @@ LEAST_ROUNDS, MOST_ROUNDS = 3, 12
 ROTATED = 4  # inputs of a CUDA graph's replays: one alone would stay in the cache
 
 
+Run = Callable[[int, int], float]
+"""Makes calls, given the number of the first and how many, and returns their seconds."""
+
+
 @dataclass
 class Timed:
-    """The seconds of one call in each round, and what else was measured."""
+    """The seconds of one call in each round, and what else was measured.
+
+    ``warm``: its first call may be timed where it is long. ``peer``: it may fail.
+    """
 
     setup: Setup
     threads: int
+    warm: bool = False
+    peer: bool = False
     seconds: list[float] = field(default_factory=list)
     calls: int = 1  # of a round
     done: int = 0  # calls so far
     expected: float = 0.0  # seconds of a call
     extra_mib: float | None = None
+    replayed: bool = False  # as CUDA graphs
+    failure: str = ""
+    run: Run = field(init=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Runs a number of calls and returns their seconds; on CUDA a graph's replays between events."""
+    """Runs a number of calls and returns their seconds; on CUDA between events, and a graph's replays if asked for."""
 
     device: torch.device
     graph: bool = False
+    slow: float = SLOW
 
-    def prepared(self, call: Call) -> Callable[[int, int], float]:
-        """A function of (first call, number of calls) that returns the seconds of all of them."""
-        if self.device.type == "cuda":
-            return partial(_between_events, _graphs(call) if self.graph else call)
-        return partial(_by_the_clock, call)
+    def prepare(self, entry: Timed) -> Run:
+        if self.device.type != "cuda":
+            return partial(_by_the_clock, entry.setup.call)
+        graphs = _graphs(entry.setup.call) if self.graph else None
+        entry.replayed = graphs is not None
+        return partial(_between_events, graphs or entry.setup.call)
 
 
 def _by_the_clock(call: Call, first: int, count: int) -> float:
@@ -65,58 +79,76 @@ def _between_events(call: Call, first: int, count: int) -> float:
     return float(start.elapsed_time(end)) / 1e3
 
 
-def _graphs(call: Call) -> Call:
-    """The call as CUDA graphs, one for each of the rotated inputs: their times hold no launches from Python."""
-    graphs = []
+def _graphs(call: Call) -> Call | None:
+    """The call as CUDA graphs, one for each of the rotated inputs: their times hold no launches from Python.
+
+    None for a call that cannot be captured, as it waits for the device.
+    """
+    beside, graphs = torch.cuda.Stream(), []
     for number in range(ROTATED):
-        call(number)
+        with torch.cuda.stream(beside):  # as PyTorch asks for before a capture
+            call(number)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            call(number)
+        try:
+            with torch.cuda.graph(graph, stream=beside):
+                call(number)
+        except RuntimeError:
+            torch.cuda.synchronize()
+            return None
         graphs.append(graph)
     return lambda number: graphs[number % ROTATED].replay()
 
 
-def interleaved(timed: Sequence[Timed], clock: Clock, seconds: float, warm: Sequence[bool], rounds: int | None) -> None:
-    """Fill in the times of every entry.
+def interleaved(timed: Sequence[Timed], clock: Clock, seconds: float, rounds: int | None) -> None:
+    """Fill in the times of every entry, or its failure.
 
     Args:
-        seconds: about so long for all rounds, which are at least three; a call beyond four seconds is timed once.
-        warm: for each entry, whether its first call may be timed.
+        seconds: about so long for all rounds, which are at least three; a call beyond ``clock.slow`` is timed once.
         rounds: exactly so many calls each, without others before them.
     """
-    order = sorted(range(len(timed)), key=lambda at: timed[at].threads)
-    runs = [clock.prepared(entry.setup.call) for entry in timed]
-    if rounds is None:
-        for at in order:
-            _first_calls(timed[at], runs[at], clock.device, warm[at])
-        quick = [at for at in order if not timed[at].seconds]
-        rounds = _rounds([timed[at] for at in quick], seconds)
-    else:
-        quick = order
-    for _ in range(rounds):
-        for at in quick:
-            _round(timed[at], runs[at])
+    order = sorted(timed, key=lambda entry: entry.threads)
+    for entry in order:
+        _prepare(entry, clock, rounds is None)
+    quick = [entry for entry in order if not entry.seconds and not entry.failure]
+    for _ in range(_rounds(quick, seconds) if rounds is None else rounds):
+        for entry in quick:
+            _round(entry)
 
 
-def _first_calls(entry: Timed, run: Callable[[int, int], float], device: torch.device, warm: bool) -> None:
-    """Warm up, measure the memory and choose the calls of a round; a slow call is the only round."""
+def _prepare(entry: Timed, clock: Clock, with_calls: bool) -> None:
     torch.set_num_threads(entry.threads)
-    _one_call(entry, run, device)
-    if not warm and not LONG < entry.expected <= SLOW:
-        _one_call(entry, run, device)
-    if entry.expected > SLOW:
+    try:
+        entry.run = clock.prepare(entry)
+        if with_calls:
+            _first_calls(entry, clock)
+    except Exception as error:  # a peer may fail in any way, which must not lose the other rows
+        if not entry.peer:
+            raise
+        entry.failure = failed(error)
+
+
+def failed(error: Exception) -> str:
+    """What the row of a peer says that failed."""
+    return f"it failed: {' '.join([type(error).__name__, *str(error).splitlines()[:1]])[:120]}"
+
+
+def _first_calls(entry: Timed, clock: Clock) -> None:
+    """Warm up, measure the memory and choose the calls of a round; a slow call is the only round."""
+    _one_call(entry, clock.device)
+    if not entry.warm or entry.expected <= LONG:  # what compiled for seconds may be quick
+        _one_call(entry, clock.device)
+    if entry.expected > clock.slow:
         entry.seconds.append(entry.expected / entry.setup.units)
     elif entry.expected < LEAST:
-        entry.expected = min(entry.expected, run(entry.done, 1))
+        entry.expected = min(entry.expected, entry.run(entry.done, 1))
         entry.done += 1
         entry.calls = min(MOST_CALLS, max(1, round(LEAST / max(entry.expected, 1e-7))))
 
 
-def _one_call(entry: Timed, run: Callable[[int, int], float], device: torch.device) -> None:
-    entry.expected, entry.extra_mib = extra_peak(lambda: run(entry.done, 1), device)
-    if device.type == "cuda":  # the memory of a graph was taken when it was captured
+def _one_call(entry: Timed, device: torch.device) -> None:
+    entry.expected, entry.extra_mib = extra_peak(lambda: entry.run(entry.done, 1), device)
+    if entry.replayed:  # the memory of a graph was taken when it was captured
         entry.extra_mib = extra_peak(lambda: entry.setup.call(entry.done), device)[1]
     entry.done += 1
 
@@ -126,9 +158,9 @@ def _rounds(entries: Sequence[Timed], seconds: float) -> int:
     return max(LEAST_ROUNDS, min(MOST_ROUNDS, round(seconds / once))) if once else 0
 
 
-def _round(entry: Timed, run: Callable[[int, int], float]) -> None:
+def _round(entry: Timed) -> None:
     if torch.get_num_threads() != entry.threads:
         torch.set_num_threads(entry.threads)
-    took = run(entry.done, entry.calls)
+    took = entry.run(entry.done, entry.calls)
     entry.done += entry.calls
     entry.seconds.append(took / entry.calls / entry.setup.units)

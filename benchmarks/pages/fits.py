@@ -6,15 +6,10 @@ import math
 from statistics import linear_regression, mean, median, quantiles
 
 
-def exponent(sizes: list[float], seconds: list[float]) -> tuple[float, float | None]:
-    """The exponent e of the fit seconds ~ size^e by least squares of the logarithms, and its standard error.
-
-    The error is None for two points.
-    """
+def exponent(sizes: list[float], seconds: list[float]) -> tuple[float, float]:
+    """The exponent e of the fit seconds ~ size^e by least squares of the logarithms of three or more, and its error."""
     x, y = [math.log(size) for size in sizes], [math.log(second) for second in seconds]
     line, middle, freedom = linear_regression(x, y), mean(x), len(x) - 2
-    if not freedom:
-        return line.slope, None
     squares = sum((b - line.slope * a - line.intercept) ** 2 for a, b in zip(x, y, strict=True))
     return line.slope, math.sqrt(squares / freedom / sum((a - middle) ** 2 for a in x))
 

@@ -7,9 +7,10 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; a browser breaks no line beside a ±."""
+    """A Markdown table; a browser breaks no line beside a ± and before a share in brackets."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines).replace(" ± ", f"{NO_BREAK}±{NO_BREAK}")
+    text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return text.replace(" ± ", f"{NO_BREAK}±{NO_BREAK}").replace(" %)", f"{NO_BREAK}%)")
 
 
 def listed(facts: list[str]) -> str:
@@ -21,7 +22,7 @@ def ratio(value: float | None, error: float | None = None) -> str:
     """``1.66×``, or ``1.66 ± 0.05×`` with the error of the ratio."""
     if value is None:
         return NOT_MEASURED
-    digits = 3 if value < 0.1 else 2 if value < 10 else 0
+    digits = 3 if value < 0.1 else 2 if value < 10 else 1 if error is not None and error < 0.95 else 0
     return f"{value:.{digits}f}×" if error is None else f"{value:.{digits}f} ± {error:.{digits}f}×"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from .formats import listed
+from .formats import NOT_MEASURED, listed
 from .plots import PLOTS
 from .results import Results
 from .summary import machine_line, short_table
@@ -20,8 +20,9 @@ from .tables import (
     exponent_line,
     op_table,
     renewal_table,
-    thread_table,
 )
+from .threads import thread_table
+from .training import training_tables
 
 INTRODUCTION = """\
 The providers of a row run in turn, and the median of the rounds counts. A ratio compares round by round: 2× means that
@@ -29,7 +30,7 @@ fastproto needs half the time; ± is half the range of the middle 80 % of the ro
 say otherwise."""
 STYLE = """\
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; display: block; overflow-x: auto; }
+table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0; }
 th, td { border: 1px solid #ddd; padding: .25rem .6rem; text-align: left; }
 td:first-child { white-space: nowrap; }
 th { background: #f5f5f5; } img { max-width: 100%; } code { background: #f5f5f5; }"""
@@ -46,6 +47,11 @@ class Section:
     more: Callable[[Results], str] | None = None
 
 
+def fitted(results: Results, op: str) -> str:
+    line = exponent_line(results, op)
+    return "" if line == NOT_MEASURED else f"Fitted: {line}."
+
+
 HEAD = (
     Section(
         "The training step",
@@ -55,15 +61,18 @@ batch, so the time hardly depends on C. The authors' formula re-normalises all C
 and the proxy losses multiply the batch with a C×D weight, forward and backward.""",
         ("head_step", "ipm_loss", "update_class_means", "nearest_prototypes"),
         "training_step",
+        lambda results: fitted(results, "head_step"),
     ),
 )
 SOLVERS_AND_TRAINING = (
     Section(
         "A step and an epoch in parts",
         """\
-PSC is the usual learned linear layer with softmax. The backbone's time is that of both; our head adds an assignment,
-once an epoch.""",
-        ("training_step", "training_epoch"),
+PSC is the usual learned linear layer with softmax. *Data* draws, augments and normalises a batch; the head's part is
+the loss, its gradient, and our class means or PSC's update of its weights. Our head adds an assignment, once an epoch.
+Shares are of the sum of the parts; an epoch's parts are those of a step times its batches.""",
+        (),
+        more=training_tables,
     ),
     Section(
         "The assignment",
@@ -73,7 +82,7 @@ resemble those of an untrained network, *easy* ones lie near their prototypes. "
 with `previous=`. The constants of the solver were chosen on means made like these.""",
         ("assign",),
         "assignment",
-        lambda results: f"Fitted: {exponent_line(results, 'assign')}.\n\n{renewal_table(results)}",
+        lambda results: f"{fitted(results, 'assign')}\n\n{renewal_table(results)}",
     ),
     Section(
         "The Gaussian potential",
@@ -89,9 +98,10 @@ and `medium` need fast bfloat16. The error is that of the tangent gradient.""",
 
 def complete_page(results: Results, pictures: Mapping[str, str]) -> str:
     """Everything that was measured. ``pictures``: the path of each picture, as the page names it."""
-    parts = ["# Benchmarks", INTRODUCTION, "## In short", short_table(results)]
+    short = short_table(results)
+    parts = ["# Benchmarks", INTRODUCTION, *(["## In short", short] if not short.startswith(NOT_MEASURED) else [])]
     parts += [part for section in (*HEAD, *SOLVERS_AND_TRAINING) for part in _section(section, results, pictures)]
-    parts += [*_threads_and_limits(results, pictures), *_picture("prototypes", pictures)]
+    parts += [*_threads_and_limits(results, pictures, every=True), *_picture("prototypes", pictures)]
     parts += ["## Every row", every_row(results), "## Not measured", absent_table(results)]
     return _page([*parts, "## The machine", facts(results)])
 
@@ -116,12 +126,13 @@ def _page(parts: list[str]) -> str:
 
 def _section(section: Section, results: Results, pictures: Mapping[str, str]) -> list[str]:
     tables = [op_table(results, op) for op in section.ops if results.of(op)]
-    more = [] if section.more is None else [section.more(results)]
-    return [f"## {section.title}", *_picture(section.picture, pictures), section.text, *tables, *more]
+    more = "" if section.more is None else section.more(results).strip()
+    parts = [f"## {section.title}", *_picture(section.picture, pictures), section.text, *tables, more]
+    return [part for part in parts if part]
 
 
-def _threads_and_limits(results: Results, pictures: Mapping[str, str]) -> list[str]:
-    parts = ["## Threads", thread_table(results), "## The limits of the machine"]
+def _threads_and_limits(results: Results, pictures: Mapping[str, str], every: bool = False) -> list[str]:
+    parts = ["## Threads", thread_table(results, every), "## The limits of the machine"]
     parts.append(f"Measured in the same run: {ceiling_line(results)}.")
     return [*parts, *_picture("memory", pictures), *_picture("roofline", pictures)]
 
@@ -146,5 +157,6 @@ def html_page(text: str, folder: Path) -> str:
     for file in sorted(folder.glob("*.png")):
         inside = base64.b64encode(file.read_bytes()).decode()
         body = body.replace(f'src="{escape(file.name)}"', f'src="data:image/png;base64,{inside}"')
-    head = f'<meta charset="utf-8"><title>fastproto: benchmarks</title><style>{STYLE}</style>'
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    head += f"<title>fastproto: benchmarks</title><style>{STYLE}</style>"
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'

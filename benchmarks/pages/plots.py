@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .fits import exponent
-from .pictures import Line, Panel, Points
+from .pictures import Line, Panel, Points, Tall
 from .results import OURS, Results, Row
-from .tables import series
+from .tables import MANY, series
 
 LETTERS = {"C": "classes C", "D": "dimension D", "B": "batch B"}
 MOST_TICKS = 4
-MANY = 3  # points from which an exponent is fitted
 
 
 def against(results: Results, op: str, letter: str, title: str, value: str = "seconds") -> list[Panel]:
@@ -23,7 +22,7 @@ def against(results: Results, op: str, letter: str, title: str, value: str = "se
     ]
     ticks = sorted({x for line in lines for x in line.x})
     shown = ticks if len(ticks) <= MOST_TICKS else None
-    return [Panel(title, LETTERS[letter], label, lines, "xy", ticks=shown)] if lines else []
+    return [Tall(title, LETTERS[letter], label, lines, "xy", ticks=shown)] if lines else []
 
 
 def _fit(sizes: list[float], values: list[float], letter: str) -> str:
@@ -61,18 +60,22 @@ def prototypes(results: Results) -> list[Panel]:
         Line("reached, objective max_cosine", dims, [row.info["max_cosine"] for row in sharp]),
         Line("lower bound", dims, [row.info["max_cosine_bound"] for row in sharp], reference=True),
     ]
-    return [Panel("Closest pair of 100 prototypes", "dimension D", "max cosine", cosines, "x", ticks=dims), *panels]
+    return [Tall("Closest pair of 100 prototypes", "dimension D", "max cosine", cosines, "x", ticks=dims), *panels]
 
 
 def memory(results: Results) -> list[Panel]:
     """Extra peak memory against C."""
-    wanted = {"gaussian_potential": "A pass", "assign": "Assignment", "nearest_prototypes": "Nearest prototypes"}
+    wanted = {
+        "gaussian_potential": "Gaussian potential",
+        "assign": "Assignment",
+        "nearest_prototypes": "Nearest prototypes",
+    }
     panels = [against(results, op, "C", title, "extra_mib") for op, title in wanted.items()]
     return [panel for found in panels for panel in found]
 
 
 def roofline(results: Results) -> list[Panel]:
-    """Rate against intensity of our ops in all threads, below the copy bandwidth and the float32 product."""
+    """Rate against arithmetic intensity of our ops in all threads, below the copy bandwidth and the products."""
     most = results.most_threads
     limits = {row.provider: _rate(row) for row in results.of("ceilings", most)}
     rows = [row for row in results.of("ceilings", None) if row.threads == most]
@@ -94,7 +97,7 @@ def roofline(results: Results) -> list[Panel]:
             edge = sorted({*ends, min(max(limit / copied, ends[0]), ends[1])})
             height = [min(limit, copied * x) / 1e9 for x in edge]
             lines.append(Line(f"copy and {name}", edge, height, reference=True))
-    return [Panel(f"Rate and intensity, {most} threads", "operations a byte", "GFLOP/s", lines, "xy")]
+    return [Tall(f"Roofline, {most} threads", "arithmetic intensity, FLOP/byte", "GFLOP/s", lines, "xy")]
 
 
 def _rate(row: Row) -> float:
@@ -110,5 +113,5 @@ PLOTS: dict[str, tuple[str, Callable[[Results], list[Panel]]]] = {  # picture: (
     ),
     "prototypes": ("The closest pair of 100 prototypes against D beside its bound; a pass against C", prototypes),
     "memory": ("Extra peak memory against C", memory),
-    "roofline": ("Operations per second against operations a byte, below the machine's limits", roofline),
+    "roofline": ("Operations per second against operations per byte, below the machine's limits", roofline),
 }

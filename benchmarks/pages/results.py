@@ -49,11 +49,6 @@ class Results:
         rows = (row for row in self.of(op, threads) if row.provider == provider and size.items() <= row.size.items())
         return next(rows, None)
 
-    def reason(self, op: str, size: Size, provider: str) -> str | None:
-        """Why a row was not measured."""
-        known = {"op": op, "size": size, "provider": provider}
-        return next((each["reason"] for each in self.absent if known.items() <= each.items()), None)
-
     @property
     def ops(self) -> list[str]:
         return list(dict.fromkeys(row.op for row in self.rows))

@@ -9,7 +9,7 @@ from .fits import exponent
 from .formats import NOT_MEASURED, duration, markdown, mebibytes, percent, ratio
 from .results import OURS, Results, Row, Size, sizes_of
 
-ENOUGH = 1.7  # gain of two threads below which the reason is given
+MANY = 3  # points from which an exponent is fitted
 
 
 def sized(size: Size) -> str:
@@ -48,24 +48,6 @@ def noted(info: Mapping[str, Any]) -> str:
     return f", error {info['gradient_error']:.0e}" if "gradient_error" in info else ""
 
 
-def thread_table(results: Results) -> str:
-    """Each op of ours at its longest size, in one thread and in all, and why threads gain less where they do."""
-    most, lines = results.most_threads, []
-    for op in results.ops:
-        pairs = [(row, results.one(op, row.size, row.provider, most)) for row in results.of(op)]
-        ours = [(one, all_) for one, all_ in pairs if all_ is not None and one.provider.startswith(OURS)]
-        if most == 1 or not ours:
-            continue
-        one, all_ = max(ours, key=lambda pair: pair[0].median)
-        gain, error = one.over(all_)
-        reason = "" if gain >= ENOUGH * most / 2 else one.info.get("serial_part", "")
-        cells = [f"{op}, {one.provider}: {sized(one.size)}", duration(one.median), duration(all_.median)]
-        lines.append([*cells, ratio(gain, error), percent(gain / most), reason])
-    if not lines:
-        return NOT_MEASURED
-    return markdown(["op", "one thread", f"{most} threads", "gain", "efficiency", "what runs in one thread"], lines)
-
-
 def ceiling_line(results: Results) -> str:
     """The limits of the machine that were measured in the same run."""
     parts = []
@@ -78,12 +60,12 @@ def ceiling_line(results: Results) -> str:
 
 
 def exponent_line(results: Results, op: str, letter: str = "C") -> str:
-    """Fitted exponents of the providers of an op against a letter of the size."""
+    """Fitted exponents, with their errors, of the providers of an op against a letter of the size."""
     parts = []
     for name, sizes, seconds in series(results, op, letter):
-        slope, error = exponent(sizes, seconds)
-        spread = "" if error is None else f" ± {error:.2f}"
-        parts.append(f"{name} {letter}^({slope:.2f}{spread}) from {min(sizes):,.0f} to {max(sizes):,.0f}")
+        if len(sizes) >= MANY:
+            slope, error = exponent(sizes, seconds)
+            parts.append(f"{name} {letter}^({slope:.2f} ± {error:.2f}) from {min(sizes):,.0f} to {max(sizes):,.0f}")
     return ", ".join(parts) or NOT_MEASURED
 
 

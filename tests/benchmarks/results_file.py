@@ -63,6 +63,8 @@ def invented_facts(case: Case) -> dict[str, Any]:
         return {"bytes": 1e9} if case.provider == COPY else {"flops": 2.0 * size["n"] ** 3}
     if op == "renewals":
         return {"moved": [None, 0.5, 0.0, 0.0, 0.1]}
+    if op == "training_step":
+        return {"batches_per_epoch": 20}
     quality = {"uniformity": -3.0, "uniformity_bound": -3.1, "max_cosine": 0.5, "max_cosine_bound": 0.4}
     searched = quality | {"passes": 10, "method": "lbfgs", "passes_to_one_percent": 5.0}
     return {"extra_mib": 3.0} | (searched if op == "estimate_prototypes" else {})

@@ -57,6 +57,8 @@ def test_a_report_is_written_into_an_empty_folder(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["report"]
+    assert done.stdout == "written to report: report.html, report.md, results.json\n" and "Wrote" not in done.stderr
     report = tmp_path / "report"
     assert {"results.json", "report.md", "report.html", "log.txt"} <= {file.name for file in report.iterdir()}
     rows = json.loads((report / "results.json").read_text())["benchmarks"]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
 from benchmarks import groups
 from benchmarks.comparison import (
     SCALES,
-    Call,
     Comparison,
     Provider,
     Scale,
@@ -23,7 +20,7 @@ from benchmarks.comparison import (
 from benchmarks.groups import Measured, Session
 from benchmarks.memory import extra_peak
 from benchmarks.peers import imported
-from benchmarks.timing import Clock, Timed, interleaved
+from benchmarks.timing import Clock, Run, Timed, interleaved
 
 from .results_file import comparisons
 
@@ -86,7 +83,7 @@ def test_rounds_are_taken_in_turn_and_threads_restored() -> None:
         for name, threads in (("a", 1), ("b", 2), ("c", 1))
     ]
     before = torch.get_num_threads()
-    interleaved(entries, Clock(CPU), 0.0, [True] * 3, rounds=3)
+    interleaved(entries, Clock(CPU), 0.0, rounds=3)
     torch.set_num_threads(before)
     assert order == ["a1", "c1", "b2"] * 3
     assert all(len(entry.seconds) == 3 for entry in entries)
@@ -95,30 +92,85 @@ def test_rounds_are_taken_in_turn_and_threads_restored() -> None:
 class Slow(Clock):
     """A clock on which every call takes as long as this."""
 
-    def prepared(self, call: Call) -> Callable[[int, int], float]:
+    def prepare(self, entry: Timed) -> Run:
         def run(first: int, count: int) -> float:
-            return sum(float(call(number)) for number in range(first, first + count))  # type: ignore[arg-type]  # seconds
+            calls = (entry.setup.call(number) for number in range(first, first + count))
+            return sum(float(each) for each in calls)  # type: ignore[arg-type]  # seconds
 
         return run
 
 
-def taking(seconds: float, **more: float) -> Timed:
-    return Timed(Setup(lambda number: seconds, **more), 1)  # type: ignore[arg-type]  # units is a float
+def taking(*seconds: float, units: float = 1.0, warm: bool = False) -> Timed:
+    """The first calls take so long; the last of these times is that of all others."""
+    return Timed(Setup(lambda number: seconds[min(number, len(seconds) - 1)], units=units), 1, warm)
 
 
 def test_rounds_fit_the_time_and_a_slow_call_is_timed_once() -> None:
     short, middle, long = taking(1e-5), taking(0.5, units=10.0), taking(9.0)
-    interleaved([short, middle, long], Slow(CPU), 5.0, [False, False, False], rounds=None)
+    interleaved([short, middle, long], Slow(CPU), 5.0, rounds=None)
     assert short.calls == 400 and middle.calls == 1
     assert len(short.seconds) == len(middle.seconds) == 10 and long.seconds == [9.0]
     assert short.seconds[0] == pytest.approx(1e-5) and middle.seconds[0] == pytest.approx(0.05)
     assert long.done == 2, "the first call may compile"
-    hardly = taking(2.0)
-    interleaved([hardly], Slow(CPU), 5.0, [False], rounds=None)
+    hardly = taking(2.0, warm=True)
+    interleaved([hardly], Slow(CPU), 5.0, rounds=None)
     assert hardly.done == 4 and len(hardly.seconds) == 3
-    warm = taking(9.0)
-    interleaved([warm], Slow(CPU), 5.0, [True], rounds=None)
+    warm = taking(9.0, warm=True)
+    interleaved([warm], Slow(CPU), 5.0, rounds=None)
     assert warm.done == 1 and warm.seconds == [9.0]
+    once = taking(2.0, warm=True)
+    interleaved([once], Slow(CPU, slow=1.5), 5.0, rounds=None)
+    assert once.done == 1 and once.seconds == [2.0]
+
+
+def test_what_compiles_for_seconds_is_no_slow_call() -> None:
+    compiled = taking(2.5, 1e-5)
+    interleaved([compiled], Slow(CPU), 5.0, rounds=None)
+    assert compiled.calls == 400 and len(compiled.seconds) == 12
+    assert compiled.seconds == pytest.approx([1e-5] * 12)
+
+
+def test_a_peer_that_fails_loses_no_other_row() -> None:
+    def fails(number: int) -> None:
+        raise RuntimeError("no kernel image\nand more")
+
+    peer = Timed(Setup(fails), 1, peer=True)
+    ours = taking(0.5)
+    interleaved([peer, ours], Slow(CPU), 1.0, rounds=None)
+    assert peer.failure == "it failed: RuntimeError no kernel image" and peer.seconds == []
+    assert len(ours.seconds) == 3
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        interleaved([Timed(Setup(fails), 1)], Slow(CPU), 1.0, rounds=None)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_failing_peer_fails_the_test_at_smoke_alone(scale: Scale) -> None:
+    def fails(given: int) -> Setup:
+        raise OSError("no library")
+
+    case = cases(comparison(peer=Provider(fails)), scale, (1,), "cpu")[0]
+    if scale == "smoke":
+        with pytest.raises(OSError, match="no library"):
+            groups.prepared(case, 4, scale, CPU)
+    else:
+        assert groups.prepared(case, 4, scale, CPU) == "it failed: OSError no library"
+
+
+def test_our_failure_is_that_of_every_row_and_tried_once() -> None:
+    built: list[int] = []
+
+    def ours(given: int) -> Setup:
+        built.append(given)
+        raise ArithmeticError("wrong")
+
+    what = comparison(fastproto=Provider(ours), peer=Provider(lambda given: lambda number: None))
+    session = Session("smoke", (1,), CPU)
+    session.ceilings = lambda threads: {}  # type: ignore[method-assign]  # takes seconds
+    wanted = cases(what, "smoke", (1,), "cpu")
+    for case in wanted:
+        with pytest.raises(ArithmeticError, match="wrong"):
+            session.result(case, wanted)
+    assert built == [4]
 
 
 def test_a_group_is_measured_once_and_failures_are_rows() -> None:

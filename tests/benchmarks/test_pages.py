@@ -10,10 +10,13 @@ from benchmarks.pages import tables
 from benchmarks.pages.fits import exponent, ratio_of
 from benchmarks.pages.formats import duration, mebibytes, percent, ratio
 from benchmarks.pages.page import complete_page, html_page
+from benchmarks.pages.pictures import digest, draw, drawn_from
 from benchmarks.pages.plots import PLOTS
 from benchmarks.pages.results import read
 from benchmarks.pages.searches import search_table
 from benchmarks.pages.summary import short_table
+from benchmarks.pages.threads import thread_table
+from benchmarks.pages.training import training_tables
 from lib.report.benchmarks import PAGES
 
 from .results_file import contents, row, whole
@@ -23,7 +26,7 @@ SMALL, LARGE = {"C": 1_000, "D": 512, "B": 8}, {"C": 100_000, "D": 512, "B": 8}
 
 def test_figures_are_written_alike() -> None:
     assert [ratio(x) for x in (None, 0.012, 1.234, 9.996, 12.4)] == ["not measured", "0.012×", "1.23×", "10.00×", "12×"]
-    assert ratio(2.0, 0.1234) == "2.00 ± 0.12×"
+    assert [ratio(2.0, 0.1234), ratio(16.04, 0.31), ratio(78.0, 4.0)] == ["2.00 ± 0.12×", "16.0 ± 0.3×", "78 ± 4×"]
     times = [duration(x) for x in (None, 1.2e-5, 0.00123, 0.9994, 0.9996, 12.34)]
     assert times == ["not measured", "12 µs", "1.23 ms", "999 ms", "1 s", "12.3 s"]
     assert [percent(x) for x in (None, 0.004, 0.5, 1.3)] == ["not measured", "0.4 %", "50 %", "130 %"]
@@ -39,7 +42,14 @@ def test_ratios_are_those_of_equal_rounds() -> None:
 
 def test_exponents_have_errors() -> None:
     assert exponent([1.0, 2.0, 4.0], [3.0, 12.0, 48.0]) == (pytest.approx(2.0), pytest.approx(0.0, abs=1e-6))
-    assert exponent([1.0, 2.0], [1.0, 2.0]) == (pytest.approx(1.0), None)
+    slope, error = exponent([1.0, 2.0, 4.0], [1.0, 2.0, 1.0])
+    assert slope == pytest.approx(0.0) and error == pytest.approx((2 / 3) ** 0.5 / 2**0.5)
+
+
+def test_two_points_are_no_fit() -> None:
+    rows = [row("assign", {"C": c, "D": 3}, "fastproto", [1e-6 * c**2]) for c in (10, 20, 40)]
+    assert tables.exponent_line(read(contents(rows)), "assign") == "fastproto C^(2.00 ± 0.00) from 10 to 40"
+    assert tables.exponent_line(read(contents(rows[:2])), "assign") == "not measured"
 
 
 def test_a_peer_is_beside_ours_and_what_is_missing_is_said() -> None:
@@ -51,7 +61,7 @@ def test_a_peer_is_beside_ours_and_what_is_missing_is_said() -> None:
     assert lines[3] == "| C = 100,000, D = 512, B = 8 | 3 s | not measured |"
     assert tables.absent_line(found) == "Liger of head_step: liger is not installed"
     assert "| loss, gradient, class means: 1,000 classes, B = 8, D = 512 | 1 s | 2 s, softmax |" in short_table(found)
-    assert tables.op_table(found, "assign") == tables.thread_table(found) == search_table(found) == "not measured"
+    assert tables.op_table(found, "assign") == thread_table(found) == search_table(found) == "not measured"
 
 
 def test_rows_of_the_first_file_count() -> None:
@@ -65,10 +75,46 @@ def test_rows_of_the_first_file_count() -> None:
 def test_threads_that_gain_little_have_their_reason() -> None:
     size = {"C": 9, "D": 3}
     rows = [row("assign", size, "fastproto", [2.0] * 3, serial_part="the solver")]
-    text = tables.thread_table(read(contents([*rows, row("assign", size, "fastproto", [1.6] * 3, 2)])))
+    text = thread_table(read(contents([*rows, row("assign", size, "fastproto", [1.6] * 3, 2)])))
     assert text.endswith("| 2 s | 1.6 s | 1.25\xa0±\xa00.00× | 62 % | the solver |")
-    text = tables.thread_table(read(contents([*rows, row("assign", size, "fastproto", [1.0] * 3, 2)])))
+    text = thread_table(read(contents([*rows, row("assign", size, "fastproto", [1.0] * 3, 2)])))
     assert text.endswith("| 2.00\xa0±\xa00.00× | 100 % |  |")
+
+
+def test_a_limit_that_gains_as_little_is_the_reason() -> None:
+    size, shares = {"C": 9, "D": 3}, {"share_of_product": 0.4, "share_of_copy": 0.1, "precision": "float32"}
+    limits = [row("ceilings", {"n": 1}, "product, float32", [s] * 3, n) for s, n in ((1.3, 1), (1.0, 2))]
+    ours = [row("assign", size, "fastproto", [2.0] * 3, serial_part="the solver", **shares)]
+    text = thread_table(read(contents([*limits, *ours, row("assign", size, "fastproto", [1.6] * 3, 2)])))
+    assert text.splitlines()[2].startswith("| ceilings, product, float32 | 1.3 s | 1 s |")
+    assert text.endswith("| the limit itself (product, float32) gains 1.30× |")
+    text = thread_table(read(contents([*limits, *ours, row("assign", size, "fastproto", [1.9] * 3, 2)])))
+    assert text.endswith("| the solver |")
+
+
+def test_every_size_has_its_threads_where_asked_for() -> None:
+    rows = [row("assign", {"C": c}, "fastproto", [c / n], n) for c in (3, 9) for n in (1, 2)]
+    found = read(contents(rows))
+    assert [thread_table(found, every).count("\n| assign") for every in (False, True)] == [1, 2]
+    assert "C = 9" in thread_table(found)
+
+
+def test_a_step_and_an_epoch_have_parts() -> None:
+    size = {"data": "digits", "C": 10}
+    seconds = {"backbone": 2.0, "fastproto, head": 1.0, "PSC, head": 2.0, "fastproto, assignment": 20.0}
+    rows = [row("training_step", size, name, [each]) for name, each in seconds.items()]
+    rows += [row("training_step", size, "data", [1.0], batches_per_epoch=20)]
+    rows += [row("training_epoch", size, "fastproto", [99.0])]
+    step, epoch = training_tables(read(contents(rows))).replace("\xa0", " ").split("\n\n")
+    assert step.splitlines()[2:] == [
+        "| digits, C = 10 | fastproto | 1 s (25 %) | 2 s (50 %) | 1 s (25 %) | not measured |",
+        "| digits, C = 10 | PSC | 1 s (20 %) | 2 s (40 %) | 2 s (40 %) | not measured |",
+    ]
+    assert epoch.splitlines()[2:] == [
+        "| digits, C = 10 | fastproto | 20 | 20 s (20 %) | 40 s (40 %) | 20 s (20 %) | 20 s (20 %) | 100 s | 99 s |",
+        "| digits, C = 10 | PSC | 20 | 20 s (20 %) | 40 s (40 %) | 40 s (40 %) | none | 100 s | not measured |",
+    ]
+    assert training_tables(read(contents(rows[1:]))) == "not measured"
 
 
 def test_unchanged_renewals_have_a_gain_of_their_own() -> None:
@@ -89,6 +135,14 @@ def test_a_whole_run_fits_on_its_pages(scale: str) -> None:
     for name, (_, plot) in PLOTS.items():
         for panel in plot(found):
             assert panel.lines and all(len(line.x) == len(line.y) > 0 for line in panel.lines), name
+
+
+@pytest.mark.parametrize("name", ["memory", "roofline"])  # with few names in each panel; with several limits
+def test_tall_pictures_are_drawn(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    panels = PLOTS[name][1](read(whole("small")))
+    draw(panels, tmp_path / "drawn.png")
+    assert drawn_from(tmp_path / "drawn.png") == digest(panels)
 
 
 def test_the_complete_page_has_every_row_and_its_html_holds_the_pictures(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton runs on Linux")
 
-from lib.gpu_check import command, tests_and_sanitizer  # noqa: E402
+from lib.gpu_check import command, processes, tests_and_sanitizer  # noqa: E402
 from lib.gpu_check.steps import HIDDEN, STEPS, load  # noqa: E402
 
 
@@ -20,7 +21,7 @@ def test_every_step_is_where_the_list_says() -> None:
     for name, step in (STEPS | HIDDEN).items():
         function = load(name)
         assert inspect.isgeneratorfunction(function) and list(inspect.signature(function).parameters) == ["dry"], name
-        assert 0 < step.limit <= command.BUDGET
+        assert 0 < step.limit <= command.BUDGET + command.TUNING
     timed = [name for name in STEPS if not STEPS[name].side_by_side]
     assert list(STEPS)[-len(timed) :] == timed, "what has no times in it runs first"
 
@@ -54,24 +55,47 @@ def test_a_step_yields_what_json_can_hold(name: str) -> None:
 
 
 def test_results_are_on_disk_after_a_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command.run_step("machine", tmp_path, dry=True)
+    processes.run_step("machine", tmp_path, dry=True)
     found = json.loads((tmp_path / "machine.json").read_text())
     assert {"python", "torch", "triton", "commit"} == found.keys()
     assert capsys.readouterr().out.count("machine: ") == 4
     assert [file.name for file in tmp_path.iterdir()] == ["machine.json"]
 
 
+def test_steps_in_one_process_keep_their_results(tmp_path: Path) -> None:
+    (tmp_path / "network.json").write_text('{"an earlier": "run"}')
+    limits = {"machine": 200.0, "network": 200.0}
+    found = processes.run_process(["machine", "network"], tmp_path, True, limits, time.monotonic() + 400)
+    assert {name: outcome.status for name, outcome in found.items()} == {"machine": "done", "network": "done"}
+    assert "torch" in found["machine"].results and found["network"].results == {"ResNet-50": "not measured: a dry run"}
+    assert "network: ResNet-50" in (tmp_path / "network.log").read_text()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["machine.log", "network.log"]
+
+
 def test_a_step_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
-    (tmp_path / "tune.json").write_text('{"an earlier": "run"}')
-    outcome = command.run_child("tune", tmp_path, dry=True, limit=0.01)
-    assert outcome.status == "stopped after 0 s" and outcome.results == {}
-    assert (tmp_path / "tune.log").exists()
+    limits = {"machine": 200.0, "tune": 0.0, "network": 200.0}
+    found = processes.run_process(["machine", "tune", "network"], tmp_path, True, limits, time.monotonic() + 400)
+    assert found["machine"].status == "done" and "network" not in found, "another process runs it"
+    assert found["tune"].status.startswith("stopped after") and (tmp_path / "tune.log").exists()
+
+
+def test_a_process_that_cannot_begin_is_reported(tmp_path: Path) -> None:
+    found = processes.run_process(["machine"], tmp_path, True, {"machine": 200.0}, time.monotonic())
+    assert found["machine"].status == "stopped after 0 s" and found["machine"].results == {}
+
+
+def test_a_step_that_fails_loses_no_other(tmp_path: Path) -> None:
+    progress = processes.Progress(tmp_path / "events")
+    progress.events.write_text("began a\nfailed a\nbegan b\ndone b\nbegan c\n")
+    progress.read()
+    assert {name: each.status for name, each in progress.ended.items()} == {"a": "failed (see a.log)", "b": "done"}
+    assert progress.running == ["c"]
 
 
 def test_the_interpreter_is_for_dry_runs_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert "TRITON_INTERPRET" not in command.environment(dry=False)
-    dry = command.environment(dry=True)
+    assert "TRITON_INTERPRET" not in processes.environment(dry=False)
+    dry = processes.environment(dry=True)
     assert dry["TRITON_INTERPRET"] == "1" and dry["CUDA_VISIBLE_DEVICES"] == ""
 
 

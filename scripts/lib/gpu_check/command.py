@@ -1,98 +1,46 @@
-"""Runs the steps, each in its own process with a time limit, and writes their results."""
+"""Runs the steps in processes with time limits, and writes their results."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
 
-from lib.gpu_check.steps import HIDDEN, STEPS, load
-from lib.repository import ROOT, Record, need
+from lib.gpu_check.processes import Outcome, run_process, run_step, run_steps
+from lib.gpu_check.steps import HIDDEN, STEPS
+from lib.repository import need
 
-BUDGET = 520.0  # seconds for all steps
-LEAST = 5.0  # seconds: with less time left, a step does not begin
-
-
-@dataclass
-class Outcome:
-    """How one step ended."""
-
-    status: str
-    results: Record
-    seconds: float = 0.0
-
-
-def run_step(name: str, out: Path, dry: bool) -> None:
-    """Runs a step in the child process; writes its results to disk after each of them."""
-    found: Record = {}
-    for key, value in load(name)(dry):
-        found[key] = value
-        print(f"{name}: {key}: {json.dumps(value)}", flush=True)
-        fresh = out / f"{name}.json.new"
-        fresh.write_text(json.dumps(found, indent=1))
-        fresh.replace(out / f"{name}.json")  # atomic: the file is complete even if the process is stopped here
-
-
-def run_child(name: str, out: Path, dry: bool, limit: float) -> Outcome:
-    """Runs one step in its own process, which is killed at the time limit with all its children."""
-    begin = time.monotonic()
-    kept = out / f"{name}.json"
-    kept.unlink(missing_ok=True)
-    command = [sys.executable, str(ROOT / "scripts" / "gpu_check"), str(out), "--step", name]
-    with (out / f"{name}.log").open("w") as log:
-        child = subprocess.Popen(
-            [*command, *(["--dry-run"] if dry else [])],
-            env=environment(dry),
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        try:
-            code = child.wait(timeout=limit)
-            status = "done" if code == 0 else f"failed (exit {code}, see {name}.log)"
-        except subprocess.TimeoutExpired:
-            status = f"stopped after {limit:.0f} s"
-            os.killpg(child.pid, signal.SIGKILL)  # the child's own children too: pytest, the compilers
-            child.wait()
-    results = json.loads(kept.read_text()) if kept.exists() else {}
-    kept.unlink(missing_ok=True)
-    return Outcome(status, results, round(time.monotonic() - begin, 1))
-
-
-def environment(dry: bool) -> dict[str, str]:
-    """Environment variables: Triton compiles for the GPU; in a dry run its interpreter replaces the GPU."""
-    kept = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    return kept | ({"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""} if dry else {})
+BUDGET = 175.0  # seconds for all steps
+TUNING = 345.0  # more with --tune
+LEAST = 5.0  # seconds: with less time left, no step begins
 
 
 def run_all(names: list[str], out: Path, dry: bool) -> dict[str, Outcome]:
-    """Runs the steps without timings in parallel, then the others one at a time; updates results.json after each."""
-    deadline, writing = time.monotonic() + BUDGET, Lock()
+    """Runs the steps without timings in parallel, then the others in one process; updates results.json after each."""
+    deadline, writing = time.monotonic() + BUDGET + TUNING * ("tune" in names), Lock()
+    limits = {name: step.limit for name, step in STEPS.items()}
     outcomes: dict[str, Outcome] = {}
 
-    def run(name: str) -> None:
-        limit = min(STEPS[name].limit, deadline - time.monotonic())
-        enough = limit >= LEAST
-        outcome = run_child(name, out, dry, limit) if enough else Outcome("not measured: no time left", {})
+    def run(wanted: list[str]) -> None:
+        found = run_process(wanted, out, dry, limits, deadline)
         with writing:
-            outcomes[name] = outcome
+            outcomes.update(found)
             steps = {each: asdict(outcomes[each]) if each in outcomes else None for each in names}
             (out / "results.json").write_text(json.dumps({"dry_run": dry, "steps": steps}, indent=1))
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(run, [name for name in names if STEPS[name].side_by_side]))
-    for name in names:
-        if not STEPS[name].side_by_side:
-            run(name)
-    return {name: outcomes[name] for name in names}
+        list(pool.map(run, [[name] for name in names if STEPS[name].side_by_side]))
+    timed = [name for name in names if not STEPS[name].side_by_side]
+    while (left := [name for name in timed if name not in outcomes]) and deadline - time.monotonic() >= LEAST:
+        run(left)  # again after a step that had to be killed
+    late = Outcome("not measured: no time left", {})
+    return {name: outcomes.get(name, late) for name in names}
 
 
 def main(arguments: list[str], description: str) -> int:
@@ -105,11 +53,13 @@ def main(arguments: list[str], description: str) -> int:
     parser.add_argument("--peers", type=Path, metavar="DIR", help="a folder of pure-Python packages to bring along")
     parser.add_argument("--steps", nargs="+", choices=sorted(STEPS), help="only these")
     parser.add_argument("--step", choices=[*STEPS, *HIDDEN], help=argparse.SUPPRESS)
+    parser.add_argument("--in-turn", nargs="+", choices=STEPS, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     chosen.out.mkdir(parents=True, exist_ok=True)
     out = chosen.out.resolve()
-    if chosen.step:
-        run_step(chosen.step, out, chosen.dry_run)
+    if chosen.step or chosen.in_turn:
+        run = run_steps if chosen.in_turn else run_step
+        run(chosen.in_turn or chosen.step, out, chosen.dry_run)
         return 0
     need("torch", "triton")
     if chosen.peers is not None:  # behind the repository and before what is installed, here and in the steps

@@ -12,7 +12,7 @@ from fastproto.backend import resolve, use_backend
 from fastproto.functional import gaussian_potential, uniformity_loss
 from fastproto.prototypes.budget import Budget
 from fastproto.prototypes.sgd import sgd
-from lib.gpu_check.measuring import milliseconds, unit_rows
+from lib.gpu_check.measuring import milliseconds, unit_rows, waiting_is
 from lib.gpu_check.steps import Entries
 
 
@@ -42,10 +42,9 @@ def functions(dry: bool) -> Entries:
         took = milliseconds(lambda: sgd(w, 2.0, Budget(), subset_size=len(w), iterations=steps), dry)
         yield f"{steps} steps of sgd on all rows", took
         if not dry:
-            torch.cuda.set_sync_debug_mode("error")
-            step(w, 2.0, few)
-            step(w, 2.0, None)
-            torch.cuda.set_sync_debug_mode("default")
+            with waiting_is("error"):
+                step(w, 2.0, few)
+                step(w, 2.0, None)
             yield "waits for the device", "never"
             compiled = torch.compile(lambda w: uniformity_loss(w), fullgraph=True)
             yield "compiled", "same bits" if torch.equal(compiled(w), uniformity_loss(w)) else "DIFFERENT BITS"

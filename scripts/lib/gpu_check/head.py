@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fastproto import PrototypeHead, reference
 from fastproto.backend import resolve, use_backend
-from lib.gpu_check.measuring import device, graphed, milliseconds, unit_rows
+from lib.gpu_check.measuring import device, graphed, milliseconds, unit_rows, waiting_is
 from lib.gpu_check.steps import Entries
 
 Calls = dict[str, Callable[[], object]]
@@ -127,10 +127,9 @@ def linear_step(head: PrototypeHead, x: Tensor, labels: Tensor, dtype: torch.dty
 
 def on_a_gpu(head: PrototypeHead, features: Tensor, labels: Tensor, step: Callable[[], object]) -> Entries:
     """Checks that need a GPU: no synchronisation, the step as a CUDA graph, the compiled head."""
-    torch.cuda.set_sync_debug_mode("error")
-    step()
-    head.predict(features, 5)
-    torch.cuda.set_sync_debug_mode("default")
+    with waiting_is("error"):
+        step()
+        head.predict(features, 5)
     yield "waits for the device", "never"
     graph, before = torch.cuda.CUDAGraph(), int(head.updates)
     with torch.cuda.graph(graph):

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from fastproto_kernels.gaussian_potential import gaussian_potential
 from fastproto_kernels.lib.tile_sizes import Tile
 from torch import Tensor
 
+COMPILE = "FASTPROTO_GPU_CHECK_COMPILE"  # environment variable of a step that only compiles
+
 
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def only_compile() -> None:
+    """From now on :func:`milliseconds` calls once, for what that compiles and caches on disk."""
+    os.environ[COMPILE] = "1"
 
 
 def milliseconds(call: Callable[[], object], dry: bool, seconds: float = 0.15) -> dict[str, float]:
@@ -23,7 +32,7 @@ def milliseconds(call: Callable[[], object], dry: bool, seconds: float = 0.15) -
     On a GPU a round is as many calls between two events as take about a millisecond, so that the launch of one call
     from Python overlaps with the run of the one before.
     """
-    if dry:
+    if dry or COMPILE in os.environ:
         begin = time.perf_counter()
         call()
         return {"median_ms": 1e3 * (time.perf_counter() - begin), "calls": 1}
@@ -46,6 +55,16 @@ def between_events(call: Callable[[], object], count: int) -> float:
     end.record()
     end.synchronize()
     return float(start.elapsed_time(end)) / count
+
+
+@contextlib.contextmanager
+def waiting_is(mode: str) -> Iterator[None]:
+    """What waits for the GPU is an ``error``, or gives a warning (``warn``)."""
+    torch.cuda.set_sync_debug_mode(mode)
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def graphed(call: Callable[[], object], dry: bool) -> Callable[[], object]:

@@ -1,0 +1,49 @@
+"""The options of pytest-benchmark on the benchmarks: save, compare and fail, histogram, disable."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pytest_benchmark")
+
+
+def run_benchmarks(root: Path, storage: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """One row, that of the copy."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", "benchmarks/bench_ceilings.py", "-k", "copy", "--threads", "1", "-q"]
+    command += ["-p", "no:cacheprovider", f"--benchmark-storage=file://{storage}", *options]
+    return subprocess.run(command, cwd=root, env=own, capture_output=True, text=True)
+
+
+def faster(storage: Path, times: float) -> None:
+    """Make the saved run so many times as fast."""
+    (file,) = storage.rglob("*_first.json")
+    saved = json.loads(file.read_text())
+    saved["benchmarks"][0]["stats"]["min"] /= times
+    file.write_text(json.dumps(saved))
+
+
+def test_a_slower_row_fails_the_comparison(root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pygal")
+    compared = ("--benchmark-compare=0001", "--benchmark-compare-fail=min:30%")
+    first = run_benchmarks(root, tmp_path, "--benchmark-save=first")
+    assert first.returncode == 0 and "1 passed" in first.stdout, first.stdout
+    faster(tmp_path, 1000.0)
+    slower = run_benchmarks(root, tmp_path, *compared)
+    assert slower.returncode == 1 and "Performance has regressed" in slower.stdout + slower.stderr, slower.stdout
+    faster(tmp_path, 1e-6)
+    drawn = run_benchmarks(root, tmp_path, *compared, f"--benchmark-histogram={tmp_path / 'drawn'}")
+    assert drawn.returncode == 0, drawn.stdout + drawn.stderr
+    assert [file.suffix for file in tmp_path.glob("drawn*")] == [".svg"]
+
+
+def test_disabled_benchmarks_call_each_row_once(root: Path, tmp_path: Path) -> None:
+    done = run_benchmarks(root, tmp_path, "--benchmark-disable", "--benchmark-json", str(tmp_path / "none.json"))
+    assert done.returncode == 0 and "1 passed" in done.stdout
+    assert not list(tmp_path.glob("*.json")), "nothing is measured"
