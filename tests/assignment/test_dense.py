@@ -69,10 +69,10 @@ def test_a_row_without_a_place_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("cost", "method", "reason"),
     [
-        (np.random.default_rng(0).random((1000, 1000)), "column_generation", "at least 1000 rows and columns"),
-        (np.random.default_rng(0).integers(0, 9, (1000, 1000)), "dense", "many equal costs"),
-        (np.random.default_rng(0).random((1000, 1200)), "dense", "of one side 1.2 times as many"),
-        (np.random.default_rng(0).random((999, 999)), "dense", "fewer than 1000 rows or columns"),
+        (np.random.default_rng(0).random((500, 500)), "column_generation", "at least 500 rows and columns"),
+        (np.random.default_rng(0).integers(0, 9, (500, 500)), "dense", "many equal costs"),
+        (np.random.default_rng(0).random((500, 600)), "dense", "of one side 1.2 times as many"),
+        (np.random.default_rng(0).random((499, 499)), "dense", "fewer than 500 rows or columns"),
     ],
 )
 def test_auto_takes_the_solver_that_is_faster(cost: Matrix, method: str, reason: str) -> None:
@@ -81,5 +81,5 @@ def test_auto_takes_the_solver_that_is_faster(cost: Matrix, method: str, reason:
 
 
 def test_with_a_time_limit_auto_takes_what_can_be_stopped() -> None:
-    found = solve(np.random.default_rng(0).integers(0, 9, (1000, 1000)), time_limit=100.0)
+    found = solve(np.random.default_rng(0).integers(0, 9, (500, 500)), time_limit=100.0)
     assert "many equal costs" not in found.reason
