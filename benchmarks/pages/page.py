@@ -85,6 +85,13 @@ with `previous=`. The constants of the solver were chosen on means made like the
         lambda results: f"{fitted(results, 'assign')}\n\n{renewal_table(results)}",
     ),
     Section(
+        "Any cost matrix",
+        """\
+`linear_sum_assignment` with float64 costs: *uniform* in [0, 1), distances between points in the *plane*, *whole* numbers
+below 100. fastproto proves its result.""",
+        ("linear_sum_assignment",),
+    ),
+    Section(
         "The Gaussian potential",
         """\
 A search for prototypes consists of such passes: for each point the sum of `exp(-t‖w_i - w_j‖²)` over all others, and

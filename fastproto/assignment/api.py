@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from fastproto.assignment.array_types import Floats, Ints
-from fastproto.assignment.certificate import TOLERANCE, Assignment, Certificate, Yardstick, certify
+from fastproto.assignment.certificate import TOLERANCE, Assignment, Certificate, Yardstick
+from fastproto.assignment.cost_certificate import certify_costs
 from fastproto.assignment.inputs import (
     Method,
     check_factors,
@@ -161,12 +162,9 @@ def solve(
         found = _nothing_to_match(rows, columns)
     else:
         solver, why = choose_for_costs(given, solver, why, asked=method)
-        scores = torch.from_numpy(given)
 
         def prove(permutation: Ints, prices: Floats, scale: float) -> Certificate:
-            a, p = torch.from_numpy(permutation), torch.from_numpy(prices)
-            yardstick = Yardstick(min(rows, columns), scale, tolerance)
-            return certify(lambda start, stop: -scores[start:stop], a, p, yardstick)
+            return certify_costs(given, permutation, prices, Yardstick(min(rows, columns), scale, tolerance))
 
         deadline = None if time_limit is None else started + time_limit
         free = method == "auto" and time_limit is None  # only column generation keeps a limit

@@ -14,6 +14,7 @@ from benchmarks.bench_assign import ASSIGN
 from benchmarks.bench_gaussian_potential import GAUSSIAN_POTENTIAL, T
 from benchmarks.bench_head_step import HEAD_STEP
 from benchmarks.bench_ipm_loss import IPM_LOSS
+from benchmarks.bench_linear_sum_assignment import COSTS, LINEAR_SUM_ASSIGNMENT
 from benchmarks.bench_nearest_prototypes import NEAREST_PROTOTYPES
 from benchmarks.bench_uniformity_loss import UNIFORMITY_LOSS
 from benchmarks.bench_update_class_means import UPDATE_CLASS_MEANS
@@ -108,3 +109,11 @@ def test_solvers_reach_the_same_objective(kind: str) -> None:
 
     names = ("fastproto", "fastproto, unchanged", "lapjv", "lapx", "SciPy")
     agree(found(ASSIGN, size, names), objective, 1e-6)
+
+
+@pytest.mark.parametrize("kind", COSTS)
+def test_totals_of_cost_matrices(kind: str) -> None:
+    size = {"C": 120, "costs": kind}
+    costs = torch.from_numpy(LINEAR_SUM_ASSIGNMENT.inputs(size, CPU))
+    columns = found(LINEAR_SUM_ASSIGNMENT, size, LINEAR_SUM_ASSIGNMENT.providers)
+    agree(columns, lambda chosen: costs[torch.arange(120), torch.as_tensor(chosen).long()].sum(), tolerance=1e-12)

@@ -1,0 +1,75 @@
+"""``linear_sum_assignment`` beside other solvers of a cost matrix: uniform, distances in the plane, whole numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fastproto.assignment import linear_sum_assignment
+
+from .comparison import Call, Case, Comparison, Provider, Row, Size, Work, compared
+from .instances import SEQUENTIAL
+from .peers import imported
+
+Costs = npt.NDArray[np.float64]
+Solver = Callable[[Costs], Any]
+COSTS: dict[str, Callable[[np.random.Generator, int], Costs]] = {
+    "uniform": lambda rng, n: rng.random((n, n)),
+    "plane": lambda rng, n: np.hypot(*(rng.random((n, 1)) - rng.random(n) for _ in range(2))),
+    "whole": lambda rng, n: rng.integers(0, 100, (n, n)).astype(np.float64),
+}
+"""Uniform in [0, 1); distances between points of the unit square; whole numbers below 100."""
+
+
+def inputs(size: Size, device: torch.device) -> Costs:
+    return COSTS[size["costs"]](np.random.default_rng(0), size["C"])
+
+
+def solved(solver: Callable[[], Solver], costs: Costs) -> Call:
+    solve = solver()
+    return lambda _: solve(costs)
+
+
+def lapjv() -> Solver:
+    """It rounds float64 costs to float32 unless told otherwise."""
+    solve = imported("lapjv").lapjv
+    return lambda costs: solve(costs, force_doubles=True)[0]
+
+
+def lapx() -> Solver:
+    solve = imported("lap", "lapx").lapjvr
+    return lambda costs: solve(costs, return_cost=False)[1]
+
+
+def scipy() -> Solver:
+    solve = imported("scipy.optimize").linear_sum_assignment
+    return lambda costs: solve(costs)[1]
+
+
+def sizes(*counts: int) -> list[Size]:
+    return [{"C": count, "costs": kind} for kind in COSTS for count in counts]
+
+
+LINEAR_SUM_ASSIGNMENT = Comparison(
+    op="linear_sum_assignment",
+    sizes={"smoke": sizes(300), "small": sizes(500, 2_000), "full": sizes(200, 500, 1_000, 2_000, 5_000, 10_000)},
+    inputs=inputs,
+    providers={
+        "fastproto": Provider(partial(solved, lambda: lambda costs: linear_sum_assignment(costs)[1]), devices=("cpu",)),
+        "lapx": Provider(partial(solved, lapx), serial=True, warm=True, devices=("cpu",)),
+        "lapjv": Provider(partial(solved, lapjv), serial=True, warm=True, devices=("cpu",)),
+        "SciPy": Provider(partial(solved, scipy), serial=True, warm=True, devices=("cpu",)),
+    },
+    work=lambda size: Work(bytes=8.0 * size["C"] ** 2),
+    serial_part=SEQUENTIAL,
+)
+
+
+@compared(LINEAR_SUM_ASSIGNMENT)
+def test_linear_sum_assignment(case: Case, row: Row) -> None:
+    row(case)

@@ -1,0 +1,43 @@
+"""The certificate of an assignment of a cost matrix, in one compiled pass over it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastproto.assignment.array_types import Floats, Ints
+from fastproto.assignment.certificate import Certificate, Yardstick
+from fastproto.assignment.dense import ARITHMETIC
+from fastproto.cpu.numba_cache import compiled
+
+
+def certify_costs(cost: Floats, permutation: Ints, prices: Floats, yardstick: Yardstick) -> Certificate:
+    """As :func:`.certificate.certify` of the scores -cost.
+
+    Args:
+        cost: [n, m]; inf forbids a pair.
+        permutation: [n], -1 for a row without a column (n > m).
+        prices: [m]; their minimum is 0 if n < m.
+    """
+    rows, columns = cost.shape
+    used = permutation >= 0
+    mine = permutation[used]
+    paid = cost[used, mine]
+    least = _least_of_rows(cost, prices)
+    if rows > columns:
+        least = np.minimum(least, 0.0)
+    with np.errstate(invalid="ignore"):  # a forbidden pair that was taken
+        gap = float((paid + prices[mine] - least[used]).sum() - least[~used].sum())
+    if rows < columns:
+        gap += float(np.delete(prices, mine).sum())
+    return yardstick.judge(-float(paid.sum()), gap, float(np.abs(paid).sum() + np.abs(prices).sum()))
+
+
+@compiled(fastmath=ARITHMETIC)
+def _least_of_rows(cost: Floats, prices: Floats) -> Floats:
+    found = np.empty(len(cost))
+    for i in range(len(cost)):
+        least, row = np.inf, cost[i]
+        for j in range(len(prices)):
+            least = min(least, row[j] + prices[j])
+        found[i] = least
+    return found
