@@ -87,8 +87,8 @@ with `previous=`. The constants of the solver were chosen on means made like the
     Section(
         "Any cost matrix",
         """\
-`linear_sum_assignment` with float64 costs: *uniform* in [0, 1), distances between points in the *plane*, *whole* numbers
-below 100. fastproto proves its result.""",
+`linear_sum_assignment` with float64 costs: *uniform* in [0, 1), distances between points in the *plane*, *whole*
+numbers below 100. fastproto proves its result.""",
         ("linear_sum_assignment",),
     ),
     Section(
