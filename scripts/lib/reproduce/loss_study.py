@@ -34,6 +34,7 @@ FIRST_SEED_ONLY = ("fixed-power-1", "fixed-softmax-norm")
 BEST_RATES: dict[tuple[str, int, str], str] = {
     ("cifar100", 10, "softmax-norm"): "0.003",
     ("cifar100", 50, "power-0.5"): "0.003",
+    ("cifar100", 50, "psc"): "0.003",
     ("digits", 3, "psc"): "0.03",
     ("digits", 3, "softmax-norm"): "0.03",
     ("digits", 5, "dynamic-aligned"): "0.003",
