@@ -33,7 +33,7 @@ from fastproto.support.checks import TINY_NORM
 
 # Sizes from which column generation is faster than the dense solver with its certificate.
 MEANS_FROM = 128
-MATRIX_FROM = 500
+MATRIX_FROM = 1000
 
 
 def assign(
@@ -135,7 +135,7 @@ def solve(
             of each column is subtracted, and the rest is clipped at a multiple of the typical distance between the
             best and the next cost of a row, so that forbidden pairs do not count.
         previous, method, time_limit, progress: as in :func:`assign`, except that ``auto`` is column generation from
-            500 rows and columns on (without a time limit: unless many costs of a row are equal, or one side is over
+            1000 rows and columns on (without a time limit: unless many costs of a row are equal, or one side is over
             1.1 times the other), and that ``lapjv`` continues on finer grids. Where a method does not prove its result
             optimal, the dense solver takes the matrix as it is, without clipping.
 

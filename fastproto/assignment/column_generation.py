@@ -37,6 +37,7 @@ def search(
     deadline: float | None = None,
     progress: bool = False,
     sample_rows: int = SAMPLE_ROWS,
+    rounds: int = MAX_ROUNDS,
 ) -> Found:
     """The optimal assignment, or at the deadline or at Ctrl-C the best so far, with its gap.
 
@@ -46,6 +47,7 @@ def search(
             starts from it.
         spread: replaces ``scores.spread``, the standard deviation of the scores.
         sample_rows: the number of rows from which a sample of them is tested before a pass over all.
+        rounds: of lists, prices and proof, after which a result is returned that may not be optimal.
     """
     reader = ScoreReader(scores, scores.spread if spread is None else spread, deadline, progress)
     begin = np.arange(reader.columns) if previous is None else previous.astype(np.int64)
@@ -60,7 +62,7 @@ def search(
         sample_rows=sample_rows,
     )
     try:
-        return _search(state)
+        return _search(state, rounds)
     except OutOfTime:
         found = _best_so_far(state, "time limit reached: the best so far")
         return replace(found, ending="time limit")
@@ -75,23 +77,23 @@ def cold_prices(scores: Scores) -> Floats:
     return scores.column_shift.astype(np.float64) if rows == columns else np.zeros(columns)
 
 
-def _search(state: State) -> Found:
+def _search(state: State, rounds: int) -> Found:
     start = try_previous(state) if state.warm else try_row_maxima(state)
     if isinstance(start, Found):
         return start
     if start is None:
-        return _rounds(state, lists_from_sinkhorn(state), STEPS)
-    return _rounds(state, start, ())
+        return _rounds(state, lists_from_sinkhorn(state), STEPS, rounds)
+    return _rounds(state, start, (), rounds)
 
 
-def _rounds(state: State, lists: Lists, steps: tuple[float, ...]) -> Found:
+def _rounds(state: State, lists: Lists, steps: tuple[float, ...], rounds: int) -> Found:
     """Alternates between the solver on the lists and the pricing step, until no pair has a positive reduced score.
 
     ``steps`` are the bid increments of the auction in the first round.
     """
     reader, size, places = state.reader, state.reader.columns, PLACES
     columns, row_of = state.columns.copy() if state.warm else np.full(size, -1), np.full(size, -1)
-    for round_ in range(1, MAX_ROUNDS + 1):
+    for round_ in range(1, rounds + 1):
         solve_restricted(state, lists, columns, row_of, steps if round_ == 1 else (), centre=round_ == 1)
         state.columns = columns.copy()
         proof = prove(reader, state.columns, state.prices, places)

@@ -6,8 +6,7 @@ import numpy as np
 
 from fastproto.assignment.array_types import Floats, Ints
 from fastproto.assignment.certificate import Certificate, Yardstick
-from fastproto.assignment.dense import ARITHMETIC
-from fastproto.cpu.numba_cache import compiled
+from fastproto.cpu.numba_cache import REORDERED, compiled
 
 
 def certify_costs(cost: Floats, permutation: Ints, prices: Floats, yardstick: Yardstick) -> Certificate:
@@ -18,22 +17,27 @@ def certify_costs(cost: Floats, permutation: Ints, prices: Floats, yardstick: Ya
         permutation: [n], -1 for a row without a column (n > m).
         prices: [m]; their minimum is 0 if n < m.
     """
+    with np.errstate(invalid="ignore", over="ignore"):  # a forbidden pair that was taken, huge previous prices
+        return _judged(cost, permutation, prices, yardstick)
+
+
+def _judged(cost: Floats, permutation: Ints, prices: Floats, yardstick: Yardstick) -> Certificate:
     rows, columns = cost.shape
     used = permutation >= 0
     mine = permutation[used]
     paid = cost[used, mine]
-    least = _least_of_rows(cost, prices)
+    least = least_of_rows(cost, prices)
     if rows > columns:
         least = np.minimum(least, 0.0)
-    with np.errstate(invalid="ignore"):  # a forbidden pair that was taken
-        gap = float((paid + prices[mine] - least[used]).sum() - least[~used].sum())
+    gap = float((paid + prices[mine] - least[used]).sum() - least[~used].sum())
     if rows < columns:
         gap += float(np.delete(prices, mine).sum())
     return yardstick.judge(-float(paid.sum()), gap, float(np.abs(paid).sum() + np.abs(prices).sum()))
 
 
-@compiled(fastmath=ARITHMETIC)
-def _least_of_rows(cost: Floats, prices: Floats) -> Floats:
+@compiled(fastmath=REORDERED)
+def least_of_rows(cost: Floats, prices: Floats) -> Floats:
+    """min_j cost_ij + prices_j, [n]."""
     found = np.empty(len(cost))
     for i in range(len(cost)):
         least, row = np.inf, cost[i]

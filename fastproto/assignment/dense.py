@@ -9,16 +9,15 @@ import numpy as np
 
 from fastproto.assignment.array_types import Floats, Ints
 from fastproto.assignment.reduced_costs import NO_PLACE
-from fastproto.cpu.numba_cache import compiled
+from fastproto.cpu.numba_cache import REORDERED, compiled
 from fastproto.support.cancellation import check_stop
 
 BIDS = 3  # scans per row before the paths: more of them save fewer scans of the paths than they cost
+SPARE_ROWS = 32  # whose bids a chain may use in advance
 TIED_BIDS = 64  # of one chain of rows that take a column from each other at an unchanged price
-PART = 1 << 26  # entries that the paths of one part scan, at worst: a tenth of a second
+PART = 1 << 26  # entries that one part scans, at worst, or one row's path where those are more: tenths of a second
 PASSES = 256  # over the matrix, for its least prices
 EXACT = 1e-14  # relative to the prices: a smaller rise is rounding
-# Least values become vector instructions only where NaN and the sign of zero need not be kept.
-ARITHMETIC = {"nnan", "nsz"}
 
 
 def match_dense(cost: Floats, widest: float) -> tuple[Ints, Floats]:
@@ -35,8 +34,11 @@ def match_dense(cost: Floats, widest: float) -> tuple[Ints, Floats]:
     """
     rows, columns = cost.shape
     values, column_of, row_of = np.zeros(columns), np.full(rows, -1), np.full(columns, -1)
-    free = _bid(cost, values, column_of, row_of, widest)
-    part = max(1, PART // cost.size)
+    part = max(1, PART // (4 * BIDS * columns))
+    for start in range(0, rows, part):
+        check_stop()
+        _bid(cost, values, column_of, row_of, widest, start, min(start + part, rows))
+    free, part = np.flatnonzero(column_of < 0), max(1, PART // cost.size)
     for start in range(0, len(free), part):
         check_stop()
         if not _augment(cost, values, column_of, row_of, free[start : start + part]):
@@ -56,6 +58,7 @@ def least_prices(cost: Floats, column_of: Ints, prices: Floats) -> Floats:
     """
     found: Floats = np.zeros(len(prices))
     for _ in range(PASSES):
+        check_stop()
         before, found = found, _needed(cost, found, column_of)
         if (found - before).max() <= EXACT * found.max():
             return found
@@ -83,19 +86,15 @@ def _cheapest(row: Floats, values: Floats, row_of: Ints, least: float, lost: int
     return found
 
 
-@compiled(fastmath=ARITHMETIC)
-def _bid(cost: Floats, values: Floats, column_of: Ints, row_of: Ints, widest: float) -> Ints:
-    """Each row takes its cheapest column, if need be from another row, at the price of its second choice.
-
-    Returns the rows without a column.
-    """
-    rows, columns = cost.shape
-    free, n_free, bids = np.empty(rows, np.int64), 0, 0
-    for first in range(rows):
+@compiled(fastmath=REORDERED)
+def _bid(cost: Floats, values: Floats, column_of: Ints, row_of: Ints, widest: float, begin: int, end: int) -> None:
+    """Each row takes its cheapest column, if need be from another row, at the price of its second choice."""
+    columns, bids = cost.shape[1], 0
+    for first in range(begin, end):
         i, lost, tied = first, -1, 0
         while i >= 0:
             row = cost[i]
-            if bids >= BIDS * rows or tied > TIED_BIDS:
+            if bids >= BIDS * (first - begin + SPARE_ROWS) or tied > TIED_BIDS:
                 break
             bids += 1
             least = _least(row, values, 0, columns)
@@ -113,10 +112,6 @@ def _bid(cost: Floats, values: Floats, column_of: Ints, row_of: Ints, widest: fl
                 column_of[owner] = -1
             row_of[j], column_of[i] = i, j
             i = owner
-        if i >= 0:
-            free[n_free] = i
-            n_free += 1
-    return free[:n_free]
 
 
 @compiled(inline="always")
@@ -129,7 +124,7 @@ def _relax(row: Floats, values: Floats, offset: float, at: float, distance: Floa
         through[j] = i if nearer else through[j]
 
 
-@compiled(fastmath=ARITHMETIC)
+@compiled(fastmath=REORDERED)
 def _augment(cost: Floats, values: Floats, column_of: Ints, row_of: Ints, free: Ints) -> bool:
     """A shortest augmenting path (Dijkstra) for each free row; False if one cannot be matched."""
     columns = cost.shape[1]
@@ -169,7 +164,7 @@ def _augment(cost: Floats, values: Floats, column_of: Ints, row_of: Ints, free: 
     return True
 
 
-@compiled(fastmath=ARITHMETIC)
+@compiled(fastmath=REORDERED)
 def _needed(cost: Floats, prices: Floats, column_of: Ints) -> Floats:
     """The prices >= 0 that keep every other row away while these rows pay what they do at ``prices``."""
     needed = np.zeros(len(prices))

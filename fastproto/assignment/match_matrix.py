@@ -12,15 +12,18 @@ import numpy as np
 from fastproto.assignment.array_types import Floats, Ints
 from fastproto.assignment.certificate import Certificate, Ending
 from fastproto.assignment.column_generation import search
+from fastproto.assignment.cost_certificate import least_of_rows
 from fastproto.assignment.dense import least_prices, match_dense
 from fastproto.assignment.inputs import Solver
 from fastproto.assignment.lapjv import FINER, REFINEMENTS, match_on_grid
 from fastproto.assignment.matching import STILL_OPTIMAL, Matching, Previous
 from fastproto.assignment.reduced_costs import Reduced, reduce
+from fastproto.assignment.restricted_problem import MAX_ROUNDS
 from fastproto.assignment.scores_cpu import MatrixScores
 
 MANY_TIES = 4.0  # equally good entries per row from which lists of candidates are too short, and dense paths are short
 MANY_COLUMNS = 1.1  # per row from which dense paths are short
+FEW_ROUNDS = 2  # of column generation: costs that need more have long paths on lists, and the dense solver is faster
 TIE_BONUS = 2e-10  # in units of the scale: the bonus of a previous column, which breaks ties in its favour
 
 
@@ -111,12 +114,17 @@ def _width(reduced: Reduced) -> float:
 
 def _proved(problem: MatrixProblem, found: _Attempt, reduced: Reduced, cost: Floats) -> Matching:
     """``found`` in terms of the given matrix, with its certificate; ``cost`` is that matrix, transposed if n > m."""
-    permutation, prices = found.columns, reduced.prices_given(found.prices)
+    return _proved_given(problem, replace(found, prices=reduced.prices_given(found.prices)), reduced.scale, cost)
+
+
+def _proved_given(problem: MatrixProblem, found: _Attempt, scale: float, cost: Floats) -> Matching:
+    """As ``_proved``, for prices of the given matrix."""
+    permutation, prices = found.columns, found.prices
     if len(cost) < cost.shape[1]:
-        prices -= prices.min()
+        prices = prices - prices.min()
     if cost.shape != problem.cost.shape:
         permutation, prices = _transpose_back(permutation, prices, cost)
-    known = problem.prove(permutation, prices, reduced.scale)
+    known = problem.prove(permutation, prices, scale)
     ending: Ending = "time limit" if found.ending == "converged" and problem.late() else found.ending
     return Matching(permutation, prices, known, found.method, found.reason, found.passes + 1, ending)
 
@@ -126,7 +134,8 @@ def _still_optimal(problem: MatrixProblem, scale: float) -> Matching | None:
     if previous is None or not problem.recheck:
         return None
     few = problem.cost.shape[0] < problem.cost.shape[1]
-    prices = previous.prices - previous.prices.min() if few else previous.prices
+    with np.errstate(over="ignore"):
+        prices = previous.prices - previous.prices.min() if few else previous.prices
     known = problem.prove(previous.permutation, prices, scale)
     if not known.certified:
         return None
@@ -177,7 +186,8 @@ def _solve_by_column_generation(problem: MatrixProblem, reduced: Reduced, previo
     if previous is not None:
         begin = np.concatenate((previous.permutation, _left_over(previous.permutation, columns)))
         prices = reduced.prices_here(previous.prices)
-    found = search(scores, begin, prices, deadline=problem.deadline, progress=problem.progress)
+    rounds = FEW_ROUNDS if problem.free else MAX_ROUNDS
+    found = search(scores, begin, prices, deadline=problem.deadline, progress=problem.progress, rounds=rounds)
     reason = f"{problem.why}; {found.reason}"
     return _Attempt(found.columns[:rows], found.prices, "column_generation", reason, found.passes, found.ending)
 
@@ -188,7 +198,8 @@ def _solve_whole(problem: MatrixProblem, reduced: Reduced, given: Floats) -> Mat
     columns, prices = match_dense(cost, float(np.ldexp(reduced.span, -reduced.exponent)))
 
     def proved(prices: Floats) -> Matching:
-        return _proved(problem, _Attempt(columns, np.ldexp(prices, reduced.exponent), "dense", "", 0), reduced, given)
+        attempt = _Attempt(columns, prices - reduced.columns, "dense", "", 0)
+        return _proved_given(problem, attempt, reduced.scale, given)
 
     found = proved(prices)
     return found if found.known.certified else proved(least_prices(cost, columns, prices))
@@ -213,4 +224,4 @@ def _transpose_back(columns: Ints, prices: Floats, cost: Floats) -> tuple[Ints, 
     """The result for the given matrix, the transpose of ``cost``."""
     permutation = np.full(cost.shape[1], -1, dtype=np.int64)
     permutation[columns] = np.arange(len(columns))
-    return permutation, -(cost + prices).min(1)
+    return permutation, -least_of_rows(cost, prices)

@@ -21,6 +21,7 @@ LIMIT = 1 << 10  # in units of the span: larger entries are clipped
 WIDEST = 1e290  # largest span: its multiples fit float64
 CANCELS = 1 << 20  # a column minimum larger than this times the scale cancels too many digits: reduced twice
 EXPONENTS = 30  # entries between 2^-30 and 2^30 need no scaling
+BLOCK = 256  # rows whose temporaries stay in the cache
 NO_PLACE = (
     "every permutation of cost uses a pair at inf; expected one that avoids the forbidden pairs: "
     "forbid fewer pairs, or give them a large finite cost"
@@ -106,11 +107,14 @@ def _finite(least: Floats) -> Floats:
 
 def _difference(given: Floats, rows: Floats, columns: Floats) -> Floats:
     """given - rows - columns, with compensation for the rounding of the first difference (TwoSum)."""
-    first = given - rows[:, None]
-    with np.errstate(invalid="ignore"):
-        back = first - given
-        rest = (given - (first - back)) - (rows[:, None] + back)
-    found: Floats = (first - columns) + np.where(np.isfinite(rest), rest, 0.0)
+    found: Floats = np.empty_like(given)
+    for start in range(0, len(given), BLOCK):
+        part, least = given[start : start + BLOCK], rows[start : start + BLOCK, None]
+        first = part - least
+        with np.errstate(invalid="ignore"):
+            back = first - part
+            rest = (part - (first - back)) - (least + back)
+        found[start : start + BLOCK] = (first - columns) + np.where(np.isfinite(rest), rest, 0.0)
     return found
 
 

@@ -17,7 +17,7 @@ from fastproto.assignment.reduced_costs import NO_PLACE
 
 SCIPY_BELOW = 100  # rows or columns: below it SciPy takes less than a millisecond
 WIDE = 2  # columns per row, or rows per column, above which SciPy is faster
-TOLERANCE = 1e-9  # of the certificate; a result that is not certified is solved again by SciPy
+TOLERANCE = 1e-9  # of the certificate; a result that is not certified is solved again
 SMALLER = -40  # exponent of the power of two that brings any float64 below LARGEST
 
 

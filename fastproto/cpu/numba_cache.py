@@ -24,6 +24,9 @@ from numba.core.serialize import dumps
 
 from fastproto.support.cancellation import check_stop
 
+REORDERED = {"nnan", "nsz"}
+"""``fastmath`` where NaN and the sign of zero do not matter: a minimum becomes vector instructions."""
+
 
 class _DamagedError(Exception):
     """A cache file does not hold what was written."""

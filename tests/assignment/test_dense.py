@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import linear_sum_assignment
 
 from fastproto.assignment import solve
@@ -69,10 +71,10 @@ def test_a_row_without_a_place_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("cost", "method", "reason"),
     [
-        (np.random.default_rng(0).random((500, 500)), "column_generation", "at least 500 rows and columns"),
-        (np.random.default_rng(0).integers(0, 9, (500, 500)), "dense", "many equal costs"),
-        (np.random.default_rng(0).random((500, 600)), "dense", "of one side 1.2 times as many"),
-        (np.random.default_rng(0).random((499, 499)), "dense", "fewer than 500 rows or columns"),
+        (np.random.default_rng(0).random((1000, 1000)), "column_generation", "at least 1000 rows and columns"),
+        (np.random.default_rng(0).integers(0, 9, (1000, 1000)), "dense", "many equal costs"),
+        (np.random.default_rng(0).random((1000, 1200)), "dense", "of one side 1.2 times as many"),
+        (np.random.default_rng(0).random((999, 999)), "dense", "fewer than 1000 rows or columns"),
     ],
 )
 def test_auto_takes_the_solver_that_is_faster(cost: Matrix, method: str, reason: str) -> None:
@@ -80,6 +82,32 @@ def test_auto_takes_the_solver_that_is_faster(cost: Matrix, method: str, reason:
     assert found.certified and found.method == method and reason in found.reason
 
 
+def test_costs_that_need_many_rounds_go_to_the_dense_solver() -> None:
+    """Squared distances on a line: paths on lists are long, and each round proves little."""
+    rng = np.random.default_rng(0)
+    cost = np.subtract.outer(rng.normal(size=1000), rng.normal(size=1000)) ** 2
+    found = solve(cost)
+    assert found.certified and found.method == "dense" and "2 rounds" in found.reason
+    assert found.objective == pytest.approx(cost[linear_sum_assignment(cost)].sum(), rel=1e-12)
+
+
+def test_prices_of_all_scales_do_not_overflow() -> None:
+    rng = np.random.default_rng(3752)
+    shape = rng.integers(1, 7, 2)
+    cost = rng.integers(-2, 3, shape) * 10.0 ** rng.integers(-200, 200, shape)
+    assert solve(cost, method="dense").objective == cost[linear_sum_assignment(cost)].sum()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [(8, 8), (5, 1), (3, 7)])
+def test_huge_prices_of_a_previous_result_are_no_warning(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    first = solve(rng.random(shape))
+    huge = replace(first, prices=torch.full_like(first.prices, 1.7e308))
+    cost = rng.random(shape)
+    assert solve(cost, previous=huge).objective == pytest.approx(cost[linear_sum_assignment(cost)].sum())
+
+
 def test_with_a_time_limit_auto_takes_what_can_be_stopped() -> None:
-    found = solve(np.random.default_rng(0).integers(0, 9, (500, 500)), time_limit=100.0)
+    found = solve(np.random.default_rng(0).integers(0, 9, (1000, 1000)), time_limit=100.0)
     assert "many equal costs" not in found.reason

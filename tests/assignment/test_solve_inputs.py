@@ -79,7 +79,7 @@ def test_every_form_of_a_matrix_without_loss(given: Any, method: Method) -> None
 
 def test_a_reason_counts_classes_or_rows_and_columns() -> None:
     assert assign(unit_rows(5, 3), unit_rows(5, 3)).reason == "fewer than 128 classes"
-    assert solve(torch.rand(5, 9)).reason == "fewer than 500 rows or columns"
+    assert solve(torch.rand(5, 9)).reason == "fewer than 1000 rows or columns"
     assert choose("auto", 128, 128, "classes") == ("column_generation", "at least 128 classes")
     assert choose("auto", 3000, 3000, "rows", "columns") == ("column_generation", "at least 3000 rows and columns")
 
