@@ -13,6 +13,7 @@ dominate the time, so the steps need few of them:
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from fastproto.assignment.array_types import Floats, Ints
 from fastproto.assignment.pricing import MOST_PLACES, PLACES, prove
 from fastproto.assignment.restricted_problem import MAX_ROUNDS, STEPS, Lists, solve_restricted
 from fastproto.assignment.scores import Scores
-from fastproto.assignment.search_state import SAMPLE_ROWS, Accept, Found, OutOfTime, ScoreReader, State
+from fastproto.assignment.search_state import SAMPLE_ROWS, Accept, Found, LongLists, OutOfTime, ScoreReader, State
 from fastproto.assignment.starting_points import found_so_far, lists_from_sinkhorn, try_previous, try_row_maxima
 
 TIE_BONUS = 1e-11  # in units of std(s): the bonus of a previous column, which breaks ties in its favour
@@ -37,7 +38,7 @@ def search(
     deadline: float | None = None,
     progress: bool = False,
     sample_rows: int = SAMPLE_ROWS,
-    rounds: int = MAX_ROUNDS,
+    most_listed: float = math.inf,
 ) -> Found:
     """The optimal assignment, or at the deadline or at Ctrl-C the best so far, with its gap.
 
@@ -47,7 +48,7 @@ def search(
             starts from it.
         spread: replaces ``scores.spread``, the standard deviation of the scores.
         sample_rows: the number of rows from which a sample of them is tested before a pass over all.
-        rounds: of lists, prices and proof, after which a result is returned that may not be optimal.
+        most_listed: pairs on the lists. With more the search ends, with a result that is not optimal.
     """
     reader = ScoreReader(scores, scores.spread if spread is None else spread, deadline, progress)
     begin = np.arange(reader.columns) if previous is None else previous.astype(np.int64)
@@ -60,9 +61,12 @@ def search(
         accept=accept,
         warm=previous is not None and prices is not None,
         sample_rows=sample_rows,
+        most_listed=most_listed,
     )
     try:
-        return _search(state, rounds)
+        return _search(state)
+    except LongLists:
+        return _best_so_far(state, "long lists of candidates")
     except OutOfTime:
         found = _best_so_far(state, "time limit reached: the best so far")
         return replace(found, ending="time limit")
@@ -77,23 +81,23 @@ def cold_prices(scores: Scores) -> Floats:
     return scores.column_shift.astype(np.float64) if rows == columns else np.zeros(columns)
 
 
-def _search(state: State, rounds: int) -> Found:
+def _search(state: State) -> Found:
     start = try_previous(state) if state.warm else try_row_maxima(state)
     if isinstance(start, Found):
         return start
     if start is None:
-        return _rounds(state, lists_from_sinkhorn(state), STEPS, rounds)
-    return _rounds(state, start, (), rounds)
+        return _rounds(state, lists_from_sinkhorn(state), STEPS)
+    return _rounds(state, start, ())
 
 
-def _rounds(state: State, lists: Lists, steps: tuple[float, ...], rounds: int) -> Found:
+def _rounds(state: State, lists: Lists, steps: tuple[float, ...]) -> Found:
     """Alternates between the solver on the lists and the pricing step, until no pair has a positive reduced score.
 
     ``steps`` are the bid increments of the auction in the first round.
     """
     reader, size, places = state.reader, state.reader.columns, PLACES
     columns, row_of = state.columns.copy() if state.warm else np.full(size, -1), np.full(size, -1)
-    for round_ in range(1, rounds + 1):
+    for round_ in range(1, MAX_ROUNDS + 1):
         solve_restricted(state, lists, columns, row_of, steps if round_ == 1 else (), centre=round_ == 1)
         state.columns = columns.copy()
         proof = prove(reader, state.columns, state.prices, places)

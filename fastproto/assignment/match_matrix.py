@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,12 +19,11 @@ from fastproto.assignment.inputs import Solver
 from fastproto.assignment.lapjv import FINER, REFINEMENTS, match_on_grid
 from fastproto.assignment.matching import STILL_OPTIMAL, Matching, Previous
 from fastproto.assignment.reduced_costs import Reduced, reduce
-from fastproto.assignment.restricted_problem import MAX_ROUNDS
 from fastproto.assignment.scores_cpu import MatrixScores
 
 MANY_TIES = 4.0  # equally good entries per row from which lists of candidates are too short, and dense paths are short
 MANY_COLUMNS = 1.1  # per row from which dense paths are short
-FEW_ROUNDS = 2  # of column generation: costs that need more have long paths on lists, and the dense solver is faster
+MOST_LISTED = 0.1  # of all pairs: with more on the lists, paths on them are long, and the dense solver is faster
 TIE_BONUS = 2e-10  # in units of the scale: the bonus of a previous column, which breaks ties in its favour
 
 
@@ -186,8 +186,8 @@ def _solve_by_column_generation(problem: MatrixProblem, reduced: Reduced, previo
     if previous is not None:
         begin = np.concatenate((previous.permutation, _left_over(previous.permutation, columns)))
         prices = reduced.prices_here(previous.prices)
-    rounds = FEW_ROUNDS if problem.free else MAX_ROUNDS
-    found = search(scores, begin, prices, deadline=problem.deadline, progress=problem.progress, rounds=rounds)
+    most = MOST_LISTED * reduced.cost.size if problem.free else math.inf
+    found = search(scores, begin, prices, deadline=problem.deadline, progress=problem.progress, most_listed=most)
     reason = f"{problem.why}; {found.reason}"
     return _Attempt(found.columns[:rows], found.prices, "column_generation", reason, found.passes, found.ending)
 

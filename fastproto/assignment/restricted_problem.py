@@ -8,7 +8,7 @@ import numpy as np
 
 from fastproto.assignment.array_types import Floats, Ints, Ints32
 from fastproto.assignment.pricing import SUM_ROUNDING
-from fastproto.assignment.search_state import State
+from fastproto.assignment.search_state import LongLists, State
 
 LENGTH = 24  # columns of a list: with 16, some instances need a second round; 32 costs more and saves none
 MOST_ADDED = 768  # columns added to a list in one pass: doubled from LENGTH for rows that stay short of columns
@@ -61,6 +61,9 @@ def solve_restricted(
     Prices only rise, so an unlisted column stays below the last value of the row's list. Only a row whose profit falls
     below that value can miss a column: its list is extended, and the lists are solved again. ``steps`` are the bid
     increments of the auction in the first round.
+
+    Raises:
+        LongLists: there are more than ``state.most_listed`` pairs.
     """
     from fastproto.assignment.list_solver import solve_lists
     from fastproto.assignment.price_centring import centre_prices
@@ -76,6 +79,8 @@ def solve_restricted(
         own, margin = reader.profits(columns, state.prices), reader.scores.margin(state.prices)
         short = np.nonzero(own < lists.complete_to + margin)[0]
         if len(short):
+            if lists.counts.sum() > state.most_listed:
+                raise LongLists
             _extend(state, lists, short, own - margin - NEAR * spread, min(LENGTH << round_, MOST_ADDED))
         elif centre:
             before, centre = state.prices.copy(), False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +25,10 @@ Accept: TypeAlias = Callable[
 
 class OutOfTime(Exception):
     """Ends a search, which then returns the best result so far."""
+
+
+class LongLists(Exception):
+    """Ends a search whose lists have grown too long."""
 
 
 @dataclass
@@ -92,6 +97,7 @@ class State:
     accept: Accept  # whether the previous result is good enough
     warm: bool  # whether columns and prices come from a previous result
     sample_rows: int = SAMPLE_ROWS
+    most_listed: float = math.inf
 
     def bonus(self, rows: Ints, columns: Ints32) -> Floats:
         extra: Floats = self.tie_bonus * (columns == self.previous[rows])
