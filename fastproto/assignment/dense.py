@@ -20,7 +20,7 @@ PASSES = 256  # over the matrix, for its least prices
 EXACT = 1e-14  # relative to the prices: a smaller rise is rounding
 
 
-def match_dense(cost: Floats, widest: float) -> tuple[Ints, Floats]:
+def match_dense(cost: Floats, widest: float, begin: Floats | None = None) -> tuple[Ints, Floats]:
     """The column of each row, and prices >= 0 of the scores -cost; columns left over have the price 0.
 
     A thread can be stopped between two parts of the paths.
@@ -28,12 +28,14 @@ def match_dense(cost: Floats, widest: float) -> tuple[Ints, Floats]:
     Args:
         cost: [n, m], n <= m, entries >= 0 but for rounding; inf forbids a pair.
         widest: no bid raises a price by more; prices that are much larger than the costs cancel their digits.
+        begin: [m], >= 0, the prices to begin with for n = m; None: zero.
 
     Raises:
         ValueError: no permutation avoids the forbidden pairs.
     """
     rows, columns = cost.shape
-    values, column_of, row_of = np.zeros(columns), np.full(rows, -1), np.full(columns, -1)
+    values = np.zeros(columns) if begin is None else -begin
+    column_of, row_of = np.full(rows, -1), np.full(columns, -1)
     part = max(1, PART // (4 * BIDS * columns))
     for start in range(0, rows, part):
         check_stop()

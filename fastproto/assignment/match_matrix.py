@@ -24,6 +24,7 @@ from fastproto.assignment.scores_cpu import MatrixScores
 MANY_TIES = 4.0  # equally good entries per row from which lists of candidates are too short, and dense paths are short
 MANY_COLUMNS = 1.1  # per row from which dense paths are short
 MOST_LISTED = 0.1  # of all pairs: with more on the lists, paths on them are long, and the dense solver is faster
+APART = 4.0  # in units of the scale: column minima that differ by less are a good start
 TIE_BONUS = 2e-10  # in units of the scale: the bonus of a previous column, which breaks ties in its favour
 
 
@@ -173,10 +174,23 @@ def _solve_dense(why: str, reduced: Reduced, previous: Previous | None) -> _Atte
         pairs = np.arange(len(cost)), previous.permutation
         before = cost[pairs]
         cost[pairs] = before - TIE_BONUS * reduced.spread
-    columns, prices = match_dense(cost, reduced.span)
+    columns, prices = match_dense(cost, reduced.span, _prices_of_minima(reduced))
     if previous is not None:
         cost[pairs] = before
     return _Attempt(columns, prices, "dense", why, 0)
+
+
+def _prices_of_minima(reduced: Reduced) -> Floats | None:
+    """Prices that undo the reduction of the columns, where a few columns have the minima of most rows.
+
+    The minima of the other columns may then be in the few rows that miss those columns least: a bad start, with long
+    paths.
+    """
+    above = reduced.columns - reduced.columns.min()
+    if len(reduced.cost) < len(above) or above.max() <= APART * reduced.scale:
+        return None
+    begin: Floats = np.ldexp(above, reduced.exponent)
+    return begin
 
 
 def _solve_by_column_generation(problem: MatrixProblem, reduced: Reduced, previous: Previous | None) -> _Attempt:

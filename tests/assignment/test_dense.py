@@ -91,6 +91,15 @@ def test_costs_with_long_lists_go_to_the_dense_solver() -> None:
     assert found.objective == pytest.approx(cost[linear_sum_assignment(cost)].sum(), rel=1e-12)
 
 
+@pytest.mark.parametrize("attractive", [1, 2, 50])
+def test_columns_that_every_row_wants(attractive: int) -> None:
+    cost = np.random.default_rng(0).random((200, 200))
+    cost[:, :attractive] -= 1e3
+    found = solve(cost)
+    assert found.certified
+    assert found.objective == pytest.approx(cost[linear_sum_assignment(cost)].sum(), abs=1e-7)
+
+
 def test_prices_of_all_scales_do_not_overflow() -> None:
     rng = np.random.default_rng(3752)
     shape = rng.integers(1, 7, 2)
