@@ -43,7 +43,7 @@ def test_published_files_are_read_from_the_folder_that_is_named(tmp_path: Path) 
     assert found is not None and missing == ""
     assert torch.allclose(found.vectors, saved.vectors, atol=1e-6)
     found, missing = prototype_figures.from_file(tmp_path, 7, 3)
-    assert found is None and missing == f"not measured: there is no {tmp_path / '7centers_3dim.pth'}"
+    assert found is None and missing == "not measured: the folder of published files has no 7centers_3dim.pth"
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
