@@ -25,6 +25,7 @@ MANY_TIES = 4.0  # equally good entries per row from which lists of candidates a
 MANY_COLUMNS = 1.1  # per row from which dense paths are short
 MOST_LISTED = 0.1  # of all pairs: with more on the lists, paths on them are long, and the dense solver is faster
 APART = 4.0  # in units of the scale: column minima that differ by less are a good start
+FAR_APART = 1e7  # prices that differ by more cancel too many digits of the costs
 TIE_BONUS = 2e-10  # in units of the scale: the bonus of a previous column, which breaks ties in its favour
 
 
@@ -187,7 +188,7 @@ def _prices_of_minima(reduced: Reduced) -> Floats | None:
     paths.
     """
     above = reduced.columns - reduced.columns.min()
-    if len(reduced.cost) < len(above) or above.max() <= APART * reduced.scale:
+    if len(reduced.cost) < len(above) or not APART * reduced.scale < above.max() <= FAR_APART * reduced.scale:
         return None
     begin: Floats = np.ldexp(above, reduced.exponent)
     return begin
