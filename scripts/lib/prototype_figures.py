@@ -77,7 +77,9 @@ def from_file(published: Path | None, classes: int, dim: int) -> tuple[Prototype
     if published is None:
         return None, NO_PUBLISHED
     file = published / f"{classes}centers_{dim}dim.pth"
-    return (load_prototypes(file), "") if file.is_file() else (None, f"not measured: the folder of published files has no {file.name}")
+    if not file.is_file():
+        return None, f"not measured: the folder of published files has no {file.name}"
+    return load_prototypes(file), ""
 
 
 # --- Figure 2: what the average angle hides, and quality over the optimisation ---------------------------------------
