@@ -1,4 +1,4 @@
-"""The certificate of an assignment of a cost matrix, in one compiled pass over it."""
+"""The certificate of an assignment of a cost matrix, in one pass over it, compiled where the matrix is not small."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 
 from fastproto.assignment.array_types import Floats, Ints
 from fastproto.assignment.certificate import Certificate, Yardstick
-from fastproto.cpu.numba_cache import REORDERED, compiled
+
+FEW_PAIRS = 100**2  # below, numba is not imported
 
 
 def certify_costs(cost: Floats, permutation: Ints, prices: Floats, yardstick: Yardstick) -> Certificate:
@@ -35,13 +36,12 @@ def _judged(cost: Floats, permutation: Ints, prices: Floats, yardstick: Yardstic
     return yardstick.judge(-float(paid.sum()), gap, float(np.abs(paid).sum() + np.abs(prices).sum()))
 
 
-@compiled(fastmath=REORDERED)
 def least_of_rows(cost: Floats, prices: Floats) -> Floats:
     """min_j cost_ij + prices_j, [n]."""
-    found = np.empty(len(cost))
-    for i in range(len(cost)):
-        least, row = np.inf, cost[i]
-        for j in range(len(prices)):
-            least = min(least, row[j] + prices[j])
-        found[i] = least
+    if cost.size < FEW_PAIRS:
+        small: Floats = (cost + prices).min(1)
+        return small
+    from fastproto.assignment.dense import compiled_least_of_rows
+
+    found: Floats = compiled_least_of_rows(cost, prices)
     return found

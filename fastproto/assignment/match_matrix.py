@@ -13,13 +13,13 @@ import numpy as np
 from fastproto.assignment.array_types import Floats, Ints
 from fastproto.assignment.certificate import Certificate, Ending
 from fastproto.assignment.column_generation import search
-from fastproto.assignment.cost_certificate import least_of_rows
-from fastproto.assignment.dense import least_prices, match_dense
+from fastproto.assignment.cost_certificate import FEW_PAIRS, least_of_rows
 from fastproto.assignment.inputs import Solver
 from fastproto.assignment.lapjv import FINER, REFINEMENTS, match_on_grid
 from fastproto.assignment.matching import STILL_OPTIMAL, Matching, Previous
 from fastproto.assignment.reduced_costs import Reduced, reduce
 from fastproto.assignment.scores_cpu import MatrixScores
+from fastproto.assignment.small import match_small
 
 MANY_TIES = 4.0  # equally good entries per row from which lists of candidates are too short, and dense paths are short
 MANY_COLUMNS = 1.1  # per row from which dense paths are short
@@ -175,7 +175,12 @@ def _solve_dense(why: str, reduced: Reduced, previous: Previous | None) -> _Atte
         pairs = np.arange(len(cost)), previous.permutation
         before = cost[pairs]
         cost[pairs] = before - TIE_BONUS * reduced.spread
-    columns, prices = match_dense(cost, reduced.span, _prices_of_minima(reduced))
+    if cost.size < FEW_PAIRS:
+        columns, prices = match_small(cost)
+    else:
+        from fastproto.assignment.dense import match_dense
+
+        columns, prices = match_dense(cost, reduced.span, _prices_of_minima(reduced))
     if previous is not None:
         cost[pairs] = before
     return _Attempt(columns, prices, "dense", why, 0)
@@ -209,6 +214,8 @@ def _solve_by_column_generation(problem: MatrixProblem, reduced: Reduced, previo
 
 def _solve_whole(problem: MatrixProblem, reduced: Reduced, given: Floats) -> Matching:
     """Solves on the reduced costs without the clipping, with the prices found or else with the least prices."""
+    from fastproto.assignment.dense import least_prices, match_dense
+
     cost = reduced.whole(given)
     columns, prices = match_dense(cost, float(np.ldexp(reduced.span, -reduced.exponent)))
 
