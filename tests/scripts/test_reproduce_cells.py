@@ -40,7 +40,7 @@ def test_every_table_and_figure_has_a_name_in_the_usage() -> None:
     usage = (ROOT / "scripts" / "reproduce").read_text(encoding="utf-8")
     names = {f"table{number}" for number in range(1, 10)}
     names |= {"figure2", *(f"figure3{part}" for part in "abcd"), "figure4a", "figure4b", *STUDIES}
-    names |= {"losses", "loss_powers"}
+    names |= {"losses", "loss_powers", "reasons"}
     assert names == {*TABLES, *ROWS, *STUDIES} and all(name in usage for name in names)
 
 

@@ -5,6 +5,7 @@ Each picture shows the budget that most of its cells were run with, at seed 0. W
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -47,7 +48,7 @@ def figure4b(records: list[Record]) -> list[Panel]:
     budget, found = _chosen(TABLES["figure4b"].cells, records)
     lines = [_curve(f"D = {cell.dim}", record, "moved") for cell, record in by_dim(found)]
     lines = [line for line in lines if len(line.x) > 1]
-    return [Panel(_title(budget), "epoch", "labels moved, %", lines, bottom=0.0)] if lines else []
+    return [_by_epoch(_title(budget), "labels moved, %", lines)] if lines else []
 
 
 def curves(dims: tuple[int, ...], records: list[Record]) -> list[Panel]:
@@ -60,8 +61,15 @@ def curves(dims: tuple[int, ...], records: list[Record]) -> list[Panel]:
         lines = [_curve(name, runs[method], "validation") for method, name in NAMES.items() if method in runs]
         lines = [line for line in lines if len(line.x) > 1]
         title = f"{_title(budget)}, D = {dim}"
-        panels += [Panel(title, "epoch", "validation accuracy, %", lines, bottom=0.0)] if lines else []
+        panels += [_by_epoch(title, "validation accuracy, %", lines)] if lines else []
     return panels
+
+
+def _by_epoch(title: str, y: str, lines: list[Line]) -> Panel:
+    """Six ticks at most, on whole epochs."""
+    last = int(max(x for line in lines for x in line.x))
+    step = next(size * 10**power for power in itertools.count() for size in (1, 2, 5) if last <= 6 * size * 10**power)
+    return Panel(title, "epoch", y, lines, ticks=[float(x) for x in range(step, last + 1, step)], bottom=0.0)
 
 
 def _chosen(cells: Iterable[Cell], records: list[Record]) -> tuple[Budget | None, dict[Cell, Record]]:

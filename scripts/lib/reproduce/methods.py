@@ -37,8 +37,13 @@ def _softmax_norm(name: str) -> dict[str, str]:
     return {**_head(name, "aligned"), "head.loss": "softmax", "head.scale": "norm"}
 
 
+AUTHORS_SGD = {"optim.name": "sgd", "optim.lr": "0.01", "optim.nesterov": "false", "optim.weight_decay": "1e-4"}
+"""For a sum over the batch; momentum 0.9, the default."""
+OFFICIAL = {"head.loss": "official", "head.reduction": "sum", "head.means": "official", **AUTHORS_SGD}
+
 METHODS = {
     "dynamic": Method(_head("prototype", "random")),
+    "dynamic-official": Method(_head("prototype", "random") | OFFICIAL),
     "dynamic-aligned": Method(_head("prototype", "aligned")),
     "dynamic-power-auto": Method(_power("prototype", "auto"), halved=True),
     "dynamic-from-psc": Method(_head("trained"), trained_by="psc"),
