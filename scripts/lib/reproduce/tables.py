@@ -172,7 +172,7 @@ TABLES = {
     ),
     "figure4b": Table("CIFAR-100: share of labels that a renewal moves, by epoch", _of_table1("dynamic"), moved=True),
     "reasons": Table(
-        "CIFAR-100: psc with the scale 1, dynamic with the authors' loss, class means and optimiser, and at a higher rate",
+        "CIFAR-100: psc with scale 1, dynamic with the authors' loss, means and optimiser, and at a higher rate",
         (
             *grid("reasons", "resnet32", "cifar100", (10, 50), ("psc",), (("head.scale", "1"),)),
             *grid("reasons", "resnet32", "cifar100", (10, 50), ("dynamic-official",)),
