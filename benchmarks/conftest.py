@@ -124,6 +124,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
     """
     session = config.stash[SESSION]
     output_json["fastproto"] = machine(session.device) | {"scale": session.scale, "threads": list(session.threads)}
+    output_json["fastproto"]["group_seconds"] = {group: round(took, 2) for group, took in session.seconds.items()}
     output_json["not_measured"] = session.absent
     for bench in output_json["benchmarks"]:
         if "data" in bench["stats"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -33,6 +35,7 @@ class Session:
     threads: tuple[int, ...]
     device: torch.device
     groups: dict[str, dict[str, Measured | str] | Exception] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)  # that each group took, with all that is not timed
     absent: list[Record] = field(default_factory=list)
 
     def result(self, case: Case, wanted: Sequence[Case]) -> Measured | str:
@@ -46,10 +49,12 @@ class Session:
         if case.group not in self.groups:
             ceilings = {} if case.comparison is CEILINGS else {n: self.ceilings(n) for n in self.threads}
             group = [each for each in wanted if each.group == case.group]
+            start = time.perf_counter()
             try:
                 self.groups[case.group] = measure(group, self.scale, self.device, ceilings)
             except Exception as error:  # any, of ours: its rows fail alike, without another try each
                 self.groups[case.group] = error
+            self.seconds[case.group] = time.perf_counter() - start
         found = self.groups[case.group]
         if isinstance(found, Exception):
             raise found
@@ -74,6 +79,8 @@ def measure(
     group: Sequence[Case], scale: Scale, device: torch.device, ceilings: Mapping[int, Mapping[str, float]]
 ) -> dict[str, Measured | str]:
     """Time the rows of one group."""
+    gc.collect()
+    gc.freeze()  # the collections before each call then leave out what was imported, which takes 0.2 s each
     before = torch.get_num_threads()
     comparison = group[0].comparison
     try:
