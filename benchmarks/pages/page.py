@@ -13,7 +13,7 @@ from .plots import PLOTS
 from .results import Results
 from .summary import machine_line, short_table
 from .tables import (
-    absent_line,
+    absent_by_reason,
     absent_table,
     ceiling_line,
     every_row,
@@ -117,7 +117,7 @@ def head_page(results: Results, pictures: Mapping[str, str], *more: str) -> str:
     """The summary, the head's ops, threads, the limits of the machine, and further parts."""
     parts = ["# Benchmarks", INTRODUCTION, "## In short", short_table(results)]
     parts += [part for section in HEAD for part in _section(section, results, pictures)]
-    parts += [*_threads_and_limits(results, pictures), "## Not measured", absent_line(results)]
+    parts += [*_threads_and_limits(results, pictures), "## Not measured", absent_by_reason(results)]
     return _page([*parts, "## The machine", facts(results), *more])
 
 

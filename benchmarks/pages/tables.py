@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .fits import exponent
-from .formats import NOT_MEASURED, duration, markdown, mebibytes, percent, ratio
+from .formats import NOT_MEASURED, duration, listed, markdown, mebibytes, percent, ratio
 from .results import OURS, Results, Row, Size, sizes_of
 
 MANY = 3  # points from which an exponent is fitted
@@ -140,9 +140,10 @@ def absent_table(results: Results) -> str:
     return markdown(["op", "size", "provider", "why it was not measured"], unique) if unique else "Nothing."
 
 
-def absent_line(results: Results) -> str:
-    """Each reason once, with the providers that it holds for."""
-    reasons: dict[str, dict[str, None]] = {}
+def absent_by_reason(results: Results) -> str:
+    """Each reason once, with the providers of each op that it holds for."""
+    reasons: dict[str, dict[str, dict[str, None]]] = {}
     for each in results.absent:
-        reasons.setdefault(each["reason"], {})[f"{each['provider']} of {each['op']}"] = None
-    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items()) or "Nothing."
+        reasons.setdefault(each["reason"], {}).setdefault(each["op"], {})[each["provider"]] = None
+    rows = {why: [f"{', '.join(providers)} of {op}" for op, providers in ops.items()] for why, ops in reasons.items()}
+    return listed([f"{why}: {'; '.join(words)}" for why, words in rows.items()]) or "Nothing."

@@ -70,7 +70,7 @@ def test_what_is_not_measured_has_its_reason() -> None:
         "C=9-gpu-2",
     ]
     reasons = {str(case): reason_not_to_run(case, "small", "cpu") for case in found}
-    assert reasons["C=9-slow-1"] == "measured at --scale full: a call takes too long above C = 4"
+    assert reasons["C=9-slow-1"] == "measured at --scale full: for so many classes its calls take long"
     assert reasons["C=4-slow-1"] is None and reasons["C=4-compiled-1"] is None
     assert reasons["C=4-gpu-1"] == "runs on cuda only"
     assert "compiles" in (reason_not_to_run(cases(what, "smoke", (1,), "cpu")[2], "smoke", "cpu") or "")

@@ -59,7 +59,7 @@ def test_a_peer_is_beside_ours_and_what_is_missing_is_said() -> None:
     lines = tables.op_table(found, "head_step").splitlines()
     assert lines[2] == "| C = 1,000, D = 512, B = 8 | 1 s | 2 s (2.00\xa0±\xa00.00×) |"
     assert lines[3] == "| C = 100,000, D = 512, B = 8 | 3 s | not measured |"
-    assert tables.absent_line(found) == "Liger of head_step: liger is not installed"
+    assert tables.absent_by_reason(found) == "- liger is not installed: Liger of head_step"
     assert "| loss, gradient, class means: 1,000 classes, B = 8, D = 512 | 1 s | 2 s, softmax |" in short_table(found)
     assert tables.op_table(found, "assign") == thread_table(found) == search_table(found) == "not measured"
 
