@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastproto.assignment.api import solve
 from fastproto.assignment.array_types import Floats, Ints
-from fastproto.assignment.inputs import LARGEST
+from fastproto.assignment.inputs import LARGEST, largest_of
 from fastproto.assignment.reduced_costs import NO_PLACE
 
 SCIPY_BELOW = 100  # rows or columns: below it SciPy takes less than a millisecond
@@ -65,7 +65,7 @@ def matched(cost: Floats, scipy_below: int = SCIPY_BELOW) -> tuple[Ints, Ints]:
     few, many = sorted(cost.shape)
     if few == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    if float(np.abs(cost).max(where=cost < math.inf, initial=0.0)) > LARGEST:
+    if largest_of(cost) > LARGEST:
         cost = np.ldexp(cost, SMALLER)
     if few < scipy_below or many > WIDE * few:
         return _by_scipy(cost)
@@ -117,10 +117,12 @@ def _of_array(cost: object) -> Floats:
 def _check(cost: Floats, maximize: bool) -> None:
     if cost.ndim != 2:
         raise ValueError(f"cost has shape {list(cost.shape)}; expected a matrix [n, m], with one cost per pair")
-    refused = math.inf if maximize else -math.inf
-    for name, wrong in (("NaN", np.isnan(cost)), (f"{refused}", cost == refused)):
-        if wrong.any():
-            row = int(wrong.any(1).argmax())
-            raise ValueError(
-                f"cost holds {name} (first in row {row}); expected finite numbers, or {-refused} for a forbidden pair"
-            )
+    if not cost.size:
+        return
+    refused, worst = (math.inf, float(cost.max())) if maximize else (-math.inf, float(cost.min()))  # NaN propagates
+    if math.isnan(worst) or worst == refused:
+        wrong = np.isnan(cost) if math.isnan(worst) else cost == refused
+        raise ValueError(
+            f"cost holds {'NaN' if math.isnan(worst) else refused} (first in row {int(wrong.any(1).argmax())}); "
+            f"expected finite numbers, or {-refused} for a forbidden pair"
+        )
