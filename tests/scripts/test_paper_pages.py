@@ -120,7 +120,7 @@ def test_learning_curves_have_a_panel_for_each_dimension_that_was_run() -> None:
     assert PLOTS["curves_d50_d100"][1](records) == []
     shown = pictures(("curves_d10_d25", "curves_d50_d100"), records).split("\n\n")
     assert shown[0].endswith("(pictures/curves_d10_d25.png)")
-    assert shown[1] == "Validation accuracy by epoch, D = 50 and 100: not run."
+    assert shown[1] == "CIFAR-100: validation accuracy by epoch, D = 50 and 100: not run."
     assert paper.moved([]) == "not run" and paper_plots.figure4a([]) == []
 
 

@@ -55,12 +55,14 @@ def curves(dims: tuple[int, ...], records: list[Record]) -> list[Panel]:
     """Validation accuracy by epoch, a panel for each D."""
     cells = [cell for cell in COMPARED if cell.method in NAMES]
     budget, found = _chosen(cells, records)
+    if budget is None:
+        return []
     panels = []
     for dim in dims:
         runs = {cell.method: record for cell, record in found.items() if cell.dim == dim}
         lines = [_curve(name, runs[method], "validation") for method, name in NAMES.items() if method in runs]
         lines = [line for line in lines if len(line.x) > 1]
-        title = f"{_title(budget)}, D = {dim}"
+        title = f"{made_with(budget)}, D = {dim}"
         panels += [_by_epoch(title, "validation accuracy, %", lines)] if lines else []
     return panels
 
@@ -94,10 +96,10 @@ PLOTS: dict[str, tuple[str, Callable[[Any], list[Panel]]]] = {  # picture: (its 
     "curves_d50_d100": ("records", partial(curves, (50, 100))),
 }
 CAPTIONS = {
-    "figure4a": "Test accuracy over D with renewals of the assignment and without",
-    "figure4b": "Share of labels that a renewal moves, by epoch",
-    "curves_d10_d25": "Validation accuracy by epoch, D = 10 and 25",
-    "curves_d50_d100": "Validation accuracy by epoch, D = 50 and 100",
+    "figure4a": "CIFAR-100: test accuracy over D with renewals of the assignment and without",
+    "figure4b": "CIFAR-100: share of labels that a renewal moves, by epoch",
+    "curves_d10_d25": "CIFAR-100: validation accuracy by epoch, D = 10 and 25",
+    "curves_d50_d100": "CIFAR-100: validation accuracy by epoch, D = 50 and 100",
 }
 
 
