@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.compat.digits import Budget, D, accuracy, head, plain_loop, trained_mlp
-from tests.compat.integrations import TRAININGS
+from lib.integrations.digits import Budget, D, accuracy, head, plain_loop, trained_mlp
+from lib.integrations.trainings import TRAININGS
 
 REACHED = 0.8  # with renewals 0.86; without them 0.11
 

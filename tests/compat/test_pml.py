@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastproto import PrototypeHead
-from tests.compat.digits import Budget, digits, head, mlp
-from tests.compat.integrations import pml
+from lib.integrations.digits import Budget, digits, head, mlp
+from lib.integrations.trainings import pml
 
 pytest.importorskip("pytorch_metric_learning", reason="pytorch-metric-learning is not installed")
 

@@ -16,7 +16,7 @@ from fastproto import PrototypeHead
 from fastproto.compat import renew_assignments
 from fastproto.compat.dl2pa import BLoss, fixed_Classifier
 from fastproto.prototypes.files import make
-from tests.compat.digits import BATCH, Budget, C, D, digits, loader, optimiser, plain_loop, steps_per_epoch
+from lib.integrations.digits import BATCH, Budget, C, D, digits, loader, optimiser, plain_loop, steps_per_epoch
 
 Training = Callable[[nn.Module, PrototypeHead, Budget, Path], None]
 
@@ -45,9 +45,7 @@ def accelerate(model: nn.Module, own: PrototypeHead, budget: Budget, folder: Pat
             step += 1
 
 
-def lightning(
-    model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path, *, manual: bool = False, **options: Any
-) -> Any:
+def lightning(model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path, *, manual: bool = False) -> None:
     import lightning as L
 
     from fastproto.compat.lightning import RenewAssignment
@@ -74,18 +72,17 @@ def lightning(
             optimizer, schedule = optimiser(model, budget)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    renewal = RenewAssignment(budget.per_epoch)
-    options = {"max_epochs": budget.epochs, "accelerator": "cpu", "logger": False} | options
     trainer = L.Trainer(
+        max_epochs=budget.epochs,
+        accelerator="cpu",
+        logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
-        callbacks=[renewal],
-        **options,
+        callbacks=[RenewAssignment(budget.per_epoch)],
     )
     trainer.fit(Foreign(), loader(budget))
-    return renewal
 
 
 def lightning_manual(model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path) -> None:
@@ -118,7 +115,7 @@ def pml(model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path) -> N
     trainer.train(num_epochs=budget.epochs)
 
 
-def transformers(model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path) -> Any:
+def transformers(model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path) -> None:
     from transformers import Trainer, TrainingArguments
 
     from fastproto.compat.transformers import PrototypeClassifier, RenewAssignment
@@ -152,7 +149,6 @@ def transformers(model: nn.Module, own: PrototypeHead, budget: Budget, folder: P
         optimizers=optimiser(model, budget),
     )
     trainer.train()
-    return trainer
 
 
 class _Named(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +40,10 @@ class Budget:
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Pictures [B, 1, 8, 8] float32 and labels [B] to train on, and the same to test on."""
     data = load_data("digits")
-    pixels = [data.preprocessing.normalise(part.images.float() / 255) for part in (data.train, data.test)]
-    return pixels[0], data.train.labels, pixels[1], data.test.labels
+    train: Any = data.train  # a set in memory
+    test: Any = data.test
+    pixels = [data.preprocessing.normalise(part.images.float() / 255) for part in (train, test)]
+    return pixels[0], train.labels, pixels[1], test.labels
 
 
 def loader(budget: Budget) -> DataLoader[tuple[Tensor, ...]]:
