@@ -47,6 +47,7 @@ def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def loader(budget: Budget) -> DataLoader[tuple[Tensor, ...]]:
+    """Batches in another order in each pass; a new loader begins with the first order again."""
     images, labels, *_ = digits()
     order = torch.Generator().manual_seed(budget.seed)
     return DataLoader(TensorDataset(images, labels), BATCH, shuffle=True, generator=order)
@@ -76,9 +77,9 @@ def plain_loop(model: nn.Module, own: PrototypeHead, budget: Budget, *, renewed:
     """The loop of docs/integrations.md, with renewals at the rate of the budget."""
     optimizer, schedule = optimiser(model, budget)
     every = round(steps_per_epoch() / budget.per_epoch)
-    step = 0
+    batches, step = loader(budget), 0
     for _ in range(budget.epochs):
-        for images, labels in loader(budget):
+        for images, labels in batches:
             if renewed and step > 0 and step % every == 0:
                 own.reassign()
             optimizer.zero_grad()

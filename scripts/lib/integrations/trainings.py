@@ -172,9 +172,9 @@ def dl2pa(model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path) ->
     classifier = fixed_Classifier(D, C, make(own.prototypes, 2.0, "file"), gpu_id=0)
     criterion = nn.CosineSimilarity(eps=1e-9)
     optimizer, schedule = optimiser(nn.ModuleList([model, classifier]), budget)
-    every, step = round(steps_per_epoch() / budget.per_epoch), 0
+    batches, every, step = loader(budget), round(steps_per_epoch() / budget.per_epoch), 0
     for _ in range(budget.epochs):
-        for images, target in loader(budget):
+        for images, target in batches:
             if step > 0 and step % every == 0:
                 classifier.update_fixed_center()
             rows = classifier.polars[:, target].T
