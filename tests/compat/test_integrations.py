@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.integrations.digits import Budget, D, accuracy, head, mlp, plain_loop, trained_mlp
+from lib.integrations.digits import Budget, D, accuracy, head, plain_loop, trained_mlp
 from lib.integrations.trainings import TRAININGS
 
 REACHED = 0.8  # with renewals 0.86; without them 0.11
@@ -32,8 +32,8 @@ def test_steps_and_renewals_are_those_of_the_plain_loop(name: str, tmp_path: Pat
     pytest.importorskip(package)
     states = []
     for train in (TRAININGS["plain"][1], training):
-        model, own = mlp(), head(1)
-        train(model, own, Budget(epochs=2, lr=1e-2), tmp_path)
+        model, own = trained_mlp(), head(1)
+        train(model, own, Budget(epochs=2, per_epoch=1), tmp_path)
         states.append(model.state_dict() | own.state_dict())
     assert not torch.equal(states[0]["assignment"], head(1).assignment)
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
