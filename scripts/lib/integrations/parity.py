@@ -25,7 +25,7 @@ from lib.reproduce.records import commit
 
 SEEDS = 3
 MORE_SEEDS = 10
-COMPARED_LONGER = (TRAINER, "plain", "dl2pa")
+COMPARED_LONGER = (TRAINER, "plain", "dl2pa", "dl2pa_same_start")
 """What is trained with MORE_SEEDS on the MLP."""
 BUDGET = Budget(epochs=20, lr=1e-2, per_epoch=1.0)  # of every run
 Train = Callable[[int], float]  # test accuracy with a seed

@@ -14,6 +14,7 @@ TITLES = {
     (MLP, TRAINER): "`fastproto-train`",
     (MLP, "plain"): "plain loop",
     (MLP, "dl2pa"): "the authors' loop, `compat.dl2pa`",
+    (MLP, "dl2pa_same_start"): "the same, from the plain loop's first assignment",
     (MLP, "lightning"): "Lightning",
     (MLP, "lightning_manual"): "Lightning, manual optimisation",
     (MLP, "pml"): "PyTorch Metric Learning",

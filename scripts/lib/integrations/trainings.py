@@ -163,13 +163,18 @@ class _Named(nn.Module):
         return found
 
 
-def dl2pa(model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path) -> None:
+def dl2pa(
+    model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path, *, from_own_assignment: bool = False
+) -> None:
     """The authors' order of calls: prototypes of the batch, features, class means, loss, cosines; then the renewal.
 
-    Their loss sums over the batch: for AdamW a factor changes next to nothing.
+    Their loss sums over the batch: for AdamW a factor changes next to nothing. Their first assignment is that of random
+    class means, or the one of ``own``.
     """
     torch.manual_seed(budget.seed)
     classifier = fixed_Classifier(D, C, make(own.prototypes, 2.0, "file"), gpu_id=0)
+    if from_own_assignment:
+        classifier.assignment.copy_(own.assignment)
     criterion = nn.CosineSimilarity(eps=1e-9)
     optimizer, schedule = optimiser(nn.ModuleList([model, classifier]), budget)
     batches, every, step = loader(budget), round(steps_per_epoch() / budget.per_epoch), 0
@@ -190,10 +195,15 @@ def dl2pa(model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path) ->
     own.load_state_dict(own.state_dict() | {"assignment": classifier.assignment})
 
 
+def dl2pa_same_start(model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path) -> None:
+    dl2pa(model, own, budget, folder, from_own_assignment=True)
+
+
 # By the package that each needs.
 TRAININGS: dict[str, tuple[str, Training]] = {
     "plain": ("torch", plain),
     "dl2pa": ("torch", dl2pa),
+    "dl2pa_same_start": ("torch", dl2pa_same_start),
     "lightning": ("lightning", lightning),
     "lightning_manual": ("lightning", lightning_manual),
     "pml": ("pytorch_metric_learning", pml),
