@@ -106,6 +106,7 @@ LONG = {
     "tests/scripts/test_gpu_check.py::test_a_step_that_takes_too_long_is_stopped",
     "tests/scripts/test_gpu_check.py::test_a_step_yields_what_json_can_hold",
     "tests/scripts/test_gpu_check.py::test_steps_in_one_process_keep_their_results",
+    "tests/scripts/test_integrations.py::test_only_what_is_missing_is_trained",
     "tests/scripts/test_launchers.py",
     "tests/scripts/test_report.py::test_check_names_what_is_stale_and_writes_nothing",
     "tests/scripts/test_reproduce.py",

@@ -22,13 +22,13 @@ SMALLER = -40  # exponent of the power of two that brings any float64 below LARG
 
 
 @overload
-def linear_sum_assignment(cost: Tensor, maximize: bool = False) -> tuple[Tensor, Tensor]: ...
+def linear_sum_assignment(cost_matrix: Tensor, maximize: bool = False) -> tuple[Tensor, Tensor]: ...
 @overload
-def linear_sum_assignment(cost: ArrayLike, maximize: bool = False) -> tuple[Ints, Ints]: ...
+def linear_sum_assignment(cost_matrix: ArrayLike, maximize: bool = False) -> tuple[Ints, Ints]: ...
 def linear_sum_assignment(
-    cost: Tensor | ArrayLike, maximize: bool = False
+    cost_matrix: Tensor | ArrayLike, maximize: bool = False
 ) -> tuple[Tensor, Tensor] | tuple[Ints, Ints]:
-    """Rows and columns of an optimal matching, as ``scipy.optimize.linear_sum_assignment(cost, maximize)``.
+    """Rows and columns of an optimal matching, as ``scipy.optimize.linear_sum_assignment(cost_matrix, maximize)``.
 
     The total is SciPy's; with ties the pairs may differ. Small and far from square matrices are handed to SciPy, which
     is fastest there, others to :func:`fastproto.assignment.solve`. Other differences on purpose: tensors of any real
@@ -36,12 +36,12 @@ def linear_sum_assignment(
     mask; totals that overflow float64 are compared correctly; messages of errors say more.
 
     Args:
-        cost: [n, m]: a tensor, or what ``numpy.asarray`` converts to float64 without loss of kind: lists, arrays of
-            numbers or bool. inf forbids a pair (-inf with ``maximize``).
+        cost_matrix: [n, m]: a tensor, or what ``numpy.asarray`` converts to float64 without loss of kind: lists, arrays
+            of numbers or bool. inf forbids a pair (-inf with ``maximize``).
         maximize: find the largest total instead of the smallest.
 
     Returns:
-        ``rows``, ascending, and ``columns``, int64 [min(n, m)] each: arrays, or tensors on the device of ``cost``.
+        ``rows``, ascending, and ``columns``, int64 [min(n, m)] each: arrays, or tensors on the device of the costs.
 
     Raises:
         ValueError: not a matrix; NaN or -inf (inf with ``maximize``); no matching avoids the forbidden pairs; rows of
@@ -52,6 +52,7 @@ def linear_sum_assignment(
 
     Source: SciPy's documentation.
     """
+    cost = cost_matrix
     given = _of_tensor(cost) if isinstance(cost, Tensor) else _of_array(cost)
     _check(given, maximize)
     rows, columns = matched(-given if maximize else given)

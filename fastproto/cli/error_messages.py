@@ -26,7 +26,8 @@ def explain(error: BaseException) -> tuple[int, str]:
 def _sentence(error: BaseException, code: int) -> str:
     message, kind = one_line(error), type(error).__name__
     if is_out_of_memory(error):
-        return f"not enough memory ({message or kind}); use a smaller data.batch_size, image size, C or D"
+        less = "data.batch_size (--batch-size without training), image size, C or D"
+        return f"not enough memory ({message or kind}); use a smaller {less}"
     if code == UNEXPECTED:
         return f"unexpected {kind}: {message}; set FASTPROTO_TRACEBACK=1 to see where, and please report it"
     advice = how_to_go_on(stopping.folder) if isinstance(error, OSError) else None

@@ -72,7 +72,7 @@ def _test(options: argparse.Namespace, unread: Unread) -> None:
 
 
 def _results_of(run: Path, checkpoint: Path) -> Path:
-    """The default folder of the results, which belong to a run."""
-    if not (run / "config.yaml").is_file():
+    """The default folder of the results, which belong to a run: to a folder that was given, or that of a checkpoint."""
+    if not (checkpoint.is_dir() or (run / "config.yaml").is_file()):
         raise ValueError(f"the checkpoint {checkpoint} is in no run folder; give a folder for the results with --out")
     return run / "test"

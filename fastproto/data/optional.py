@@ -7,7 +7,7 @@ from typing import Any
 
 
 def require(module: str, needed_by: str, package: str | None = None, extra: str = "train") -> Any:
-    """Import ``module``, or raise ImportError with the pip command.
+    """Import ``module``, or raise ImportError with the pip command; the reason too if it is installed and fails.
 
     Args:
         module: dotted name, for instance ``"sklearn.datasets"``.
@@ -19,6 +19,6 @@ def require(module: str, needed_by: str, package: str | None = None, extra: str 
         return import_module(module)
     except ImportError as error:
         name = package or module.partition(".")[0]
-        raise ImportError(
-            f"{needed_by} needs {name}, which is not installed: pip install 'fastproto[{extra}]'"
-        ) from error
+        absent = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+        state = "is not installed" if absent else f"cannot be imported ({' '.join(str(error).split())})"
+        raise ImportError(f"{needed_by} needs {name}, which {state}: pip install 'fastproto[{extra}]'") from error

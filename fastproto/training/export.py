@@ -63,9 +63,12 @@ def export_model(classifier: Classifier, path: Path, format: Format = "onnx") ->
 
     Raises:
         ImportError: onnx or onnxscript is not installed.
-        ValueError: the network cannot be exported, or the file computes other labels; nothing is written then.
+        ValueError: another format; the network cannot be exported, or the file computes other labels. Nothing is
+            written then.
         OSError: the file cannot be written.
     """
+    if format not in SUFFIXES:
+        raise ValueError(f"format is {format!r}; expected one of {', '.join(SUFFIXES)}")
     if format == "onnx":
         for package in ("onnx", "onnxscript"):
             require(package, "export to ONNX", extra="export")

@@ -43,6 +43,13 @@ def test_tensors_give_tensors(dtype: torch.dtype) -> None:
     assert float(cost.double()[rows, columns].sum()) == pytest.approx(best)
 
 
+def test_arguments_have_scipys_names() -> None:
+    cost = np.array([[4.0, 1, 4], [2, 0, 5]])
+    for function in (by_scipy, linear_sum_assignment):
+        rows, columns = function(cost_matrix=cost, maximize=True)
+        assert rows.tolist() == [0, 1] and columns.tolist() == [0, 2]
+
+
 def test_what_is_given_is_not_changed() -> None:
     for size in (5, 130):
         cost = torch.rand(size, size, dtype=torch.float64, requires_grad=True)

@@ -27,7 +27,7 @@ PROTOTYPES = ["--num-classes", "5", "--dim", "3"]
         (KeyError("lost"), 1, "unexpected KeyError: 'lost'; set FASTPROTO_TRACEBACK=1"),
         (RuntimeError("two\nlines"), 1, "unexpected RuntimeError: two lines"),
         (TypeError("no"), 1, "unexpected TypeError"),
-        (MemoryError(), 2, "not enough memory (MemoryError); use a smaller data.batch_size"),
+        (MemoryError(), 2, "not enough memory (MemoryError); use a smaller data.batch_size (--batch-size without"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), 2, "not enough memory"),
         (ValueError("x is 1; expected 2"), 2, "x is 1; expected 2"),
     ],

@@ -16,7 +16,7 @@ from PIL import Image
 from fastproto.cli import export, predict, train
 from fastproto.data.decode import with_picture
 from fastproto.training.classifier import load_classifier
-from fastproto.training.export import METADATA, check_equal
+from fastproto.training.export import METADATA, check_equal, export_model
 
 from ..data.helpers import image_folder
 
@@ -116,6 +116,12 @@ def test_a_run_in_bfloat16(head: str, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "precision           float32 (in the run: bfloat16)\n" in printed and "checkpoint in float32, for" in printed
     _, scores = torch.export.load(str(out)).module()(torch.rand(2, 1, 8, 8))
     assert scores.dtype == torch.float32
+
+
+def test_another_format_is_refused_in_python_too(digits_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="format is 'ONNX'; expected one of onnx, torch"):
+        export_model(load_classifier(digits_run), tmp_path / "model.onnx", "ONNX")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_computes_something_else_is_refused(digits_run: Path) -> None:

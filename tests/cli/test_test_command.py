@@ -87,6 +87,13 @@ def test_a_checkpoint_outside_a_run_needs_a_folder(
     assert cli.test([str(checkpoint), str(digit_pictures), "--out", str(tmp_path / "out")]) == 0
 
 
+def test_a_run_folder_with_its_checkpoint_alone(digits_run: Path, digit_pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    shutil.copy(digits_run / "checkpoints" / "best.ckpt", tmp_path / "run" / "checkpoints")
+    assert cli.test([str(tmp_path / "run"), str(digit_pictures)]) == 0
+    assert json.loads((tmp_path / "run" / "test" / "test.json").read_text())["pictures"] == 450
+
+
 def test_a_top5_accuracy_of_zero_is_printed(
     digits_run: Path, digit_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.compat.digits import Budget, D, accuracy, head, plain_loop, trained_mlp
-from tests.compat.integrations import TRAININGS
+from lib.integrations.digits import Budget, D, accuracy, head, plain_loop, trained_mlp
+from lib.integrations.trainings import TRAININGS
 
 REACHED = 0.8  # with renewals 0.86; without them 0.11
 
@@ -22,6 +22,21 @@ def test_digits_are_learned(name: str, tmp_path: Path) -> None:
     model, own = trained_mlp(), head(1)
     training(model, own, Budget(), tmp_path)
     assert accuracy(model, own) > REACHED
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")  # of others
+@pytest.mark.parametrize("name", ["lightning", "lightning_manual", "accelerate"])
+def test_steps_and_renewals_are_those_of_the_plain_loop(name: str, tmp_path: Path) -> None:
+    """To the last bit: each renews before the same batches."""
+    package, training = TRAININGS[name]
+    pytest.importorskip(package)
+    states = []
+    for train in (TRAININGS["plain"][1], training):
+        model, own = trained_mlp(), head(1)
+        train(model, own, Budget(epochs=2, per_epoch=1), tmp_path)
+        states.append(model.state_dict() | own.state_dict())
+    assert not torch.equal(states[0]["assignment"], head(1).assignment)
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 
 def test_without_renewals_they_are_not() -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
+
+from fastproto.data.optional import require
 
 NEEDS = [
     ("pml", "PrototypeLoss", "pytorch_metric_learning", "pytorch-metric-learning", "integrations"),
@@ -42,3 +45,16 @@ def test_every_name_of_the_authors_interface_loads() -> None:
     for package in ("fastproto.compat", "fastproto.compat.dl2pa"):
         module = import_module(package)
         assert module.__all__ and all(getattr(module, name) is not None for name in module.__all__)
+
+
+def test_a_package_that_is_installed_and_fails_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_package.py").write_text("import no_such_dependency")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError) as caught:
+        require("broken_package", "a loss", extra="integrations")
+    assert str(caught.value) == (
+        "a loss needs broken_package, which cannot be imported (No module named 'no_such_dependency'): "
+        "pip install 'fastproto[integrations]'"
+    )

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastproto import PrototypeHead
-from tests.compat.digits import Budget, digits, head, mlp
-from tests.compat.integrations import pml
+from lib.integrations.digits import Budget, digits, head, mlp
+from lib.integrations.trainings import pml
 
 pytest.importorskip("pytorch_metric_learning", reason="pytorch-metric-learning is not installed")
 
 from pytorch_metric_learning import distances, losses, miners, reducers, regularizers, testers
+from pytorch_metric_learning.utils import loss_and_miner_utils
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
 
@@ -115,6 +116,8 @@ def test_what_makes_no_sense_is_refused() -> None:
     own = loss()
     with pytest.raises(ValueError, match="indices_tuple was given; expected none: each sample is pulled"):
         own(embeddings, labels, miners.MultiSimilarityMiner()(embeddings, labels))
+    with pytest.raises(ValueError, match="leave out the miner, or DistributedLossWrapper"):
+        own(embeddings, labels, loss_and_miner_utils.get_all_pairs_indices(labels), embeddings.clone(), labels)
     with pytest.raises(ValueError, match="ref_emb was given; expected none"):
         own(embeddings, labels, ref_emb=embeddings.clone(), ref_labels=labels)
     with pytest.raises(ValueError, match="labels are missing"):

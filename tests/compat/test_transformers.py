@@ -41,6 +41,19 @@ def test_the_model_gives_what_the_trainer_expects() -> None:
     assert "head.class_means" in model._ddp_params_and_buffers_to_ignore  # type: ignore[operator]  # a set
 
 
+def test_inputs_that_the_trainer_has_removed_are_missed_in_one_sentence() -> None:
+    with pytest.raises(TypeError, match=r"no inputs beside the labels; .*remove_unused_columns=False"):
+        classifier()(labels=torch.arange(6))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")  # of others
+def test_the_default_of_the_trainer_removes_the_inputs(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    with pytest.raises(TypeError, match="remove_unused_columns=False"):
+        trained(tmp_path, 1, remove_unused_columns=True)
+
+
 @pytest.mark.parametrize("name", ["logits", "pooler_output"])
 def test_features_are_found_in_outputs(name: str) -> None:
     model, x = classifier(), torch.randn(5, 3)
@@ -82,13 +95,14 @@ def trained(
 
     arguments = TrainingArguments(
         output_dir=str(folder),
-        remove_unused_columns=False,
         report_to=[],
         disable_tqdm=True,
         use_cpu=True,
         dataloader_pin_memory=False,
         learning_rate=0.05,
-        **{"num_train_epochs": 3, "per_device_train_batch_size": 8, "save_strategy": "epoch"} | options,
+        **{"num_train_epochs": 3, "per_device_train_batch_size": 8, "save_strategy": "epoch"}
+        | {"remove_unused_columns": False}
+        | options,
     )
     callback = RenewAssignment(per_epoch, every_n_steps=every_n_steps)
     rows = Rows() if data is None else data

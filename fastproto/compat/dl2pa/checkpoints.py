@@ -85,7 +85,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         with torch.serialization.safe_globals(_NUMBERS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged archives, pickles and tensors raise many types
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        text = "" if isinstance(error, KeyError) else str(error)  # of an unknown opcode it is the number alone
+        reason = text.splitlines()[0] if text else "no file of torch.save"
         raise ValueError(f"{path} could not be read ({reason}); expected a whole checkpoint: copy it again") from error
     return _as_checkpoint(path, content)
 

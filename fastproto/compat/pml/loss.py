@@ -24,6 +24,9 @@ class PrototypeLoss(BaseMetricLossFunction):
     moves the class means. The assignment is renewed by :meth:`renew`, or every ``renew_every`` calls in training mode.
     The loss has no parameters: no optimiser is needed for it. Its device is that of the embeddings.
 
+    Under DDP pass each rank's own embeddings: the class means count the samples of all ranks. With
+    ``DistributedLossWrapper``, which gathers them first, they would count every sample once for each rank.
+
     Args:
         num_classes: C >= 2; labels are 0..C-1.
         embedding_size: D >= 2.
@@ -139,7 +142,7 @@ def _check_call(embeddings: Tensor, labels: Any, indices_tuple: Any, ref_emb: An
     if indices_tuple is not None:
         raise ValueError(
             "indices_tuple was given; expected none: each sample is pulled to its prototype, so there are no pairs or "
-            "triplets to mine: leave the miner out"
+            "triplets to mine: leave out the miner, or DistributedLossWrapper, which makes pairs if it is efficient"
         )
     if ref_emb is not embeddings or ref_labels is not labels:
         raise ValueError(

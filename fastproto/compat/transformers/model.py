@@ -30,7 +30,16 @@ class PrototypeClassifier(nn.Module):
         exclude_from_broadcast(self)
 
     def forward(self, labels: Tensor | None = None, **inputs: Any) -> dict[str, Tensor]:
-        """Loss and logits of a batch; ``labels`` int64 [B]."""
+        """Loss and logits of a batch; ``labels`` int64 [B].
+
+        Raises:
+            TypeError: no inputs, as of a ``Trainer`` that has removed their columns.
+        """
+        if not inputs:
+            raise TypeError(
+                "there are no inputs beside the labels; expected those of the backbone: columns whose names are not in "
+                "the signature are kept with TrainingArguments(remove_unused_columns=False)"
+            )
         features = features_of(self.backbone(**inputs))
         found = {} if labels is None else {"loss": self.head(features, labels)}
         if labels is None or not self.training:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.pages.pictures import Panel, digest, draw, drawn_from
 from lib import initial_assignment
+from lib.integrations import tables as integrations
 from lib.report import benchmarks, claims, gpu, losses, paper, paper_plots, paper_prototypes, plots
 from lib.report.pages import Report, contents, filled, marks, pages, read
 from lib.repository import RESULTS, ROOT
@@ -28,6 +29,8 @@ REPORTS: dict[str, Report] = {  # name in the marks of a page: its report
     "losses_renewed": Report(("records/losses",), losses.gains),
     "initial_assignment": Report(("initial_assignment",), initial_assignment.accuracy_table),
     "initial_assignment_gains": Report(("initial_assignment",), initial_assignment.gains_table),
+    "integrations": Report(("integrations",), integrations.accuracy_table),
+    "integrations_longer": Report(("integrations",), integrations.longer_table),
     "claims": Report(("records", "table7", "figure2"), claims.table, partial=True),
     **{
         name: Report(("records",), partial(paper.accuracy, name))

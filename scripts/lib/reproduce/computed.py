@@ -48,7 +48,7 @@ ROWS: dict[str, Callable[[Path | None], list[Record]]] = {
     "loss_powers": _loss_powers,
 }
 """Their rows are written to OUT/NAME.json."""
-STUDIES = ("initial_assignment", "renewals")
+STUDIES = ("initial_assignment", "integrations", "renewals")
 """What has a file of its own in the repository."""
 
 
@@ -70,6 +70,10 @@ def study(name: str) -> None:
         from lib.initial_assignment import initial_assignment
 
         initial_assignment()
+    elif name == "integrations":
+        from lib.integrations.parity import integrations
+
+        integrations()
     else:
         from lib.renewals import renewals
 

@@ -16,7 +16,7 @@ from fastproto import PrototypeHead
 from fastproto.compat import renew_assignments
 from fastproto.compat.dl2pa import BLoss, fixed_Classifier
 from fastproto.prototypes.files import make
-from tests.compat.digits import BATCH, Budget, C, D, digits, loader, optimiser, plain_loop, steps_per_epoch
+from lib.integrations.digits import BATCH, Budget, C, D, digits, loader, optimiser, plain_loop, steps_per_epoch
 
 Training = Callable[[nn.Module, PrototypeHead, Budget, Path], None]
 
@@ -45,9 +45,7 @@ def accelerate(model: nn.Module, own: PrototypeHead, budget: Budget, folder: Pat
             step += 1
 
 
-def lightning(
-    model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path, *, manual: bool = False, **options: Any
-) -> Any:
+def lightning(model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path, *, manual: bool = False) -> None:
     import lightning as L
 
     from fastproto.compat.lightning import RenewAssignment
@@ -74,18 +72,17 @@ def lightning(
             optimizer, schedule = optimiser(model, budget)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    renewal = RenewAssignment(budget.per_epoch)
-    options = {"max_epochs": budget.epochs, "accelerator": "cpu", "logger": False} | options
     trainer = L.Trainer(
+        max_epochs=budget.epochs,
+        accelerator="cpu",
+        logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
-        callbacks=[renewal],
-        **options,
+        callbacks=[RenewAssignment(budget.per_epoch)],
     )
     trainer.fit(Foreign(), loader(budget))
-    return renewal
 
 
 def lightning_manual(model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path) -> None:
@@ -118,7 +115,7 @@ def pml(model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path) -> N
     trainer.train(num_epochs=budget.epochs)
 
 
-def transformers(model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path) -> Any:
+def transformers(model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path) -> None:
     from transformers import Trainer, TrainingArguments
 
     from fastproto.compat.transformers import PrototypeClassifier, RenewAssignment
@@ -152,7 +149,6 @@ def transformers(model: nn.Module, own: PrototypeHead, budget: Budget, folder: P
         optimizers=optimiser(model, budget),
     )
     trainer.train()
-    return trainer
 
 
 class _Named(nn.Module):
@@ -167,18 +163,23 @@ class _Named(nn.Module):
         return found
 
 
-def dl2pa(model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path) -> None:
+def dl2pa(
+    model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path, *, from_own_assignment: bool = False
+) -> None:
     """The authors' order of calls: prototypes of the batch, features, class means, loss, cosines; then the renewal.
 
-    Their loss sums over the batch: for AdamW a factor changes next to nothing.
+    Their loss sums over the batch: for AdamW a factor changes next to nothing. Their first assignment is that of random
+    class means, or the one of ``own``.
     """
     torch.manual_seed(budget.seed)
     classifier = fixed_Classifier(D, C, make(own.prototypes, 2.0, "file"), gpu_id=0)
+    if from_own_assignment:
+        classifier.assignment.copy_(own.assignment)
     criterion = nn.CosineSimilarity(eps=1e-9)
     optimizer, schedule = optimiser(nn.ModuleList([model, classifier]), budget)
-    every, step = round(steps_per_epoch() / budget.per_epoch), 0
+    batches, every, step = loader(budget), round(steps_per_epoch() / budget.per_epoch), 0
     for _ in range(budget.epochs):
-        for images, target in loader(budget):
+        for images, target in batches:
             if step > 0 and step % every == 0:
                 classifier.update_fixed_center()
             rows = classifier.polars[:, target].T
@@ -194,10 +195,15 @@ def dl2pa(model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path) ->
     own.load_state_dict(own.state_dict() | {"assignment": classifier.assignment})
 
 
+def dl2pa_same_start(model: nn.Module, own: PrototypeHead, budget: Budget, folder: Path) -> None:
+    dl2pa(model, own, budget, folder, from_own_assignment=True)
+
+
 # By the package that each needs.
 TRAININGS: dict[str, tuple[str, Training]] = {
     "plain": ("torch", plain),
     "dl2pa": ("torch", dl2pa),
+    "dl2pa_same_start": ("torch", dl2pa_same_start),
     "lightning": ("lightning", lightning),
     "lightning_manual": ("lightning", lightning_manual),
     "pml": ("pytorch_metric_learning", pml),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +40,14 @@ class Budget:
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Pictures [B, 1, 8, 8] float32 and labels [B] to train on, and the same to test on."""
     data = load_data("digits")
-    pixels = [data.preprocessing.normalise(part.images.float() / 255) for part in (data.train, data.test)]
-    return pixels[0], data.train.labels, pixels[1], data.test.labels
+    train: Any = data.train  # a set in memory
+    test: Any = data.test
+    pixels = [data.preprocessing.normalise(part.images.float() / 255) for part in (train, test)]
+    return pixels[0], train.labels, pixels[1], test.labels
 
 
 def loader(budget: Budget) -> DataLoader[tuple[Tensor, ...]]:
+    """Batches in another order in each pass; a new loader begins with the first order again."""
     images, labels, *_ = digits()
     order = torch.Generator().manual_seed(budget.seed)
     return DataLoader(TensorDataset(images, labels), BATCH, shuffle=True, generator=order)
@@ -73,9 +77,9 @@ def plain_loop(model: nn.Module, own: PrototypeHead, budget: Budget, *, renewed:
     """The loop of docs/integrations.md, with renewals at the rate of the budget."""
     optimizer, schedule = optimiser(model, budget)
     every = round(steps_per_epoch() / budget.per_epoch)
-    step = 0
+    batches, step = loader(budget), 0
     for _ in range(budget.epochs):
-        for images, labels in loader(budget):
+        for images, labels in batches:
             if renewed and step > 0 and step % every == 0:
                 own.reassign()
             optimizer.zero_grad()
