@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fastproto.assignment import Assignment, assign
+from fastproto.assignment.inputs import Method
 
 from .comparison import Call, Case, Comparison, Provider, Record, Row, Setup, Size, Work, compared
 from .instances import SEQUENTIAL, Pair, matching
@@ -29,11 +30,13 @@ def inputs(size: Size, device: torch.device) -> Pair:
     return matching(size["means"], size["C"], size["D"], device)
 
 
-def ours(pair: Pair) -> Setup:
+def ours(pair: Pair, method: Method = "auto") -> Setup:
     last: list[Assignment] = []
+    if method == "lapjv":
+        imported("lapjv")
 
     def call(_: int) -> Assignment:
-        last[:] = [assign(*pair)]
+        last[:] = [assign(*pair, method=method)]
         return last[0]
 
     return Setup(call, facts=lambda: facts_of(last[0], pair))
@@ -115,6 +118,7 @@ ASSIGN = Comparison(
     providers={
         "fastproto": Provider(ours),
         "fastproto, unchanged": Provider(unchanged),
+        "fastproto, lapjv": Provider(partial(ours, method="lapjv"), small=10_000, serial=True, warm=True),
         "lapjv": Provider(partial(dense, lapjv_solver, False), small=10_000, serial=True, warm=True),
         "lapx": Provider(partial(dense, lapx_solver, False), small=10_000, serial=True, warm=True),
         "SciPy": Provider(partial(dense, scipy_solver, False), small=5_000, serial=True, warm=True),

@@ -64,7 +64,7 @@ and the proxy losses multiply the batch with a C×D weight, forward and backward
         lambda results: fitted(results, "head_step"),
     ),
 )
-SOLVERS_AND_TRAINING = (
+TRAINING = (
     Section(
         "A step and an epoch in parts",
         """\
@@ -74,6 +74,15 @@ Shares are of the sum of the parts; an epoch's parts are those of a step times i
         (),
         more=training_tables,
     ),
+    Section(
+        "The authors' loop",
+        """\
+`fastproto.compat.dl2pa` in their order of calls, beside their formulas in PyTorch and SciPy: a *step* without the
+backbone (class means, loss and gradient, all cosines), and a *renewal* of the assignment.""",
+        ("dl2pa_step", "dl2pa_renewal"),
+    ),
+)
+SOLVERS = (
     Section(
         "The assignment",
         """\
@@ -107,24 +116,31 @@ def complete_page(results: Results, pictures: Mapping[str, str]) -> str:
     """Everything that was measured. ``pictures``: the path of each picture, as the page names it."""
     short = short_table(results)
     parts = ["# Benchmarks", INTRODUCTION, *(["## In short", short] if not short.startswith(NOT_MEASURED) else [])]
-    parts += [part for section in (*HEAD, *SOLVERS_AND_TRAINING) for part in _section(section, results, pictures)]
-    parts += [*_threads_and_limits(results, pictures, every=True), *_picture("prototypes", pictures)]
+    parts += [part for section in (*HEAD, *TRAINING, *SOLVERS) for part in _section(section, results, pictures)]
+    parts += [*_threads(results, every=True), *_limits(results, pictures), *_picture("prototypes", pictures)]
     parts += ["## Every row", every_row(results), "## Not measured", absent_table(results)]
     return _page([*parts, "## The machine", facts(results)])
 
 
 def head_page(results: Results, pictures: Mapping[str, str], *more: str) -> str:
-    """The summary, the head's ops, threads, the limits of the machine, and further parts."""
+    """The summary, the head's ops, the limits of the machine, and further parts."""
     parts = ["# Benchmarks", INTRODUCTION, "## In short", short_table(results)]
     parts += [part for section in HEAD for part in _section(section, results, pictures)]
-    parts += [*_threads_and_limits(results, pictures), "## Not measured", absent_by_reason(results)]
+    parts += [*_limits(results, pictures), "## Not measured", absent_by_reason(results)]
     return _page([*parts, "## The machine", facts(results), *more])
 
 
+def training_page(results: Results, pictures: Mapping[str, str]) -> str:
+    """Training in parts, the authors' loop, and what threads gain."""
+    parts = ["# Benchmarks of training and threads", INTRODUCTION]
+    parts += [part for section in TRAINING for part in _section(section, results, pictures)]
+    return _page([*parts, *_threads(results)])
+
+
 def solver_page(results: Results, pictures: Mapping[str, str]) -> str:
-    """Training in parts, the assignment, and the passes of a search for prototypes."""
-    parts = ["# Benchmarks of training and solvers", INTRODUCTION]
-    return _page([*parts, *(part for section in SOLVERS_AND_TRAINING for part in _section(section, results, pictures))])
+    """The assignment, and the passes of a search for prototypes."""
+    parts = ["# Benchmarks of solvers", INTRODUCTION]
+    return _page([*parts, *(part for section in SOLVERS for part in _section(section, results, pictures))])
 
 
 def _page(parts: list[str]) -> str:
@@ -138,9 +154,12 @@ def _section(section: Section, results: Results, pictures: Mapping[str, str]) ->
     return [part for part in parts if part]
 
 
-def _threads_and_limits(results: Results, pictures: Mapping[str, str], every: bool = False) -> list[str]:
-    parts = ["## Threads", thread_table(results, every), "## The limits of the machine"]
-    parts.append(f"Measured in the same run: {ceiling_line(results)}.")
+def _threads(results: Results, every: bool = False) -> list[str]:
+    return ["## Threads", thread_table(results, every)]
+
+
+def _limits(results: Results, pictures: Mapping[str, str]) -> list[str]:
+    parts = ["## The limits of the machine", f"Measured in the same run: {ceiling_line(results)}."]
     return [*parts, *_picture("memory", pictures), *_picture("roofline", pictures)]
 
 

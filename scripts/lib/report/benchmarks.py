@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pages.page import head_page, solver_page
+from benchmarks.pages.page import head_page, solver_page, training_page
 from benchmarks.pages.pictures import Panel
 from benchmarks.pages.plots import PLOTS
 from benchmarks.pages.results import Results, read
@@ -18,7 +18,7 @@ FILES = ("small", "full")
 SHOWN = {name: f"pictures/{name}.png" for name in PLOTS}
 COMMANDS = """\
 `scripts/report` writes this page from `benchmarks/results/small.json` and `full.json`. Elsewhere:
-[training and solvers](benchmarks-solvers.md), [GPU](backends-gpu.md#measured),
+[training and threads](benchmarks-training.md), [solvers](benchmarks-solvers.md), [GPU](backends-gpu.md#measured),
 [what a search for prototypes reaches](prototypes.md#what-a-search-reaches).
 
 ```sh
@@ -35,12 +35,21 @@ def head(*contents: Any) -> str:
     return head_page(read(*contents), SHOWN, "## Run them yourself", COMMANDS.strip())
 
 
+def training(*contents: Any) -> str:
+    """The whole of docs/benchmarks-training.md."""
+    return training_page(read(*contents), SHOWN)
+
+
 def solvers(*contents: Any) -> str:
     """The whole of docs/benchmarks-solvers.md."""
     return solver_page(read(*contents), SHOWN)
 
 
-PAGES = {Path("docs") / "benchmarks.md": head, Path("docs") / "benchmarks-solvers.md": solvers}
+PAGES = {
+    Path("docs") / "benchmarks.md": head,
+    Path("docs") / "benchmarks-training.md": training,
+    Path("docs") / "benchmarks-solvers.md": solvers,
+}
 
 
 def performance(*contents: Any) -> str:
