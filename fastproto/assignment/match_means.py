@@ -155,8 +155,8 @@ def _start_by_lapjv(problem: MeansProblem, keep: Ints | None) -> tuple[Ints, Flo
     grid = torch.zeros(problem.size, problem.size, dtype=torch.float32, device="cpu")
     cost = grid[: len(q)]
     torch.mm((middle - q).float(), (w - w.mean(0)).float().T, out=cost)
-    least = cost.min(0).values if problem.complete else torch.zeros_like(grid[0])
-    cost -= least if problem.complete else cost.min(1, keepdim=True).values
+    least = cost.amin(0) if problem.complete else torch.zeros_like(grid[0])
+    cost -= least if problem.complete else cost.amin(1, keepdim=True)
     step = max(float(cost.max()), TINY_NORM) / LEVELS
     cost.mul_(1 / step).round_()
     columns, duals = solve_grid(grid.numpy(), None if keep is None else keep[: len(q)])
