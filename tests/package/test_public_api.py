@@ -26,7 +26,7 @@ SIGNATURES = {
     functional.nearest_prototypes: "features prototypes k",
     assignment.assign: "class_means prototypes * previous method tolerance time_limit progress",
     assignment.solve: "cost * previous method tolerance time_limit progress",
-    assignment.linear_sum_assignment: "cost maximize",
+    assignment.linear_sum_assignment: "cost_matrix maximize",
     assignment.align: "class_means prototypes * starts seed time_limit",
     head.PrototypeHead: (
         "num_classes dim * prototypes momentum loss power scale means reduction sync_class_means seed nan_policy effort"
