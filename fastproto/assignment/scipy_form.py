@@ -52,13 +52,12 @@ def linear_sum_assignment(
 
     Source: SciPy's documentation.
     """
-    cost = cost_matrix
-    given = _of_tensor(cost) if isinstance(cost, Tensor) else _of_array(cost)
+    given = _of_tensor(cost_matrix) if isinstance(cost_matrix, Tensor) else _of_array(cost_matrix)
     _check(given, maximize)
     rows, columns = matched(-given if maximize else given)
-    if not isinstance(cost, Tensor):
+    if not isinstance(cost_matrix, Tensor):
         return rows, columns
-    return torch.from_numpy(rows).to(cost.device), torch.from_numpy(columns).to(cost.device)
+    return torch.from_numpy(rows).to(cost_matrix.device), torch.from_numpy(columns).to(cost_matrix.device)
 
 
 def matched(cost: Floats, scipy_below: int = SCIPY_BELOW) -> tuple[Ints, Ints]:

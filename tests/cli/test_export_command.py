@@ -120,7 +120,7 @@ def test_a_run_in_bfloat16(head: str, tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_another_format_is_refused_in_python_too(digits_run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="format is 'ONNX'; expected one of onnx, torch"):
-        export_model(load_classifier(digits_run), tmp_path / "model.onnx", "ONNX")  # type: ignore[arg-type]
+        export_model(load_classifier(digits_run), tmp_path / "model.onnx", "ONNX")  # type: ignore[arg-type]  # no such format
     assert not list(tmp_path.iterdir())
 
 

@@ -96,7 +96,7 @@ def run_process(
     command = [sys.executable, str(ROOT / "scripts" / "gpu_check"), str(out), *(["--dry-run"] if dry else [])]
     child = subprocess.Popen([*command, "--in-turn", *names], env=environment(dry), start_new_session=True)
     while child.poll() is None and time.monotonic() < _end(progress, limits, deadline):
-        time.sleep(POLL)
+        time.sleep(POLL)  # between two looks at the processes
         progress.read()
     status = f"failed (exit {child.returncode})"
     if child.returncode is None:

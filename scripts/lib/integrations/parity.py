@@ -103,10 +103,14 @@ def integrations(out: Path = RESULTS / "integrations.json", ways: tuple[Way, ...
             if (way.backbone, way.name, seed) in done:
                 continue
             rows.append(_row(way, seed))
-            text = "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
-            write_whole(out, lambda file, text=text: file.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+            _write(out, rows)
     print(f"\n{accuracy_table(rows)}\n\n{longer_table(rows)}")
     return rows
+
+
+def _write(out: Path, rows: list[Record]) -> None:
+    text = "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
+    write_whole(out, lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def _row(way: Way, seed: int) -> Record:
