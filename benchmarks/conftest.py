@@ -22,6 +22,7 @@ from .groups import Session, called_once
 from .machine import commit, device_name, machine, versions
 
 SESSION = pytest.StashKey[Session]()
+TIMES_AGAIN = 3
 
 
 class Replay:
@@ -91,11 +92,15 @@ def case_of(item: pytest.Item) -> Case | None:
     return found if isinstance(found, Case) else None
 
 
+def wanted_cases(session: pytest.Session) -> list[Case]:
+    return [case for item in session.items if (case := case_of(item)) is not None]
+
+
 @pytest.fixture
 def row(request: pytest.FixtureRequest, benchmark: Any) -> Row:
     """Measures the group of a case, if no other row has, and reports the case; --benchmark-disable calls it once."""
     session = request.config.stash[SESSION]
-    wanted = [case for item in request.session.items if (case := case_of(item)) is not None]
+    wanted = wanted_cases(request.session)
 
     def report(case: Case) -> None:
         if benchmark.disabled:
@@ -114,6 +119,49 @@ def row(request: pytest.FixtureRequest, benchmark: Any) -> Row:
         benchmark.pedantic(lambda: None, rounds=len(found.seconds))
 
     return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[None]:
+    """Quick rows are timed at a second moment, and once more, up to three times, where a comparison would fail.
+
+    A machine may be slow for seconds, and all rounds of a group lie within such a time. A change that slows a row is
+    slow at every moment.
+    """
+    suite = getattr(session.config, "_benchmarksession", None)
+    if suite is not None and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        wanted = wanted_cases(session)
+        for rows in session.config.stash[SESSION].quick(wanted):
+            time_again(session, suite, rows)
+        for _ in range(TIMES_AGAIN):
+            for group in slower_groups(suite):
+                time_again(session, suite, [case for case in wanted if case.group == group])
+    yield
+
+
+def slower_groups(suite: Any) -> list[str]:
+    """The groups with a row that ``--benchmark-compare-fail`` would report."""
+    return sorted(
+        {
+            bench.group
+            for bench in suite.benchmarks
+            for known in suite.compared_mapping.values()
+            for check in suite.compare_fail or ()
+            if bench and bench.fullname in known and check.fails(bench, known[bench.fullname]["stats"])
+        }
+    )
+
+
+def time_again(session: pytest.Session, suite: Any, rows: list[Case]) -> None:
+    """Add rounds to rows of one group, and to what pytest-benchmark has of them."""
+    measured = session.config.stash[SESSION].again(rows)
+    for bench in suite.benchmarks:
+        case = (bench.params or {}).get("case") if bench else None
+        if isinstance(case, Case) and (found := measured.get(case)) is not None:
+            bench.extra_info.update(found.info)
+            bench.stats = type(bench.stats)()  # its figures are kept once computed
+            for seconds in found.seconds:
+                bench.update(seconds)
 
 
 @pytest.hookimpl(optionalhook=True)

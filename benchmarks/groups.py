@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -17,6 +17,8 @@ from .timing import SLOW, Clock, Timed, failed, interleaved
 
 SECONDS: dict[Scale, float] = {"smoke": 0.3, "small": 1.5, "full": 10.0}
 """Time for the rounds of a group."""
+SECOND_VISITS = 40  # times that, for all groups together: a second moment shows how much the machine itself varies
+QUICK = 0.1  # seconds of a round
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,35 @@ class Session:
             self.absent.append(described(case) | {"reason": found})
         return found
 
+    def again(self, group: Sequence[Case]) -> dict[Case, Measured]:
+        """Time rows of one group once more; returns those with times: with the rounds of before, and now."""
+        before, start = self.groups[group[0].group], time.perf_counter()
+        assert not isinstance(before, Exception), "only what was measured is measured again"
+        found = measure(group, self.scale, self.device, self._ceilings_beside(group[0]), before)
+        rows = {case: row for case in group if isinstance(row := found[str(case)], Measured)}
+        self.groups[group[0].group] = {**before, **{str(case): row for case, row in rows.items()}}
+        self.seconds[group[0].group] += time.perf_counter() - start
+        return rows
+
+    def quick(self, wanted: Sequence[Case]) -> Iterator[list[Case]]:
+        """The quick rows of each group, the least costly group first, until they have taken the time for them."""
+        until = time.perf_counter() + SECOND_VISITS * SECONDS[self.scale]
+        for group, took in sorted(self.seconds.items(), key=lambda item: item[1]):
+            if time.perf_counter() + took > until:
+                return
+            measured = self.groups[group]
+            rows = {} if isinstance(measured, Exception) else measured
+            cases = [case for case in wanted if case.group == group and is_quick(case, rows.get(str(case)))]
+            if cases:
+                yield cases
+
     def _measured(self, case: Case, wanted: Sequence[Case]) -> Measured | str:
         if case.group not in self.groups:
-            ceilings = {} if case.comparison is CEILINGS else {n: self.ceilings(n) for n in self.threads}
+            ceilings = self._ceilings_beside(case)
             group = [each for each in wanted if each.group == case.group]
             start = time.perf_counter()
             try:
-                self.groups[case.group] = measure(group, self.scale, self.device, ceilings)
+                self.groups[case.group] = measure(group, self.scale, self.device, ceilings, {})
             except Exception as error:  # any, of ours: its rows fail alike, without another try each
                 self.groups[case.group] = error
             self.seconds[case.group] = time.perf_counter() - start
@@ -59,6 +83,9 @@ class Session:
         if isinstance(found, Exception):
             raise found
         return found[str(case)]
+
+    def _ceilings_beside(self, case: Case) -> dict[int, dict[str, float]]:
+        return {} if case.comparison is CEILINGS else {n: self.ceilings(n) for n in self.threads}
 
     def ceilings(self, threads: int) -> dict[str, float]:
         """Operations per second of products by precision, and bytes per second of a copy."""
@@ -70,15 +97,31 @@ class Session:
         return {name: work[name] / median(each.seconds) for name, each in found.items()}
 
 
+def is_quick(case: Case, row: Measured | str | None) -> bool:
+    """Whether a row is timed at a second moment: a round is short, nothing is compiled, and its calls are alike."""
+    if not isinstance(row, Measured) or case.comparison.rounds or case.comparison.providers[case.provider].compiles:
+        return False
+    return bool(median(row.seconds) * row.info["calls_per_round"] <= QUICK)
+
+
+def joined(first: list[float], second: list[float], calls_differ: bool) -> list[float]:
+    """The rounds of two moments; of calls that differ the faster of both."""
+    return list(map(min, first, second)) if calls_differ else first + second
+
+
 def described(case: Case) -> Record:
     known = {"op": case.comparison.op, "size": case.size, "provider": case.provider}
     return known | {"threads": case.threads}
 
 
 def measure(
-    group: Sequence[Case], scale: Scale, device: torch.device, ceilings: Mapping[int, Mapping[str, float]]
+    group: Sequence[Case],
+    scale: Scale,
+    device: torch.device,
+    ceilings: Mapping[int, Mapping[str, float]],
+    earlier: Mapping[str, Measured | str],
 ) -> dict[str, Measured | str]:
-    """Time the rows of one group."""
+    """Time the rows of one group; the rounds follow those of ``earlier``."""
     gc.collect()
     gc.freeze()  # the collections before each call then leave out what was imported, which takes 0.2 s each
     before = torch.get_num_threads()
@@ -89,6 +132,10 @@ def measure(
         entries = {case: each for case, each in built.items() if isinstance(each, Timed)}
         rounds = comparison.rounds(inputs) if comparison.rounds else None
         interleaved(list(entries.values()), _clock(comparison, device), SECONDS[scale], rounds)
+        for case, entry in entries.items():
+            first = earlier.get(str(case))
+            if isinstance(first, Measured) and not entry.failure:
+                entry.seconds = joined(first.seconds, entry.seconds, rounds is not None)
         return {str(case): _outcome(case, each, scale, device, ceilings) for case, each in built.items()}
     finally:
         torch.set_num_threads(before)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from statistics import linear_regression, mean, median, quantiles
+from itertools import product
+from statistics import linear_regression, mean, median
 
 
 def exponent(sizes: list[float], seconds: list[float]) -> tuple[float, float]:
@@ -15,13 +16,12 @@ def exponent(sizes: list[float], seconds: list[float]) -> tuple[float, float]:
 
 
 def ratio_of(slower: list[float], faster: list[float]) -> tuple[float, float | None]:
-    """How many times as long the first takes, and half the range of the middle 80 % of the rounds.
+    """How many times as long the first takes, and half the range over the rounds, of which it needs three.
 
-    Rounds are compared one by one, as they were run in turn; with other numbers of rounds the medians are compared,
-    and the error is None.
+    Rounds are compared one by one, as they were run in turn; with other numbers of rounds each with each.
     """
-    if len(slower) != len(faster) or len(slower) < 3:
+    if min(len(slower), len(faster)) < 3:
         return median(slower) / median(faster), None
-    each = [a / b for a, b in zip(slower, faster, strict=True)]
-    tenths = quantiles(each, n=10, method="inclusive")
-    return median(each), (tenths[-1] - tenths[0]) / 2
+    pairs = zip(slower, faster, strict=True) if len(slower) == len(faster) else product(slower, faster)
+    each = [a / b for a, b in pairs]
+    return median(each), (max(each) - min(each)) / 2

@@ -26,8 +26,8 @@ from .training import training_tables
 
 INTRODUCTION = """\
 The providers of a row run in turn, and the median of the rounds counts. A ratio compares round by round: 2× means that
-fastproto needs half the time; ± is half the range of the middle 80 % of the rounds. Tables show one thread unless they
-say otherwise."""
+fastproto needs half the time; ± is half the range over the rounds. Short calls have rounds at two moments of the run,
+as the machine's own speed changes. Tables show one thread unless they say otherwise."""
 STYLE = """\
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0; }

@@ -36,7 +36,9 @@ def test_figures_are_written_alike() -> None:
 def test_ratios_are_those_of_equal_rounds() -> None:
     assert ratio_of([2.0, 4.0, 8.0], [1.0, 2.0, 4.0]) == (2.0, 0.0)
     value, error = ratio_of([2.0, 3.0, 4.0], [1.0, 1.0, 1.0])
-    assert value == 3.0 and error == pytest.approx(0.8)
+    assert value == 3.0 and error == 1.0
+    value, error = ratio_of([2.0, 3.0, 4.0, 5.0], [1.0, 1.0, 2.0])
+    assert value == 2.75 and error == 2.0, "other numbers of rounds: each with each"
     assert ratio_of([4.0], [1.0, 2.0, 3.0]) == (2.0, None)
 
 

@@ -14,6 +14,22 @@ import pytest
 pytest.importorskip("pytest_benchmark")
 
 
+SLOW_AT_FIRST = """
+from benchmarks import groups
+
+measure, calls = groups.measure, []
+
+def disturbed(*given):
+    rows = measure(*given)
+    calls.append(rows)
+    for row in rows.values() if len(calls) == 1 else ():
+        row.seconds[:] = [1000 * seconds for seconds in row.seconds]
+    return rows
+
+groups.measure = disturbed
+"""
+
+
 def run_benchmarks(root: Path, storage: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """One row, that of the copy."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
@@ -43,6 +59,23 @@ def test_a_slower_row_fails_the_comparison(root: Path, tmp_path: Path) -> None:
     drawn = run_benchmarks(root, tmp_path, *compared, f"--benchmark-histogram={tmp_path / 'drawn'}")
     assert drawn.returncode == 0, drawn.stdout + drawn.stderr
     assert [file.suffix for file in tmp_path.glob("drawn*")] == [".svg"]
+
+
+def test_a_row_that_was_slow_for_a_moment_passes_the_comparison(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_benchmarks(root, tmp_path, "--benchmark-save=first").returncode == 0
+    faster(tmp_path, 0.1)  # the machine of the second run may be ten times as slow
+    (tmp_path / "slow_at_first.py").write_text(SLOW_AT_FIRST)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    file = tmp_path / "second.json"
+    options = ("-p", "slow_at_first", f"--benchmark-json={file}")
+    compared = ("--benchmark-compare=0001", "--benchmark-compare-fail=min:30%")
+    second = run_benchmarks(root, tmp_path, *options, *compared)
+    assert second.returncode == 0, second.stdout + second.stderr
+    stats = json.loads(file.read_text())["benchmarks"][0]["stats"]
+    assert stats["max"] > 300 * stats["min"], "the rounds of both times are kept"
+    assert stats["rounds"] == len(stats["data"])
 
 
 def test_disabled_benchmarks_call_each_row_once(root: Path, tmp_path: Path) -> None:

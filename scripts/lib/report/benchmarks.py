@@ -26,7 +26,12 @@ pip install '.[bench]'
 fastproto-bench --scale small --out report    # times, tables and plots of your machine
 pytest benchmarks --scale small --benchmark-json benchmarks/results/small.json
 scripts/report
+pytest benchmarks --benchmark-save=before     # and after a change:
+pytest benchmarks --benchmark-compare --benchmark-compare-fail=min:30%
 ```
+
+Where a row is slower than that, its group is timed again, up to three times, before the comparison fails: a machine may
+be slow for a moment.
 """
 
 
