@@ -111,6 +111,8 @@ class Progress:
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         self.bar.set_postfix_str(nodeid.partition("::test_")[2].partition("[")[0], refresh=False)
         self.bar.update()
+        if self.bar.n == self.bar.total:
+            self.bar.set_postfix_str("short calls once more")
 
     def pytest_sessionfinish(self) -> None:
         if hasattr(self, "bar"):

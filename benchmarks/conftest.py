@@ -19,10 +19,10 @@ import torch
 from .comparison import COMPARED, SCALES, Case, Row, cases
 from .given import GIVEN
 from .groups import Session, called_once
-from .machine import commit, device_name, machine, versions
+from .machine import commit, device_name, load, machine, versions
+from .visits import FurtherVisits
 
 SESSION = pytest.StashKey[Session]()
-TIMES_AGAIN = 3
 
 
 class Replay:
@@ -67,7 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
     device = torch.device(config.getoption("--device") or ("cuda" if torch.cuda.is_available() else "cpu"))
     GIVEN.cifar100 = config.getoption("--cifar100")
     GIVEN.published = config.getoption("--published")
-    config.stash[SESSION] = Session(config.getoption("--scale"), counts, device)
+    config.stash[SESSION] = Session(config.getoption("--scale"), counts, device, load())
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -115,6 +115,7 @@ def row(request: pytest.FixtureRequest, benchmark: Any) -> Row:
         benchmark.extra_info.update(
             versions=versions(), commit=commit(), machine=device_name(session.device), torch_threads=case.threads
         )
+        benchmark.extra_info["visits"] = found.visits
         REPLAY.load(found.seconds)
         benchmark.pedantic(lambda: None, rounds=len(found.seconds))
 
@@ -123,45 +124,20 @@ def row(request: pytest.FixtureRequest, benchmark: Any) -> Row:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[None]:
-    """Quick rows are timed at a second moment, and once more, up to three times, where a comparison would fail.
-
-    A machine may be slow for seconds, and all rounds of a group lie within such a time. A change that slows a row is
-    slow at every moment.
-    """
+    """Further visits, before pytest-benchmark saves and compares."""
     suite = getattr(session.config, "_benchmarksession", None)
-    if suite is not None and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        wanted = wanted_cases(session)
-        for rows in session.config.stash[SESSION].quick(wanted):
-            time_again(session, suite, rows)
-        for _ in range(TIMES_AGAIN):
-            for group in slower_groups(suite):
-                time_again(session, suite, [case for case in wanted if case.group == group])
+    whole = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.shouldfail
+    if whole and suite is not None and suite.benchmarks:
+        terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+        visits = FurtherVisits(suite, session.config.stash[SESSION], wanted_cases(session), terminal)
+        try:
+            visits.leave_out_ceilings()
+            visits.to_short_rows()
+            visits.to_slower_rows()
+            visits.add_shares()
+        except KeyboardInterrupt:
+            session.exitstatus = pytest.ExitCode.INTERRUPTED
     yield
-
-
-def slower_groups(suite: Any) -> list[str]:
-    """The groups with a row that ``--benchmark-compare-fail`` would report."""
-    return sorted(
-        {
-            bench.group
-            for bench in suite.benchmarks
-            for known in suite.compared_mapping.values()
-            for check in suite.compare_fail or ()
-            if bench and bench.fullname in known and check.fails(bench, known[bench.fullname]["stats"])
-        }
-    )
-
-
-def time_again(session: pytest.Session, suite: Any, rows: list[Case]) -> None:
-    """Add rounds to rows of one group, and to what pytest-benchmark has of them."""
-    measured = session.config.stash[SESSION].again(rows)
-    for bench in suite.benchmarks:
-        case = (bench.params or {}).get("case") if bench else None
-        if isinstance(case, Case) and (found := measured.get(case)) is not None:
-            bench.extra_info.update(found.info)
-            bench.stats = type(bench.stats)()  # its figures are kept once computed
-            for seconds in found.seconds:
-                bench.update(seconds)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -171,7 +147,10 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
     The machine is not in ``machine_info``: that must be equal where two runs are compared, and the load is not.
     """
     session = config.stash[SESSION]
-    output_json["fastproto"] = machine(session.device) | {"scale": session.scale, "threads": list(session.threads)}
+    output_json["fastproto"] = machine(session.device, session.load) | {
+        "scale": session.scale,
+        "threads": list(session.threads),
+    }
     output_json["fastproto"]["group_seconds"] = {group: round(took, 2) for group, took in session.seconds.items()}
     output_json["not_measured"] = session.absent
     for bench in output_json["benchmarks"]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -13,30 +13,52 @@ import torch
 
 from .ceilings import CEILINGS, COPY, name_of_product
 from .comparison import OURS, Case, Comparison, Record, Scale, Setup, Unavailable, Work, cases, reason_not_to_run
-from .timing import SLOW, Clock, Timed, failed, interleaved
+from .timing import MOST_ROUNDS, SLOW, Clock, Timed, failed, interleaved
 
 SECONDS: dict[Scale, float] = {"smoke": 0.3, "small": 1.5, "full": 10.0}
 """Time for the rounds of a group."""
-SECOND_VISITS = 40  # times that, for all groups together: a second moment shows how much the machine itself varies
-QUICK = 0.1  # seconds of a round
+FURTHER = 40.0  # times SECONDS: for all second visits together, and for all visits that a comparison asks for
+SHORT = 0.1  # seconds of a round
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The seconds of a call in each round, and the facts beside them."""
+    """The seconds of a call in each round, and the facts beside them.
+
+    ``round_seconds``: how long a round of its calls takes. ``visits``: the rounds of each visit to its group.
+    """
 
     seconds: list[float]
     info: Record
+    round_seconds: float
+    visits: list[int]
+
+    def followed_by(self, other: Measured, visit: int, calls_differ: bool) -> Measured:
+        """With the rounds of a later visit; of calls that differ each the faster of both."""
+        if calls_differ:
+            return replace(other, seconds=list(map(min, self.seconds, other.seconds)), visits=self.visits)
+        visits = [*self.visits, *[0] * (visit - len(self.visits)), len(other.seconds)]
+        return replace(other, seconds=self.seconds + other.seconds, visits=visits)
+
+
+@dataclass
+class Group:
+    """The rows of a group that has been visited, and the seconds in which its providers were built."""
+
+    rows: dict[str, Measured | str]
+    building: float
+    visits: int = 1
 
 
 @dataclass
 class Session:
-    """The options of a run and what it has measured so far."""
+    """The options of a run and what it has measured so far; ``load``: of the machine before it."""
 
     scale: Scale
     threads: tuple[int, ...]
     device: torch.device
-    groups: dict[str, dict[str, Measured | str] | Exception] = field(default_factory=dict)
+    load: float | None = None
+    groups: dict[str, Group | Exception] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)  # that each group took, with all that is not timed
     absent: list[Record] = field(default_factory=list)
 
@@ -47,66 +69,80 @@ class Session:
             self.absent.append(described(case) | {"reason": found})
         return found
 
-    def again(self, group: Sequence[Case]) -> dict[Case, Measured]:
-        """Time rows of one group once more; returns those with times: with the rounds of before, and now."""
-        before, start = self.groups[group[0].group], time.perf_counter()
-        assert not isinstance(before, Exception), "only what was measured is measured again"
-        found = measure(group, self.scale, self.device, self._ceilings_beside(group[0]), before)
-        rows = {case: row for case in group if isinstance(row := found[str(case)], Measured)}
-        self.groups[group[0].group] = {**before, **{str(case): row for case, row in rows.items()}}
-        self.seconds[group[0].group] += time.perf_counter() - start
-        return rows
-
-    def quick(self, wanted: Sequence[Case]) -> Iterator[list[Case]]:
-        """The quick rows of each group, the least costly group first, until they have taken the time for them."""
-        until = time.perf_counter() + SECOND_VISITS * SECONDS[self.scale]
-        for group, took in sorted(self.seconds.items(), key=lambda item: item[1]):
-            if time.perf_counter() + took > until:
-                return
-            measured = self.groups[group]
-            rows = {} if isinstance(measured, Exception) else measured
-            cases = [case for case in wanted if case.group == group and is_quick(case, rows.get(str(case)))]
-            if cases:
-                yield cases
-
     def _measured(self, case: Case, wanted: Sequence[Case]) -> Measured | str:
         if case.group not in self.groups:
-            ceilings = self._ceilings_beside(case)
             group = [each for each in wanted if each.group == case.group]
             start = time.perf_counter()
             try:
-                self.groups[case.group] = measure(group, self.scale, self.device, ceilings, {})
+                self.groups[case.group] = measure(group, self.scale, self.device)
             except Exception as error:  # any, of ours: its rows fail alike, without another try each
                 self.groups[case.group] = error
             self.seconds[case.group] = time.perf_counter() - start
         found = self.groups[case.group]
         if isinstance(found, Exception):
             raise found
-        return found[str(case)]
+        return found.rows[str(case)]
 
-    def _ceilings_beside(self, case: Case) -> dict[int, dict[str, float]]:
-        return {} if case.comparison is CEILINGS else {n: self.ceilings(n) for n in self.threads}
+    def again(self, rows: Sequence[Case]) -> dict[Case, Measured]:
+        """Time rows of one group once more; returns those that succeeded, with the rounds of all visits."""
+        group, start = self.groups[rows[0].group], time.perf_counter()
+        assert isinstance(group, Group), "only what was measured is measured again"
+        later = measure(rows, self.scale, self.device).rows
+        calls_differ, found = rows[0].comparison.rounds is not None, {}
+        for case in rows:
+            before, now = group.rows[str(case)], later[str(case)]
+            if isinstance(before, Measured) and isinstance(now, Measured):
+                found[case] = before.followed_by(now, group.visits, calls_differ)
+        group.rows.update({str(case): row for case, row in found.items()})
+        group.visits += 1
+        self.seconds[rows[0].group] += time.perf_counter() - start
+        return found
+
+    def second_visits(self, wanted: Sequence[Case]) -> list[list[Case]]:
+        """The short rows of as many groups as there is time for, in the order of the first visits."""
+        found: dict[str, tuple[float, list[Case]]] = {}
+        for name, group in self.groups.items():
+            own = [case for case in wanted if case.group == name and not case.comparison.rounds]
+            if isinstance(group, Group) and (short := short_rows(own, group)):
+                rounds = sum(short.values())
+                cost = group.building + 3 * rounds + min(SECONDS[self.scale], MOST_ROUNDS * rounds)
+                found[name] = cost, list(short)
+        left, chosen = FURTHER * SECONDS[self.scale], set()
+        for name in sorted(found, key=lambda name: found[name][0]):
+            left -= found[name][0]
+            if left >= 0:
+                chosen.add(name)
+        return [rows for name, (_, rows) in found.items() if name in chosen]
+
+    def shares(self, info: Record, seconds: float) -> Record:
+        """The shares of the machine's limits that a call of so many seconds reaches."""
+        ceilings = {} if info["op"] == CEILINGS.op else self.ceilings(info["threads"])
+        product, copy = ceilings.get(name_of_product(info["precision"])), ceilings.get(COPY)
+        found = {}
+        if info["flops"] and product:
+            found["share_of_product"] = info["flops"] / seconds / product
+        if info["bytes"] and copy:
+            found["share_of_copy"] = info["bytes"] / seconds / copy
+        return found
 
     def ceilings(self, threads: int) -> dict[str, float]:
-        """Operations per second of products by precision, and bytes per second of a copy."""
+        """Operations per second of products by precision, and bytes per second of a copy, of the fastest rounds."""
         wanted = cases(CEILINGS, self.scale, self.threads, self.device.type)
         threads = threads if self.device.type == "cpu" else self.threads[0]
         rows = {each.provider: self._measured(each, wanted) for each in wanted if each.threads == threads}
         found = {name: each for name, each in rows.items() if isinstance(each, Measured)}
         work = {name: each.info["bytes" if name == COPY else "flops"] for name, each in found.items()}
-        return {name: work[name] / median(each.seconds) for name, each in found.items()}
+        return {name: work[name] / min(each.seconds) for name, each in found.items()}
 
 
-def is_quick(case: Case, row: Measured | str | None) -> bool:
-    """Whether a row is timed at a second moment: a round is short, nothing is compiled, and its calls are alike."""
-    if not isinstance(row, Measured) or case.comparison.rounds or case.comparison.providers[case.provider].compiles:
-        return False
-    return bool(median(row.seconds) * row.info["calls_per_round"] <= QUICK)
-
-
-def joined(first: list[float], second: list[float], calls_differ: bool) -> list[float]:
-    """The rounds of two moments; of calls that differ the faster of both."""
-    return list(map(min, first, second)) if calls_differ else first + second
+def short_rows(cases: Sequence[Case], group: Group) -> dict[Case, float]:
+    """The seconds of a round of the rows whose rounds are short and that compile nothing."""
+    found = {case: row for case in cases if isinstance(row := group.rows.get(str(case)), Measured)}
+    return {
+        case: row.round_seconds
+        for case, row in found.items()
+        if row.round_seconds <= SHORT and not case.comparison.providers[case.provider].compiles
+    }
 
 
 def described(case: Case) -> Record:
@@ -114,29 +150,20 @@ def described(case: Case) -> Record:
     return known | {"threads": case.threads}
 
 
-def measure(
-    group: Sequence[Case],
-    scale: Scale,
-    device: torch.device,
-    ceilings: Mapping[int, Mapping[str, float]],
-    earlier: Mapping[str, Measured | str],
-) -> dict[str, Measured | str]:
-    """Time the rows of one group; the rounds follow those of ``earlier``."""
+def measure(group: Sequence[Case], scale: Scale, device: torch.device) -> Group:
+    """Time rows of one group."""
     gc.collect()
     gc.freeze()  # the collections before each call then leave out what was imported, which takes 0.2 s each
-    before = torch.get_num_threads()
+    before, start = torch.get_num_threads(), time.perf_counter()
     comparison = group[0].comparison
     try:
         inputs = comparison.inputs(group[0].size, device)
         built = {case: prepared(case, inputs, scale, device) for case in group}
+        building = time.perf_counter() - start
         entries = {case: each for case, each in built.items() if isinstance(each, Timed)}
         rounds = comparison.rounds(inputs) if comparison.rounds else None
         interleaved(list(entries.values()), _clock(comparison, device), SECONDS[scale], rounds)
-        for case, entry in entries.items():
-            first = earlier.get(str(case))
-            if isinstance(first, Measured) and not entry.failure:
-                entry.seconds = joined(first.seconds, entry.seconds, rounds is not None)
-        return {str(case): _outcome(case, each, scale, device, ceilings) for case, each in built.items()}
+        return Group({str(case): _outcome(case, each, scale, device) for case, each in built.items()}, building)
     finally:
         torch.set_num_threads(before)
 
@@ -163,13 +190,12 @@ def prepared(case: Case, inputs: Any, scale: Scale, device: torch.device) -> Tim
     return Timed(built if isinstance(built, Setup) else Setup(built), case.threads, provider.warm, peer)
 
 
-def _outcome(
-    case: Case, entry: Timed | str, scale: Scale, device: torch.device, ceilings: Mapping[int, Mapping[str, float]]
-) -> Measured | str:
+def _outcome(case: Case, entry: Timed | str, scale: Scale, device: torch.device) -> Measured | str:
     if isinstance(entry, str) or entry.failure:
         return entry if isinstance(entry, str) else entry.failure
     torch.set_num_threads(case.threads)
-    return Measured(entry.seconds, facts(case, entry, scale, device, ceilings.get(case.threads, {})))
+    round_seconds = median(entry.seconds) * entry.calls * entry.setup.units
+    return Measured(entry.seconds, facts(case, entry, scale, device), round_seconds, [len(entry.seconds)])
 
 
 def called_once(case: Case, scale: Scale, device: torch.device) -> str | None:
@@ -185,18 +211,12 @@ def called_once(case: Case, scale: Scale, device: torch.device) -> str | None:
         torch.set_num_threads(before)
 
 
-def facts(case: Case, entry: Timed, scale: Scale, device: torch.device, ceilings: Mapping[str, float]) -> Record:
+def facts(case: Case, entry: Timed, scale: Scale, device: torch.device) -> Record:
     """What is reported beside the times of a row."""
     comparison = case.comparison
     work = entry.setup.work or (comparison.work(case.size) if comparison.work else Work())
-    seconds = median(entry.seconds)
     info = described(case) | {"device": device.type, "scale": scale, "calls_per_round": entry.calls}
     info |= {"extra_mib": entry.extra_mib, "flops": work.flops, "bytes": work.bytes, "precision": work.precision}
-    product, copy = ceilings.get(name_of_product(work.precision)), ceilings.get(COPY)
-    if work.flops and product:
-        info["share_of_product"] = work.flops / seconds / product
-    if work.bytes and copy:
-        info["share_of_copy"] = work.bytes / seconds / copy
     if device.type == "cuda":
         info["cuda_graph"] = entry.replayed
     if case.provider.startswith(OURS):

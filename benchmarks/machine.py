@@ -70,8 +70,13 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
-def machine(device: torch.device) -> Record:
-    """What a report says about the machine; the load before the run is that of others."""
+def load() -> float | None:
+    """Processes that run or wait, over the last minute; None where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def machine(device: torch.device, load_before: float | None) -> Record:
+    """What a report says about the machine; the load before a run is that of others."""
     cpu = torch.device("cpu")
     found = {
         "processor": processor(),
@@ -83,4 +88,4 @@ def machine(device: torch.device) -> Record:
         "versions": versions(),
         "fastproto_commit": commit(),
     }
-    return found | ({"load_before": os.getloadavg()[0]} if hasattr(os, "getloadavg") else {})
+    return found if load_before is None else found | {"load_before": load_before}

@@ -109,27 +109,33 @@ def interleaved(timed: Sequence[Timed], clock: Clock, seconds: float, rounds: in
     """
     order = sorted(timed, key=lambda entry: entry.threads)
     for entry in order:
-        _prepare(entry, clock, rounds is None)
+        _unless_it_fails(entry, partial(_prepare, clock=clock, with_calls=rounds is None))
     quick = [entry for entry in order if not entry.seconds and not entry.failure]
     for entry in quick if rounds is None else ():
         if entry.expected <= LONG:  # takes back the memory that the first calls have returned to the system
-            _round(entry)
+            _unless_it_fails(entry, _round)
             entry.seconds.clear()
     for _ in range(_rounds(quick, seconds) if rounds is None else rounds):
         for entry in quick:
-            _round(entry)
+            if not entry.failure:
+                _unless_it_fails(entry, _round)
+
+
+def _unless_it_fails(entry: Timed, step: Callable[[Timed], None]) -> None:
+    """A peer may fail in any way, which must not lose the other rows."""
+    try:
+        step(entry)
+    except Exception as error:
+        if not entry.peer:
+            raise
+        entry.failure = failed(error)
 
 
 def _prepare(entry: Timed, clock: Clock, with_calls: bool) -> None:
     torch.set_num_threads(entry.threads)
-    try:
-        entry.run = clock.prepare(entry)
-        if with_calls:
-            _first_calls(entry, clock)
-    except Exception as error:  # a peer may fail in any way, which must not lose the other rows
-        if not entry.peer:
-            raise
-        entry.failure = failed(error)
+    entry.run = clock.prepare(entry)
+    if with_calls:
+        _first_calls(entry, clock)
 
 
 def failed(error: Exception) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import product
+from itertools import chain
 from statistics import linear_regression, mean, median
 
 
@@ -15,13 +15,20 @@ def exponent(sizes: list[float], seconds: list[float]) -> tuple[float, float]:
     return line.slope, math.sqrt(squares / freedom / sum((a - middle) ** 2 for a in x))
 
 
-def ratio_of(slower: list[float], faster: list[float]) -> tuple[float, float | None]:
-    """How many times as long the first takes, and half the range over the rounds, of which it needs three.
+def ratio_of(slower: list[list[float]], faster: list[list[float]]) -> tuple[float, float | None]:
+    """How many times as long the first takes, and the error, from the rounds of each visit.
 
-    Rounds are compared one by one, as they were run in turn; with other numbers of rounds each with each.
+    The rounds of the visits that both have are compared one by one, as they were run in turn. Of fewer than three the
+    medians are compared, without an error.
     """
-    if min(len(slower), len(faster)) < 3:
-        return median(slower) / median(faster), None
-    pairs = zip(slower, faster, strict=True) if len(slower) == len(faster) else product(slower, faster)
-    each = [a / b for a, b in pairs]
-    return median(each), (max(each) - min(each)) / 2
+    pairs = [pair for a, b in zip(slower, faster, strict=False) if len(a) == len(b) for pair in zip(a, b, strict=True)]
+    if len(pairs) < 3:
+        return median(chain(*slower)) / median(chain(*faster)), None
+    each = sorted(a / b for a, b in pairs)
+    return median(each), half_range(each)
+
+
+def half_range(ordered: list[float]) -> float:
+    """Half the range, from eight on without the lowest and the highest."""
+    kept = ordered[1:-1] if len(ordered) >= 8 else ordered
+    return (kept[-1] - kept[0]) / 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from statistics import median
 from typing import Any
 
@@ -28,9 +29,15 @@ class Row:
     def median(self) -> float:
         return median(self.seconds)
 
+    @property
+    def by_visit(self) -> list[list[float]]:
+        """The rounds of each visit to the group."""
+        rounds = iter(self.seconds)
+        return [list(islice(rounds, count)) for count in self.info.get("visits", [len(self.seconds)])]
+
     def over(self, other: Row) -> tuple[float, float | None]:
         """How many times as long as the other row this one takes, with the error."""
-        return ratio_of(self.seconds, other.seconds)
+        return ratio_of(self.by_visit, other.by_visit)
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,6 @@ def test_our_failure_is_that_of_every_row_and_tried_once() -> None:
 
     what = comparison(fastproto=Provider(ours), peer=Provider(lambda given: lambda number: None))
     session = Session("smoke", (1,), CPU)
-    session.ceilings = lambda threads: {}  # type: ignore[method-assign]  # takes seconds
     wanted = cases(what, "smoke", (1,), "cpu")
     for case in wanted:
         with pytest.raises(ArithmeticError, match="wrong"):
@@ -190,7 +189,7 @@ def test_a_group_is_measured_once_and_failures_are_rows() -> None:
     first, second = (session.result(case, wanted) for case in wanted)
     assert isinstance(first, Measured) and second == "it is not installed" and built == [4]
     assert first.info["certified"] and first.info["serial_part"] == "all of it"
-    assert first.info["share_of_product"] > 0 and "share_of_copy" not in first.info
+    assert session.shares(first.info, 0.5) == {"share_of_product": first.info["flops"] / 0.5 / 4.0}
     assert session.absent == [groups.described(wanted[1]) | {"reason": "it is not installed"}]
 
 

@@ -34,12 +34,18 @@ def test_figures_are_written_alike() -> None:
 
 
 def test_ratios_are_those_of_equal_rounds() -> None:
-    assert ratio_of([2.0, 4.0, 8.0], [1.0, 2.0, 4.0]) == (2.0, 0.0)
-    value, error = ratio_of([2.0, 3.0, 4.0], [1.0, 1.0, 1.0])
-    assert value == 3.0 and error == 1.0
-    value, error = ratio_of([2.0, 3.0, 4.0, 5.0], [1.0, 1.0, 2.0])
-    assert value == 2.75 and error == 2.0, "other numbers of rounds: each with each"
-    assert ratio_of([4.0], [1.0, 2.0, 3.0]) == (2.0, None)
+    assert ratio_of([[2.0, 4.0, 8.0]], [[1.0, 2.0, 4.0]]) == (2.0, 0.0)
+    assert ratio_of([[2.0, 3.0, 4.0]], [[1.0, 1.0, 1.0]]) == (3.0, 1.0)
+    assert ratio_of([[4.0]], [[1.0, 2.0, 3.0]]) == (2.0, None)
+    visits = [[9.0] + [3.0, 4.0, 5.0] * 2 + [0.1]], [[1.0] * 8]
+    assert ratio_of(*visits) == (4.0, 1.0), "of eight rounds the lowest and the highest are left out"
+
+
+def test_ratios_compare_rounds_of_the_same_visit() -> None:
+    """The machine was half as fast at the second visit, which the peer's long calls were no part of."""
+    ours = [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0, 2.0]]
+    assert ratio_of([[3.0, 3.0, 3.0]], ours) == (3.0, 0.0)
+    assert ratio_of([[3.0, 3.0, 3.0], [], [3.0]], [*ours, [1.5]]) == (3.0, 0.5)
 
 
 def test_exponents_have_errors() -> None:
