@@ -29,6 +29,7 @@ AUTHORS = "authors' published file"
 # --- Table 7: largest and smallest cosine of the prototypes ----------------------------------------------------------
 
 TABLE_7: dict[tuple[int, int], tuple[str, str]] = {
+    (100, 10): ("not available", "not available"),
     (100, 50): ("0.01", "-1.0"),
     (100, 100): ("0", "-0.01"),
     (200, 100): ("not available", "not available"),
