@@ -109,7 +109,32 @@ def test_figures_show_the_budget_of_most_runs() -> None:
     assert [(line.name, line.x, line.y) for line in panel.lines] == [
         (f"D = {dim}", [2, 3, 4], [50, 25, 12.5]) for dim in (10, 25)
     ]
-    assert rows(paper.moved(records))[0] == ["10", "50.00 (epoch 2)", "25.00 (epoch 3)", "12.50 (epoch 4)"]
+    shares = ["50.00 (epoch 2)", "25.00 (epoch 3)", "12.50 (epoch 4)"]
+    assert rows(paper.moved([*records, made_up("dynamic", 10, 0.4, seed=1)])) == [
+        [dim, made_with, *shares] for dim in ("10", "25") for made_with in ("cnn, 20 epochs", "ResNet-32, 250 epochs")
+    ]
+
+
+def test_longer_trainings_have_curves_of_their_own() -> None:
+    usual = [made_up(method, dim, 0.4) for method in ("dynamic", "psc") for dim in (10, 25)]
+    names = ("curves_d10_d25", "curves_longer")
+    assert PLOTS["curves_longer"][1](usual) == PLOTS["curves_longer"][1]([]) == []
+    assert "longer" not in pictures(names, usual)  # and no word that they were not run
+    others = [
+        made_up("psc", 25, 0.6, recipe="resnet32", epochs=250),
+        made_up("psc", 25, 0.6, precision="bf16-mixed", epochs=60),
+        made_up("psc", 25, 0.6, epochs=10),
+        made_up("psc", 25, 0.6, epochs=60, seed=1),
+        made_up("psc", 25, 0.6, epochs=60, table="losses"),
+    ]
+    assert PLOTS["curves_longer"][1]([*usual, *others]) == []
+    more = [made_up(method, 10, 0.6, epochs=60) for method in ("dynamic", "psc")]
+    more.append(made_up("dynamic", 10, 0.5, epochs=40))
+    (panel,) = PLOTS["curves_longer"][1]([*usual, *others, *more])
+    assert panel.title == "cnn, 60 epochs, D = 10"
+    assert [(line.name, line.y[-1]) for line in panel.lines] == [("dynamic", 60), ("psc (learned unit rows)", 60)]
+    assert PLOTS["curves_d10_d25"][1]([*usual, *more]) == PLOTS["curves_d10_d25"][1](usual)
+    assert pictures(names, [*usual, *more]).endswith("(pictures/curves_longer.png)")
 
 
 def test_learning_curves_have_a_panel_for_each_dimension_that_was_run() -> None:

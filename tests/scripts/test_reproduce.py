@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from benchmarks.machine import processor
 from lib.repository import ROOT
 from lib.reproduce.cells import Cell, Place
 from lib.reproduce.command import main
@@ -47,6 +48,12 @@ def reproduce(*arguments: str | Path) -> int:
     return main([*map(str, arguments), "--jobs", "2", "--accelerator", "cpu"], "", TABLES)
 
 
+def threads() -> int:
+    """Of a run beside another: those that the shell has set, else an equal share of the cores."""
+    given = os.environ.get("OMP_NUM_THREADS")
+    return int(given) if given else max(len(os.sched_getaffinity(0)) // 2, 1)
+
+
 def without_times(record: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key not in TIMES}
 
@@ -71,6 +78,7 @@ def test_each_cell_is_one_record(trained: tuple[Path, str]) -> None:
         assert [entry["epoch"] for entry in record["curve"]] == list(range(cell.epochs))
         assert all((entry["moved"] is None) == (cell == PSC) for entry in record["curve"][1:])
         assert record["train_images"] == 1187 and record["shots"]["many"]["classes"] == 10
+        assert record["machine"] == {"cpu": processor(), "threads": threads(), "jobs": 2}
         assert record["versions"]["torch"] and record["device"] == "cpu" and record["commit"]
         assert f"done: tiny {cell.name}: validation {100 * record['validation']:.2f} %, test" in printed
     assert str(out) not in json.dumps([*records.values()])  # nothing of this machine's folders
@@ -91,7 +99,8 @@ def test_the_table_says_what_ours_was_made_with(trained: tuple[Path, str]) -> No
     row = next(line for line in trained[1].splitlines() if line.startswith("digits  3  psc, name mlp "))
     reached = [f"{100 * load_records([trained[0]])[PSC][key]:.2f}" for key in ("test", "test_top5", "validation")]
     assert row.split()[7:10] == reached
-    assert "Ours: mlp, adamw 0.01, 2 epochs, on cpu, commit" in trained[1]
+    machine = f"cpu ({processor()}, threads: {threads()}, jobs: 2)"
+    assert f"Ours: mlp, adamw 0.01, 2 epochs, on {machine}, commit" in trained[1]
 
 
 def test_bfloat16_has_records_of_its_own_and_begins_from_its_own_runs(tmp_path: Path) -> None:

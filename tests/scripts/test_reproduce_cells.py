@@ -177,6 +177,30 @@ def test_what_needs_words_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "word2vec-cnn-e20-seed0: it needs --words FILE" in capsys.readouterr().out
 
 
+def test_what_needs_a_folder_says_so_once_and_nothing_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["table1", "--cell", "d=10", "--cell", "imagenet200-32px", "--accelerator", "cpu", "--out", str(tmp_path)]
+    assert main([*asked, "--list"]) == 0
+    states = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert len(states) == 11 and all(line.count("it needs") == 1 for line in states)
+    assert sum(line.endswith(": not run: it needs --root cifar100=DIR") for line in states) == 5
+    for download in ([], ["--download"]):  # into which folder is not said
+        assert main([*asked, *download]) == 1
+        printed = capsys.readouterr().out
+        lines = [line for line in printed.splitlines() if line.startswith("not run:")]
+        assert lines == [
+            "not run: table1 cifar100-d10-psc-cnn-e20-seed0 and 4 more: it needs --root cifar100=DIR",
+            "not run: table1 cifar100-d10-word2vec-cnn-e20-seed0: it needs --words FILE with vectors of the class "
+            "names and --root cifar100=DIR",
+            "not run: table1 imagenet200-32px-d25-psc-cnn-e20-seed0 and 4 more: it needs --root imagenet200=DIR",
+        ]
+        assert "failed:" not in printed and not (tmp_path / "runs").exists()
+    root = ["--root", f"cifar100={tmp_path / 'new'}"]
+    assert main([*asked, *root, "--list"]) == 2
+    assert main([*asked, *root, "--list", "--download"]) == 0
+
+
 # --- filters ---------------------------------------------------------------------------------------------------------
 
 
@@ -194,6 +218,9 @@ def test_filters_choose_cells_in_their_order() -> None:
     ("text", "sentence"),
     [
         ("cifar100,d=11", "no cell fits; expected d to be one of 10, 25, 50, 100, 200"),
+        ("epochs=60", "no cell fits; expected epochs to be one of 250; others are asked for with --epochs 60"),
+        ("d=10,seed=1", "no cell fits; expected seed to be one of 0; others are asked for with --seeds 1"),
+        ("recipe=cnn", "others are asked for with --recipe paper or --recipe cnn"),
         ("imagenet200,d=10", "no cell fits; its parts do not occur together"),
         ("metod=psc", "'metod=psc' says nothing of a cell; did you mean method=?"),
         ("cifar100,", "'' says nothing of a cell"),
@@ -224,6 +251,14 @@ def test_a_filter_that_no_cell_fits_is_named(text: str, sentence: str, capsys: p
         (["table1", "--root", "cifar=."], "'cifar=.' names no data set; expected NAME=DIR of cifar100"),
         (["table1", "--root", "cifar100=nowhere"], "--root nowhere is not a folder; expected one that is there"),
         (["table1", "--words", "nowhere"], "--words nowhere is not a file; expected word vectors"),
+        (
+            ["figure2", "--cell", "d=10"],
+            "--cell does nothing for figure2; it takes --published and --out: leave it out",
+        ),
+        (["figure3a", "--published", "."], "--published does nothing for figure3a; it takes --out: leave it out"),
+        (["merge", ".", "--list"], "--list does nothing for merge; it takes --out: leave it out"),
+        (["renewals", "--out", "here"], "--out does nothing for renewals: leave it out"),
+        (["table1", "--published", "."], "--published does nothing for table1: leave it out"),
         (["table1", "--epoch", "3"], "unknown option --epoch; did you mean --epochs?"),
     ],
 )

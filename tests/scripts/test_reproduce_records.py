@@ -17,6 +17,7 @@ from lib.reproduce import command
 from lib.reproduce.cells import Cell, Place
 from lib.reproduce.recipes import Machine, arguments_of
 from lib.reproduce.records import KEYS, load_records
+from lib.reproduce.run_folders import ELSEWHERE
 
 PSC = Cell("table1", "psc", "cifar100", 10, "resnet32", 250)
 
@@ -62,6 +63,55 @@ def test_other_settings_of_the_same_cell_are_refused(tmp_path: Path, capsys: pyt
     error = capsys.readouterr().err
     assert "was made with optim.lr 0.1 and" in error and "with 0.2; expected one cell" in error
     assert error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+@pytest.mark.parametrize(
+    ("data", "dim", "recipe"),
+    [("cifar100", 10, "resnet32"), ("cifar100-lt-0.01", 128, "resnet32-lt"), ("cifar10-lt-0.01", 64, "resnet32-lt")],
+)
+def test_both_layouts_of_cifar_are_one_cell(data: str, dim: int, recipe: str, on_cpu: bool, tmp_path: Path) -> None:
+    """Torchvision's files and a folder of pictures, in either order; the newer record stays."""
+    cell = replace(PSC, data=data, dim=dim, recipe="cnn" if on_cpu else recipe)
+    for name in ("files", "pictures"):
+        (tmp_path / name / ("train" if name == "pictures" else "cifar")).mkdir(parents=True)
+        roots = {data.partition("-lt-")[0]: tmp_path / name}
+        config = parse_train(arguments_of(cell, Place(tmp_path / "out"), Machine(roots)))
+        settings = {key: value for key, _, value in settings_of(config) if key not in ELSEWHERE}
+        day = "2026-01-02" if name == "pictures" else "2026-01-01"
+        record(tmp_path / name, cell, settings=settings, test=0.25, finished=f"{day}T00:00:00+00:00")
+    for folders in (["files", "pictures"], ["pictures", "files"]):
+        (found,) = load_records([tmp_path / name for name in folders]).values()
+        assert found["settings"]["data.name"] == "image-folder"  # a record says what was read
+
+
+@pytest.mark.parametrize(
+    ("data", "one", "two"),
+    [
+        ("cifar100", ("image-folder", "auto"), ("cifar100", "auto")),  # pictures are jittered then
+        ("cifar100", ("image-folder", "crop_flip"), ("cifar100", "none")),
+        ("cifar100", ("image-folder", "crop_flip"), ("cifar10", "auto")),
+        ("imagenet200", ("image-folder", "crop_flip"), ("imagenet200", "auto")),
+    ],
+)
+def test_other_sources_of_a_cell_are_refused(
+    data: str, one: tuple[str, str], two: tuple[str, str], tmp_path: Path
+) -> None:
+    for name, augment in (one, two):
+        settings = {"data.name": name, "data.augment": augment}
+        record(tmp_path / f"{name}-{augment}", replace(PSC, data=data), settings=settings)
+    with pytest.raises(ValueError, match="was made with data"):
+        load_records(tmp_path.iterdir())
+
+
+def test_a_record_says_on_what_it_was_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"optim.lr": 0.1, "optim.name": "sgd", "optim.epochs": 250, "model.name": "resnet32"}
+    machine = {"cpu": "Model 7", "threads": 3, "jobs": 2}
+    commit = f"{'0123456789' * 4}-dirty"
+    record(tmp_path, settings=settings | {"data.name": "image-folder"}, machine=machine, commit=commit)
+    assert main(["table1", "--show", "--cell", "d=10,method=psc", "--recipe", "paper", "--out", str(tmp_path)]) == 0
+    made = "250 epochs, pictures in folders, on cpu (Model 7, threads: 3, jobs: 2), commit 0123456789-dirty, seed 0"
+    assert made in capsys.readouterr().out
 
 
 def test_records_of_the_repository_were_made_with_what_their_cells_say(tmp_path: Path) -> None:
@@ -131,7 +181,7 @@ def test_figure_4b_shows_the_labels_that_moved(tmp_path: Path, capsys: pytest.Ca
     record(tmp_path, replace(PSC, method="dynamic"))
     assert main(["figure4b", "--show", "--recipe", "paper", "--out", str(tmp_path)]) == 0
     head, row = capsys.readouterr().out.partition("labels that moved at a renewal, %\n")[2].splitlines()[:2]
-    assert head == "epoch  D = 10, resnet32, seed 0" and row.split() == ["0", "25.00"]
+    assert head == "epoch  D = 10, resnet32, 250 epochs, seed 0" and row.split() == ["0", "25.00"]
 
 
 def test_records_of_the_repository_are_shown_but_not_taken_for_this_machine_s(

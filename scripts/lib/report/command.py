@@ -40,7 +40,9 @@ REPORTS: dict[str, Report] = {  # name in the marks of a page: its report
     "runs": Report(("records",), paper.runs),
     "figure4": Report(("records",), partial(paper_plots.pictures, ("figure4a", "figure4b"))),
     "labels_moved": Report(("records",), paper.moved),
-    "curves": Report(("records",), partial(paper_plots.pictures, ("curves_d10_d25", "curves_d50_d100"))),
+    "curves": Report(
+        ("records",), partial(paper_plots.pictures, ("curves_d10_d25", "curves_d50_d100", "curves_longer"))
+    ),
     "table7": Report(("table7",), paper_prototypes.table7),
     **{name: Report((name,), paper_prototypes.picture(name)) for name in paper_prototypes.PLOTS},
 }

@@ -137,14 +137,14 @@ def by_dim(found: Records) -> list[tuple[Cell, Record]]:
 
 
 def moved(records: list[Record]) -> str:
-    """Share of labels that the renewals move: of the first, the middle and the last epoch that has any."""
-    found = by_cell(records)
-    budget = drawn_budget(TABLES["figure4b"].cells, found)
-    if budget is None:
-        return NOT_RUN
+    """Share of labels that the renewals move: of the first, the middle and the last epoch that has any; at seed 0."""
+    kinds = {cell.kind for cell in TABLES["figure4b"].cells}
+    found = {cell: record for cell, record in by_cell(records).items() if cell.kind in kinds and cell.seed == 0}
     rows = []
-    for cell, record in by_dim(at_seed_0(TABLES["figure4b"].cells, found, budget)):
-        shares = [(entry["epoch"] + 1, entry["moved"]) for entry in record["curve"] if entry["moved"] is not None]
+    for cell in sorted(found, key=lambda cell: (cell.dim, cell.budget)):
+        shares = [(entry["epoch"] + 1, entry["moved"]) for entry in found[cell]["curve"] if entry["moved"] is not None]
         picked = [shares[0], shares[len(shares) // 2], shares[-1]] if shares else []
-        rows.append([str(cell.dim), *(f"{percent(share)} (epoch {epoch})" for epoch, share in picked)])
-    return markdown(["D", "labels moved early, %", "in the middle", "at the end"], rows)
+        said = [f"{percent(share)} (epoch {epoch})" for epoch, share in picked] or ["", "", ""]
+        rows.append([str(cell.dim), made_with(cell.budget), *said])
+    head = ["D", "made with", "labels moved early, %", "in the middle", "at the end"]
+    return markdown(head, rows) if rows else NOT_RUN

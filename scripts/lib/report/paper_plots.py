@@ -57,14 +57,31 @@ def curves(dims: tuple[int, ...], records: list[Record]) -> list[Panel]:
     budget, found = _chosen(cells, records)
     if budget is None:
         return []
+    return [panel for dim in dims for panel in _curves_of(budget, dim, found)]
+
+
+def longer(dims: tuple[int, ...], records: list[Record]) -> list[Panel]:
+    """The same of each D with the most epochs that it was run for, where these are more than those of the others."""
+    cells = [cell for cell in COMPARED if cell.method in NAMES]
+    usual, _ = _chosen(cells, records)
+    found, kinds = by_cell(records), {cell.kind for cell in cells}
+    if usual is None:
+        return []
+    recipe, epochs, precision = usual
     panels = []
     for dim in dims:
-        runs = {cell.method: record for cell, record in found.items() if cell.dim == dim}
-        lines = [_curve(name, runs[method], "validation") for method, name in NAMES.items() if method in runs]
-        lines = [line for line in lines if len(line.x) > 1]
-        title = f"{made_with(budget)}, D = {dim}"
-        panels += [_by_epoch(title, "validation accuracy, %", lines)] if lines else []
+        own = [cell for cell in found if cell.kind in kinds and cell.dim == dim and cell.seed == 0]
+        most = max((cell.epochs for cell in own if (cell.recipe, cell.precision) == (recipe, precision)), default=0)
+        budget = recipe, most, precision
+        panels += _curves_of(budget, dim, at_seed_0(cells, found, budget)) if most > epochs else []
     return panels
+
+
+def _curves_of(budget: Budget, dim: int, found: dict[Cell, Record]) -> list[Panel]:
+    runs = {cell.method: record for cell, record in found.items() if cell.dim == dim}
+    lines = [_curve(name, runs[method], "validation") for method, name in NAMES.items() if method in runs]
+    lines = [line for line in lines if len(line.x) > 1]
+    return [_by_epoch(f"{made_with(budget)}, D = {dim}", "validation accuracy, %", lines)] if lines else []
 
 
 def _by_epoch(title: str, y: str, lines: list[Line]) -> Panel:
@@ -94,18 +111,25 @@ PLOTS: dict[str, tuple[str, Callable[[Any], list[Panel]]]] = {  # picture: (its 
     "figure4b": ("records", figure4b),
     "curves_d10_d25": ("records", partial(curves, (10, 25))),
     "curves_d50_d100": ("records", partial(curves, (50, 100))),
+    "curves_longer": ("records", partial(longer, (10, 25, 50, 100))),
 }
 CAPTIONS = {
     "figure4a": "CIFAR-100: test accuracy over D with renewals of the assignment and without",
     "figure4b": "CIFAR-100: share of labels that a renewal moves, by epoch",
     "curves_d10_d25": "CIFAR-100: validation accuracy by epoch, D = 10 and 25",
     "curves_d50_d100": "CIFAR-100: validation accuracy by epoch, D = 50 and 100",
+    "curves_longer": "CIFAR-100: validation accuracy by epoch, longer trainings",
 }
 
 
+OPTIONAL = ("curves_longer",)
+"""Pictures that a page does not miss."""
+
+
 def pictures(names: tuple[str, ...], records: list[Record]) -> str:
-    """Links to the pictures that these records draw; "not run" for one that they do not."""
-    return "\n\n".join(_linked(name, bool(PLOTS[name][1](records))) for name in names)
+    """Links to the pictures that these records draw; "not run" for one that they do not, or nothing if optional."""
+    drawn = {name: bool(PLOTS[name][1](records)) for name in names}
+    return "\n\n".join(_linked(name, drawn[name]) for name in names if drawn[name] or name not in OPTIONAL)
 
 
 def _linked(name: str, drawn: bool) -> str:

@@ -106,10 +106,16 @@ class Place:
         """What the run says: every attempt, one after another."""
         return self.out / "runs" / cell.table / f"{cell.name}.log"
 
+    def machine(self, cell: Cell) -> Path:
+        """What its last start ran on."""
+        return self.out / "runs" / cell.table / f"{cell.name}.machine.json"
+
 
 # --- filters ---------------------------------------------------------------------------------------------------------
 
 KEYS = {"data": "data", "d": "dim", "method": "method", "seed": "seed", "epochs": "epochs", "recipe": "recipe"}
+OPTIONS = {"epochs": "--epochs {}", "seed": "--seeds {}", "recipe": "--recipe paper or --recipe cnn"}
+"""How cells are asked for that a table does not name, by their keys in a filter."""
 
 
 def read_filter(text: str) -> dict[str, str]:
@@ -156,5 +162,7 @@ def _known(cells: list[Cell], wanted: Mapping[str, str]) -> str:
     for attribute, value in wanted.items():
         has = list(dict.fromkeys(str(getattr(cell, attribute)) for cell in cells))
         if value not in has:
-            return f"expected {names[attribute]} to be one of {', '.join(has)}"
+            option = OPTIONS.get(names[attribute], "").format(value)
+            others = f"; others are asked for with {option}" if option else ""
+            return f"expected {names[attribute]} to be one of {', '.join(has)}{others}"
     return "its parts do not occur together: --list shows all cells"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from fastproto.cli.parser import Parser
 from fastproto.support.spelling import nearest, shown
 from lib.repository import RESULTS
 from lib.reproduce.cells import FLOAT32, Cell, Place, choose
-from lib.reproduce.computed import ROWS, STUDIES, compute, study
+from lib.reproduce.computed import PUBLISHED, ROWS, STUDIES, compute, study
 from lib.reproduce.figures import draw_figures
-from lib.reproduce.recipes import ON_CPU, RECIPES, ROOTS, Machine
+from lib.reproduce.recipes import DOWNLOADED, ON_CPU, RECIPES, ROOTS, Machine
 from lib.reproduce.records import load_records, merge
 from lib.reproduce.schedule import Outcome, Schedule
 from lib.reproduce.shown import list_cells, show_table
@@ -37,8 +37,10 @@ def main(
 
 
 def _reproduce(arguments: list[str], description: str, tables: Mapping[str, Table], committed: Path) -> int:
-    options = _parser(description).parse_args(arguments)
+    parser = _parser(description)
+    options = parser.parse_args(arguments)
     _check(options, [*tables, *ROWS, *STUDIES, "merge"])
+    _check_used(options, parser, tables)
     if options.what == "merge":
         print(f"{merge(options.folders, options.out)} records in {options.out / 'records'}")
     elif options.what in tables:
@@ -151,7 +153,8 @@ def _check(options: argparse.Namespace, names: list[str]) -> None:
         raise ValueError(f"{options.folders[0]} is no option of {options.what}; only merge takes folders")
     if options.what == "merge" and not options.folders:
         raise ValueError("merge has no folders; expected scripts/reproduce merge DIR ... --out DIR")
-    folders = [("--root", folder) for _, folder in options.root]
+    fetched = DOWNLOADED if options.download else ()  # into a folder that is made then
+    folders = [("--root", folder) for name, folder in options.root if name not in fetched]
     folders += [("--published", options.published)] if options.published is not None else []
     for option, folder in folders:
         if not folder.is_dir():
@@ -164,3 +167,25 @@ def _check(options: argparse.Namespace, names: list[str]) -> None:
             raise ValueError(f"--{name} is {value}; expected a whole number of at least 1")
     if options.minutes is not None and not 0 < options.minutes < math.inf:
         raise ValueError(f"--minutes is {options.minutes:g}; expected a number > 0")
+
+
+def _check_used(options: argparse.Namespace, parser: Parser, tables: Mapping[str, Table]) -> None:
+    """Raise ValueError for an option that would do nothing."""
+    names = [name for name in vars(options) if name not in ("what", "folders")]
+    used = _used(options.what, [name for name in names if name != "published"], tables)
+    useless = [name for name in names if name not in used and getattr(options, name) != parser.get_default(name)]
+    if useless:
+        own = [f"--{name}" for name in ("published", "out") if name in used and options.what not in tables]
+        takes = f"; it takes {' and '.join(own)}" if own else ""
+        raise ValueError(f"--{useless[0]} does nothing for {options.what}{takes}: leave it out")
+
+
+def _used(what: str, of_cells: list[str], tables: Mapping[str, Table]) -> Collection[str]:
+    """The options that matter; --list and --show of what has no cells say that it has none."""
+    if what in tables:
+        return of_cells
+    if what == "merge":
+        return ("out",)
+    if what in STUDIES:
+        return ("list", "show")
+    return ("list", "show", "out", *(["published"] if what in PUBLISHED else []))

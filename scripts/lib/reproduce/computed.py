@@ -48,6 +48,8 @@ ROWS: dict[str, Callable[[Path | None], list[Record]]] = {
     "loss_powers": _loss_powers,
 }
 """Their rows are written to OUT/NAME.json."""
+PUBLISHED = ("table7", "figure2")
+"""Those that compare with the authors' prototype files."""
 STUDIES = ("initial_assignment", "integrations", "renewals")
 """What has a file of its own in the repository."""
 

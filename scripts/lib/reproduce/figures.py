@@ -11,8 +11,8 @@ from lib.repository import Record
 DRAWN = {
     "figure4a": ("figure4a",),
     "figure4b": ("figure4b",),
-    "table1": ("curves_d10_d25", "curves_d50_d100"),
-    "table2": ("curves_d10_d25", "curves_d50_d100"),
+    "table1": ("curves_d10_d25", "curves_d50_d100", "curves_longer"),
+    "table2": ("curves_d10_d25", "curves_d50_d100", "curves_longer"),
 }
 """The pictures that show the runs of a table or figure."""
 

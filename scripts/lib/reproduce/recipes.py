@@ -153,5 +153,10 @@ def _of_machine(cell: Cell, place: Place, machine: Machine) -> Settings:
 
 def missing(cell: Cell, machine: Machine) -> str | None:
     """What a cell needs and has not been given, in words."""
-    needs_words = METHODS[cell.method].words and machine.words is None
-    return "it needs --words FILE with vectors of the class names" if needs_words else None
+    name = DATA[cell.data]["data.name"]
+    needs = []
+    if METHODS[cell.method].words and machine.words is None:
+        needs.append("--words FILE with vectors of the class names")
+    if name in ROOTS and name not in machine.roots:
+        needs.append(f"--root {name}=DIR")
+    return f"it needs {' and '.join(needs)}" if needs else None

@@ -64,10 +64,25 @@ def load_records(folders: Iterable[Path]) -> dict[Cell, Record]:
             cell = cell_of(record["cell"])
             known = found.get(cell)
             if known is not None:
-                _check_same(known[0]["settings"], record["settings"], known[1], path)
+                before, now = (_of_either_layout(each["settings"], cell) for each in (known[0], record))
+                _check_same(before, now, known[1], path)
             if known is None or record["finished"] > known[0]["finished"]:
                 found[cell] = (record, path)
     return {cell: record for cell, (record, _) in found.items()}
+
+
+def _of_either_layout(settings: Record, cell: Cell) -> Record:
+    """The settings as if CIFAR were read from torchvision's files, also where it was a folder of pictures.
+
+    Both have the same test pictures, as many training and validation pictures of each class and the same augmentation.
+    Which pictures are validation, and in a long tail which are kept, differs, and so does the normalisation.
+    """
+    own = cell.data.partition("-lt-")[0]
+    source = settings.get("data.name"), settings.get("data.augment")
+    alike = [("image-folder", "crop_flip"), (own, "crop_flip"), (own, "auto")]
+    if not own.startswith("cifar") or source not in alike:
+        return settings
+    return settings | {"data.name": own, "data.augment": "crop_flip"}
 
 
 def _check_same(before: Record, now: Record, first: Path, second: Path) -> None:

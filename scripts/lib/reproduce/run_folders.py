@@ -46,8 +46,12 @@ def epochs_done(rows: Rows) -> int:
     return len(_by_epoch(rows, "train/loss"))
 
 
-def record_of(cell: Cell, run: Path) -> Record | None:
-    """The record of a run that has ended; None where it has not."""
+def record_of(cell: Cell, run: Path, machine: Path) -> Record | None:
+    """The record of a run that has ended; None where it has not.
+
+    Args:
+        machine: the file that says what its last start ran on; a run that an earlier version has begun has none.
+    """
     rows = rows_of(run)
     tested = test_row(rows)
     if tested is None:
@@ -68,6 +72,7 @@ def record_of(cell: Cell, run: Path) -> Record | None:
         "shots": shots(classes),
         "versions": {name: facts[name] for name in VERSIONS},
         "device": facts["device"],
+        "machine": json.loads(machine.read_text(encoding="utf-8")) if machine.is_file() else None,
         "commit": commit(),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

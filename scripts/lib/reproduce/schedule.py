@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.machine import processor
+from fastproto.support.atomic_files import write_whole
 from fastproto.support.exit_codes import ended_by
 from lib.repository import ROOT
 from lib.reproduce.cells import Cell, Place
@@ -69,6 +72,7 @@ class Schedule:
         """Train every cell without a record; those that others begin from come first."""
         asked = [cell for cell in cells if not self.place.record(cell).is_file()]
         self.waiting = [cell for cell in in_order(asked) if cell in asked or not self._ended(cell)]
+        self._leave_out()
         until = None if self.seconds is None else time.monotonic() + self.seconds
         with _signals(self.outcome):
             try:
@@ -82,6 +86,19 @@ class Schedule:
                 self._stop()
         return self.outcome
 
+    def _leave_out(self) -> None:
+        """Say once what cells need that has not been given, before anything begins."""
+        lacking: dict[str, list[Cell]] = {}
+        for cell in self.waiting:
+            reason = missing(cell, self.machine)
+            if reason is not None and not self._ended(cell):
+                lacking.setdefault(reason, []).append(cell)
+        for reason, cells in lacking.items():
+            more = f" and {len(cells) - 1} more" if len(cells) > 1 else ""
+            self.say(f"not run: {cells[0].table} {cells[0].name}{more}: {reason}")
+            self.outcome.failed += cells
+        self.waiting = [cell for cell in self.waiting if cell not in self.outcome.failed]
+
     def _begin(self) -> None:
         """Begin what there is room for."""
         for cell in list(self.waiting):
@@ -91,30 +108,37 @@ class Schedule:
             if first in self.waiting or first in self.running:
                 continue
             self.waiting.remove(cell)
-            run = self.place.run(cell)
-            reason = missing(cell, self.machine)
+            if self._keep(cell):
+                continue
             if first is not None and not self._ended(first):
-                reason = f"it begins from the run of {first.name}, which is not in {self.place.run(first)}"
-            if reason is not None:
-                self._fail(cell, reason)
-            elif not self._keep(cell):
-                run.parent.mkdir(parents=True, exist_ok=True)
-                self.running[cell] = self._start(cell)
+                self._fail(cell, f"it begins from the run of {first.name}, which is not in {self.place.run(first)}")
+                continue
+            self.place.run(cell).parent.mkdir(parents=True, exist_ok=True)
+            self.running[cell] = self._start(cell)
 
     def _ended(self, cell: Cell) -> bool:
         return test_row(rows_of(self.place.run(cell))) is not None
 
     def _start(self, cell: Cell) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", START, str(ROOT / "scripts"), *arguments_of(cell, self.place, self.machine)]
+        facts = json.dumps({"cpu": processor(), "threads": self._threads(), "jobs": self.jobs})
+        write_whole(self.place.machine(cell), lambda file: file.write_text(facts + "\n", encoding="utf-8"))
         with self.place.log(cell).open("ab") as log:
             return subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=self._environment(), start_new_session=True
             )
 
     def _environment(self) -> dict[str, str]:
-        """Several runs share the cores."""
+        """Several runs share the cores, unless the caller has set the number of threads."""
         threads = {"OMP_NUM_THREADS": str(max(_cores() // self.jobs, 1))} if self.jobs > 1 else {}
         return {**threads, **os.environ}
+
+    def _threads(self) -> int:
+        """Threads of PyTorch in a run."""
+        import torch
+
+        given = self._environment().get("OMP_NUM_THREADS", "")
+        return int(given) if given.isdecimal() and int(given) > 0 else torch.get_num_threads()
 
     def _collect(self) -> None:
         for cell, process in list(self.running.items()):
@@ -129,7 +153,7 @@ class Schedule:
 
     def _keep(self, cell: Cell) -> bool:
         """Write the record of a run that has ended, now or when an earlier call was killed."""
-        record = record_of(cell, self.place.run(cell))
+        record = record_of(cell, self.place.run(cell), self.place.machine(cell))
         if record is None:
             return False
         write_record(self.place.record(cell), record)

@@ -102,7 +102,7 @@ def _moved(table: Table, found: list[Record]) -> list[str]:
     if not table.moved or not found:
         return []
     cells = [cell_of(record["cell"]) for record in found]
-    head = ("epoch", *(f"D = {cell.dim}, {cell.backbone}, seed {cell.seed}" for cell in cells))
+    head = ("epoch", *(f"D = {cell.dim}, {cell.backbone}, {cell.epochs} epochs, seed {cell.seed}" for cell in cells))
     shares = [{entry["epoch"]: entry["moved"] for entry in record["curve"]} for record in found]
     epochs = sorted({epoch for share in shares for epoch in share})
     lines = [
@@ -161,8 +161,25 @@ def _made_with(record: Record) -> str:
     precision = in_words(settings.get("precision", FLOAT32))
     return (
         f"{settings['model.name']}, {settings['optim.name']} {settings['optim.lr']:g}, {settings['optim.epochs']} "
-        f"epochs{precision}, on {record['device']}, commit {record['commit'][:10]}"
+        f"epochs{precision}{_source(record)}, on {_machine(record)}, commit {_short(record['commit'])}"
     )
+
+
+def _source(record: Record) -> str:
+    """Where CIFAR was a folder of pictures: other pictures are validation then."""
+    return ", pictures in folders" if record["settings"].get("data.name") == "image-folder" else ""
+
+
+def _machine(record: Record) -> str:
+    """The device; of a record that tells, also the processor, the threads of a run and how many ran at once."""
+    facts = record.get("machine")
+    if not facts:
+        return str(record["device"])
+    return f"{record['device']} ({facts['cpu']}, threads: {facts['threads']}, jobs: {facts['jobs']})"
+
+
+def _short(commit: str) -> str:
+    return commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
 
 
 def _runs(found: list[Record]) -> str:
