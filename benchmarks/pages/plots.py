@@ -97,7 +97,7 @@ def roofline(results: Results) -> list[Panel]:
             edge = sorted({*ends, min(max(limit / copied, ends[0]), ends[1])})
             height = [min(limit, copied * x) / 1e9 for x in edge]
             lines.append(Line(f"copy and {name}", edge, height, reference=True))
-    return [Tall(f"Roofline, {most} threads", "arithmetic intensity, FLOP/byte", "GFLOP/s", lines, "xy")]
+    return [Tall(f"Roofline, {most} threads", "operations per byte", "10⁹ operations per second", lines, "xy")]
 
 
 def _rate(row: Row) -> float:
