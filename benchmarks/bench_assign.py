@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -17,7 +18,11 @@ from torch.nn.functional import normalize
 
 from fastproto.assignment import Assignment, assign
 from fastproto.assignment.inputs import Method
+from fastproto.assignment.scores_cpu import ROUNDED_MIN_DIM
+from fastproto.backend import resolve
+from fastproto.cpu.hardware import quick_bfloat16
 
+from .ceilings import in_halves
 from .comparison import Call, Case, Comparison, Provider, Record, Row, Setup, Size, Work, compared
 from .instances import SEQUENTIAL, Pair, matching
 from .peers import imported
@@ -39,13 +44,14 @@ def ours(pair: Pair, method: Method = "auto") -> Setup:
         last[:] = [assign(*pair, method=method)]
         return last[0]
 
-    return Setup(call, facts=lambda: facts_of(last[0], pair))
+    by_lapjv = method == "lapjv"  # forms all scores in float32
+    return Setup(call, None if by_lapjv else work_of_pass(pair), facts=lambda: facts_of(last[0], pair))
 
 
 def unchanged(pair: Pair) -> Setup:
     """The same problem again, with its answer as ``previous``."""
     found = assign(*pair)
-    return Setup(lambda _: assign(*pair, previous=found))
+    return Setup(lambda _: assign(*pair, previous=found), work_of_pass(pair))
 
 
 def facts_of(found: Assignment, pair: Pair) -> Record:
@@ -96,6 +102,15 @@ def dense(solver: Callable[[], Solver], on_device: bool, pair: Pair) -> Call:
 def work(size: Size) -> Work:
     """One pass over the scores: no proof of an optimum takes less."""
     return Work(flops=2.0 * size["C"] ** 2 * size["D"], bytes=8.0 * size["C"] * size["D"])
+
+
+def work_of_pass(pair: Pair) -> Work:
+    """The same in the precision of our passes: the kernels' float16 halves, or on a CPU bfloat16 where that is fast."""
+    size = {"C": len(pair[0]), "D": pair[0].shape[1]}
+    if resolve("assign", *pair).backend == "triton":
+        return in_halves(work(size))
+    rounded = size["D"] >= ROUNDED_MIN_DIM and quick_bfloat16(torch.device("cpu"))
+    return replace(work(size), precision="bfloat16" if rounded else "float32")
 
 
 def sizes(kind: str, dim: int, classes: list[int]) -> list[Size]:

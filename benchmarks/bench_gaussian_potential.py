@@ -14,12 +14,17 @@ import torch
 from torch import Tensor
 
 from fastproto import reference
-from fastproto.cpu.hardware import quick_bfloat16
+from fastproto.backend import resolve
+from fastproto.cpu.gaussian_blocks import Blocks
+from fastproto.cpu.gaussian_potential import may_round
+from fastproto.cpu.gaussian_rounded import RoundedPass
+from fastproto.cpu.hardware import hardware_of, quick_bfloat16
 from fastproto.functional import gaussian_potential
-from fastproto.support.options import PRECISIONS
+from fastproto.support.options import PRECISIONS, Precision
 
 from .comparison import Call, Case, Comparison, Provider, Record, Row, Setup, Size, Unavailable, Work, compared
 from .instances import IN_TURN, unit_rows
+from .peers import one_line
 
 T = 2.0
 ASKED_FOR = 256  # rows whose error is measured
@@ -82,11 +87,23 @@ def gradient_error(pull: Tensor, w: Tensor) -> Record:
     return {"gradient_error": float((found - true).norm() / true.norm())}
 
 
-def ours(precision: str, w: Tensor) -> Setup:
+def ours(precision: Precision, w: Tensor) -> Setup:
     if precision != "highest" and w.device.type == "cpu" and not quick_bfloat16(w.device):
         raise Unavailable("this processor has no fast bfloat16: it runs as highest")
-    products = "float32" if precision == "highest" else "bfloat16"
-    return rated(lambda w: gaussian_potential(w, precision=precision), products, w)  # type: ignore[arg-type]  # one of PRECISIONS
+    return rated(lambda w: gaussian_potential(w, precision=precision), products_of(precision, w), w)
+
+
+def products_of(precision: Precision, w: Tensor) -> str:
+    """The precision in which our pass multiplies, as its code chooses it for these points."""
+    if precision == "highest":
+        return "float32"
+    if resolve("gaussian_potential", w).backend == "triton":
+        return "float16"  # of two halves of the points the second is not counted
+    quick = hardware_of(w.device)
+    if not (quick.bfloat16 and may_round(precision, T, w.dtype, w.shape[1])):
+        return "float32"
+    found = RoundedPass(w, None, 2 * T, None, Blocks(), precision=precision, integers=quick.integers)
+    return "int8" if found.step else "bfloat16"
 
 
 def attention_row(kernel: str, dtype: torch.dtype, w: Tensor) -> Setup:
@@ -94,7 +111,7 @@ def attention_row(kernel: str, dtype: torch.dtype, w: Tensor) -> Setup:
     try:
         run(w[:64])
     except (RuntimeError, AttributeError) as error:  # a D or dtype that the kernel does not take, another torch
-        raise Unavailable(f"the kernel does not take this: {str(error).splitlines()[0][:80]}") from None
+        raise Unavailable(f"the kernel does not take this: {one_line(error)}") from None
     return rated(run, str(dtype).removeprefix("torch."), w)
 
 

@@ -7,8 +7,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastproto import nearest_prototypes
+from fastproto.backend import resolve
 
-from .comparison import Call, Case, Comparison, Provider, Row, Size, Work, compared
+from .ceilings import in_halves
+from .comparison import Call, Case, Comparison, Provider, Row, Setup, Size, Work, compared
 from .instances import unit_rows
 
 Inputs = tuple[Tensor, Tensor, int]
@@ -19,9 +21,12 @@ def inputs(size: Size, device: torch.device) -> Inputs:
     return features, unit_rows(size["C"], size["D"], device), size["k"]
 
 
-def ours(given: Inputs) -> Call:
+def ours(given: Inputs) -> Setup:
     features, prototypes, k = given
-    return lambda _: nearest_prototypes(features, prototypes, k)
+    needed = work({"B": len(features), "C": len(prototypes), "D": features.shape[1]})
+    if resolve("nearest_prototypes", features, prototypes).backend == "triton":
+        needed = in_halves(needed)
+    return Setup(lambda _: nearest_prototypes(features, prototypes, k), needed)
 
 
 def matmul_topk(given: Inputs) -> Call:

@@ -154,5 +154,7 @@ def reason_not_to_run(case: Case, scale: Scale, device: str) -> str | None:
     if scale == "smoke" and provider.compiles:
         return "measured from --scale small on: it compiles for seconds"
     if scale != "full" and case.size.get("C", 0) > provider.small:
+        if provider.compiles:
+            return "measured at --scale full: it compiles for seconds, again for each size"
         return "measured at --scale full: for so many classes its calls take long"
     return None

@@ -11,6 +11,7 @@ import torch
 
 from .comparison import Call, Setup
 from .memory import extra_peak
+from .peers import one_line
 
 SLOW = 3.0  # seconds: a longer call is timed once, unless the comparison says another limit
 LONG = 1.0  # seconds: in a longer call little of the time is warm-up
@@ -140,7 +141,7 @@ def _prepare(entry: Timed, clock: Clock, with_calls: bool) -> None:
 
 def failed(error: Exception) -> str:
     """What the row of a peer says that failed."""
-    return f"it failed: {' '.join([type(error).__name__, *str(error).splitlines()[:1]])[:120]}"
+    return f"it failed: {' '.join(dict.fromkeys([type(error).__name__, one_line(error)]))}"
 
 
 def _first_calls(entry: Timed, clock: Clock) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 NOT_MEASURED = "not measured"
 NO_BREAK = "\N{NO-BREAK SPACE}"
+TAG = re.compile("<(?=[a-zA-Z/!?])")
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
     """A Markdown table; a browser breaks no line beside a ± and before a share in brackets."""
     lines = [head, ["---"] * len(head), *rows]
-    text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    text = "\n".join("| " + " | ".join(escaped(cell) for cell in cells) + " |" for cells in lines)
     return text.replace(" ± ", f"{NO_BREAK}±{NO_BREAK}").replace(" %)", f"{NO_BREAK}%)")
+
+
+def escaped(text: str) -> str:
+    """Text that ends no cell of a table and opens no HTML tag."""
+    return TAG.sub("&lt;", text.replace("|", r"\|"))
 
 
 def listed(facts: list[str]) -> str:

@@ -26,8 +26,12 @@ from .training import training_tables
 
 INTRODUCTION = """\
 The providers of a row run in turn, and the median of the rounds counts. A ratio compares round by round: 2× means that
-fastproto needs half the time; ± is half the range over the rounds. Short calls have rounds at two moments of the run,
-as the machine's own speed changes. Tables show one thread unless they say otherwise."""
+fastproto needs half the time; ± is half the range over the rounds, no ±: fewer than three rounds. Short calls have
+rounds at two moments of the run, as the machine's own speed changes. Tables show one thread unless they say
+otherwise."""
+SHARES = """\
+Shares are of the limits above: of a product in the precision of the row, float32 unless it says another, and of a copy
+of memory that no cache holds, so that a share of a copy may be above 100 % where the data stay in the cache."""
 STYLE = """\
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0; }
@@ -118,7 +122,7 @@ def complete_page(results: Results, pictures: Mapping[str, str]) -> str:
     parts = ["# Benchmarks", INTRODUCTION, *(["## In short", short] if not short.startswith(NOT_MEASURED) else [])]
     parts += [part for section in (*HEAD, *TRAINING, *SOLVERS) for part in _section(section, results, pictures)]
     parts += [*_threads(results, every=True), *_limits(results, pictures), *_picture("prototypes", pictures)]
-    parts += ["## Every row", every_row(results), "## Not measured", absent_table(results)]
+    parts += ["## Every row", SHARES, every_row(results), "## Not measured", absent_table(results)]
     return _page([*parts, "## The machine", facts(results)])
 
 

@@ -77,9 +77,9 @@ def memory(results: Results) -> list[Panel]:
 def roofline(results: Results) -> list[Panel]:
     """Rate against arithmetic intensity of our ops in all threads, below the copy bandwidth and the products."""
     most = results.most_threads
-    limits = {row.provider: _rate(row) for row in results.of("ceilings", most)}
+    limits = {row.provider: row.info["flops"] / min(row.seconds) for row in results.of("ceilings", most)}
     rows = [row for row in results.of("ceilings", None) if row.threads == most]
-    copied = next((row.info["bytes"] / row.median for row in rows if row.info["bytes"]), None)
+    copied = next((row.info["bytes"] / min(row.seconds) for row in rows if row.info["bytes"]), None)
     points: dict[str, list[Row]] = {}
     for row in results.rows:
         if row.provider.startswith(OURS) and row.threads == most and row.info["flops"] and row.info["bytes"]:
@@ -97,7 +97,7 @@ def roofline(results: Results) -> list[Panel]:
             edge = sorted({*ends, min(max(limit / copied, ends[0]), ends[1])})
             height = [min(limit, copied * x) / 1e9 for x in edge]
             lines.append(Line(f"copy and {name}", edge, height, reference=True))
-    return [Tall(f"Roofline, {most} threads", "arithmetic intensity, FLOP/byte", "GFLOP/s", lines, "xy")]
+    return [Tall(f"Roofline, {most} threads", "operations per byte", "10⁹ operations per second", lines, "xy")]
 
 
 def _rate(row: Row) -> float:

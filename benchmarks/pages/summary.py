@@ -44,7 +44,8 @@ def short_table(results: Results) -> str:
         )
         lines.append([task.format(**ours.size), duration(ours.median), *beside])
     table = markdown(TITLES, lines) if lines else NOT_MEASURED
-    return f"{table}\n\n{machine_line(results)} One thread; ratios are taken within one run, round by round."
+    ratios = "ratios are taken within one run, round by round; no ±: fewer than three rounds"
+    return f"{table}\n\n{machine_line(results)} One thread; {ratios}."
 
 
 def machine_line(results: Results) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .fits import exponent
-from .formats import NOT_MEASURED, duration, listed, markdown, mebibytes, percent, ratio
+from .formats import NOT_MEASURED, duration, escaped, listed, markdown, mebibytes, percent, ratio
 from .results import OURS, Results, Row, Size, sizes_of
 
 MANY = 3  # points from which an exponent is fitted
@@ -49,13 +49,13 @@ def noted(info: Mapping[str, Any]) -> str:
 
 
 def ceiling_line(results: Results) -> str:
-    """The limits of the machine that were measured in the same run."""
+    """The limits of the machine that were measured in the same run, by their fastest rounds."""
     parts = []
     for row in results.of("ceilings", None):
         work = row.info["bytes"] or row.info["flops"]
-        unit = "GB/s" if row.info["bytes"] else "GFLOP/s"
+        unit = "GB/s" if row.info["bytes"] else "GOP/s" if "int8" in row.provider else "GFLOP/s"
         threads = "one thread" if row.threads == 1 else f"{row.threads} threads"
-        parts.append(f"{row.provider}, {threads}: {work / row.median / 1e9:,.3g} {unit}")
+        parts.append(f"{row.provider}, {threads}: {work / min(row.seconds) / 1e9:,.3g} {unit}")
     return "; ".join(parts) or NOT_MEASURED
 
 
@@ -114,7 +114,7 @@ def renewal_table(results: Results) -> str:
         cells = [sized(row.size), str(len(moved)), str(len(still)), duration(sum(row.seconds))]
         cells.append("; ".join(f"{peer.provider} {_gains(row, peer, still)}" for peer in peers) or NOT_MEASURED)
         lines.append(cells)
-    titles = ["renewals", "number", "unchanged", "all of them", "otherwise: all, the unchanged ones"]
+    titles = ["renewals", "number", "unchanged", "all of them", "otherwise, ratio of the sums: all, the unchanged ones"]
     return markdown(titles, lines) if lines else NOT_MEASURED
 
 
@@ -130,8 +130,13 @@ def every_row(results: Results) -> str:
     for row in results.rows:
         cells = [row.op, sized(row.size), row.provider, str(row.threads), duration(row.median)]
         cells += [duration(min(row.seconds)), str(len(row.seconds)), mebibytes(row.info.get("extra_mib"))]
-        lines.append([*cells, percent(row.info.get("share_of_product")), percent(row.info.get("share_of_copy"))])
+        lines.append([*cells, _share_of_product(row), percent(row.info.get("share_of_copy"))])
     return markdown(titles, lines) if lines else NOT_MEASURED
+
+
+def _share_of_product(row: Row) -> str:
+    share, precision = row.info.get("share_of_product"), row.info.get("precision", "float32")
+    return percent(share) + ("" if share is None or precision == "float32" else f" of {precision}")
 
 
 def absent_table(results: Results) -> str:
@@ -146,4 +151,4 @@ def absent_by_reason(results: Results) -> str:
     for each in results.absent:
         reasons.setdefault(each["reason"], {}).setdefault(each["op"], {})[each["provider"]] = None
     rows = {why: [f"{', '.join(providers)} of {op}" for op, providers in ops.items()] for why, ops in reasons.items()}
-    return listed([f"{why}: {'; '.join(words)}" for why, words in rows.items()]) or "Nothing."
+    return listed([f"{escaped(why)}: {'; '.join(words)}" for why, words in rows.items()]) or "Nothing."

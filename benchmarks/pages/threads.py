@@ -41,9 +41,17 @@ def _longest(pair: Pair) -> float:
 def _line(results: Results, pair: Pair, most: int) -> list[str]:
     one, all_ = pair
     gain, error = one.over(all_)
-    why = "" if gain >= ENOUGH * most / 2 else _reason(results, one, gain, most)
+    why = [_verdict(gain, error, most), "" if gain >= ENOUGH * most / 2 else _reason(results, one, gain, most)]
     name = f"{one.op}, {one.provider}" + ("" if one.op == "ceilings" else f": {sized(one.size)}")
-    return [name, duration(one.median), duration(all_.median), ratio(gain, error), percent(gain / most), why]
+    times = [duration(one.median), duration(all_.median), ratio(gain, error), percent(gain / most)]
+    return [name, *times, "; ".join(part for part in why if part)]
+
+
+def _verdict(gain: float, error: float | None, most: int) -> str:
+    """What the rounds show where threads gain nothing; of fewer than three rounds nothing is said."""
+    if error is None or gain - error > 1:
+        return ""
+    return f"slower with {most} threads" if gain + error < 1 else "no difference seen"
 
 
 def _reason(results: Results, row: Row, gain: float, most: int) -> str:
@@ -54,5 +62,5 @@ def _reason(results: Results, row: Row, gain: float, most: int) -> str:
     name = "copy" if copy > product else f"product, {row.info.get('precision')}"
     limit = next((pair for pair in _pairs(results, "ceilings", most) if pair[0].provider == name), None)
     if product + copy and limit is not None and gain >= NEAR * limit[0].over(limit[1])[0]:
-        return f"the limit itself ({name}) gains {ratio(limit[0].over(limit[1])[0])}"
+        return f"the limit itself ({name}) gains {ratio(*limit[0].over(limit[1]))}"
     return str(row.info.get("serial_part", ""))

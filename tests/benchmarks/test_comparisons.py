@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import pytest
 import torch
 
-from benchmarks import groups
+from benchmarks import ceilings, groups
 from benchmarks.comparison import (
     SCALES,
     Comparison,
@@ -19,7 +22,7 @@ from benchmarks.comparison import (
 )
 from benchmarks.groups import Measured, Session
 from benchmarks.memory import extra_peak
-from benchmarks.peers import imported
+from benchmarks.peers import MOST, imported, one_line
 from benchmarks.timing import Clock, Run, Timed, interleaved
 
 from .results_file import comparisons
@@ -59,7 +62,7 @@ def test_what_is_not_measured_has_its_reason() -> None:
     what = comparison(
         fastproto=Provider(build),
         slow=Provider(build, small=4),
-        compiled=Provider(build, compiles=True),
+        compiled=Provider(build, small=4, compiles=True),
         gpu=Provider(build, devices=("cuda",)),
         solver=Provider(build, serial=True),
     )
@@ -71,6 +74,7 @@ def test_what_is_not_measured_has_its_reason() -> None:
     ]
     reasons = {str(case): reason_not_to_run(case, "small", "cpu") for case in found}
     assert reasons["C=9-slow-1"] == "measured at --scale full: for so many classes its calls take long"
+    assert reasons["C=9-compiled-1"] == "measured at --scale full: it compiles for seconds, again for each size"
     assert reasons["C=4-slow-1"] is None and reasons["C=4-compiled-1"] is None
     assert reasons["C=4-gpu-1"] == "runs on cuda only"
     assert "compiles" in (reason_not_to_run(cases(what, "smoke", (1,), "cpu")[2], "smoke", "cpu") or "")
@@ -204,3 +208,61 @@ def test_peak_memory_is_that_of_the_call() -> None:
 def test_a_peer_that_is_missing_is_named() -> None:
     with pytest.raises(Unavailable, match="some-peer is not installed"):
         imported("no_module_of_this_name", "some-peer")
+
+
+def test_a_peer_without_its_dependency_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a_peer_of_tests.py").write_text("import no_dependency_of_this_name")
+    (tmp_path / "an_empty_peer_of_tests.py").write_text("raise ImportError")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(Unavailable, match="some-peer cannot be imported: No module named 'no_dependency_of_this_name'"):
+        imported("a_peer_of_tests", "some-peer")
+    with pytest.raises(Unavailable, match="some-peer cannot be imported: ImportError"):
+        imported("an_empty_peer_of_tests", "some-peer")
+    with pytest.raises(Unavailable, match="some-peer is not installed"):
+        imported("no_module_of_this_name.part", "some-peer")
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("", "ValueError"),
+        (" \n", "ValueError"),
+        ("\nno kernel\nand more", "no kernel"),
+        ("/opt/some/lib.so.1: cannot open shared object file", "lib.so.1: cannot open shared object file"),
+        ("no such folder: '/home/some one/peer'", "no such folder: 'peer'"),
+        ("dlopen(/opt/x/lib.so), file:///opt/x/y.py:3 in /opt/x/", "dlopen(lib.so), y.py:3 in x"),
+        ("GLIBC:/opt/lib/libm.so", "GLIBC:libm.so"),
+        ("see https://pytorch.org/docs/stable for float16/bfloat16 and a/b", None),
+        ("int | None at 1/2 <module>", None),
+        ("x" * 500, "x" * MOST),
+    ],
+)
+def test_an_error_is_one_line_without_folders(message: str, line: str | None) -> None:
+    assert one_line(ValueError(message)) == (message if line is None else line)
+
+
+def test_the_limit_of_a_product_is_that_of_its_fastest_way() -> None:
+    took: list[str] = []
+
+    def way(name: str, seconds: float) -> ceilings.Way:
+        def call() -> torch.Tensor:
+            took.append(name)
+            until = time.perf_counter() + seconds
+            while time.perf_counter() < until:
+                pass
+            return torch.empty(0)
+
+        return call
+
+    ways = [way("slow", 0.02), way("fast", 0.0)]
+    assert ceilings.fastest(ways) is ways[1] and took == ["slow", "slow", "fast", "fast"]
+
+
+def test_the_ways_of_a_product_agree() -> None:
+    for precision in ("float32", "bfloat16", "int8"):
+        a, b = (ceilings.factor(64, precision, CPU) for _ in range(2))
+        found = ceilings.ways(a, b)
+        true = a.double() @ b.double(), a.double() @ b.double().T
+        for each in found:
+            errors = [float((each().double() - x).norm() / x.norm()) for x in true]
+            assert min(errors) < 1e-2, precision

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.pages import tables
 from benchmarks.pages.fits import exponent, ratio_of
-from benchmarks.pages.formats import duration, mebibytes, percent, ratio
+from benchmarks.pages.formats import duration, markdown, mebibytes, percent, ratio
 from benchmarks.pages.page import complete_page, html_page
 from benchmarks.pages.pictures import digest, draw, drawn_from
 from benchmarks.pages.plots import PLOTS
@@ -17,7 +17,7 @@ from benchmarks.pages.searches import search_table
 from benchmarks.pages.summary import short_table
 from benchmarks.pages.threads import thread_table
 from benchmarks.pages.training import training_tables
-from lib.report.benchmarks import PAGES
+from lib.report.benchmarks import PAGES, head
 
 from .results_file import contents, row, whole
 
@@ -95,9 +95,23 @@ def test_a_limit_that_gains_as_little_is_the_reason() -> None:
     ours = [row("assign", size, "fastproto", [2.0] * 3, serial_part="the solver", **shares)]
     text = thread_table(read(contents([*limits, *ours, row("assign", size, "fastproto", [1.6] * 3, 2)])))
     assert text.splitlines()[2].startswith("| ceilings, product, float32 | 1.3 s | 1 s |")
-    assert text.endswith("| the limit itself (product, float32) gains 1.30× |")
+    assert text.endswith("| the limit itself (product, float32) gains 1.30\xa0±\xa00.00× |")
     text = thread_table(read(contents([*limits, *ours, row("assign", size, "fastproto", [1.9] * 3, 2)])))
     assert text.endswith("| the solver |")
+
+
+def test_threads_that_gain_nothing_are_said_to() -> None:
+    size = {"C": 9, "D": 3}
+
+    def why(all_: list[float]) -> str:
+        rows = [row("assign", size, "fastproto", [2.0] * len(all_), serial_part="the solver")]
+        text = thread_table(read(contents([*rows, row("assign", size, "fastproto", all_, 2)])))
+        return text.splitlines()[-1].rpartition(" | ")[2].removesuffix(" |")
+
+    assert why([2.5, 2.4, 2.6]) == "slower with 2 threads; the solver"
+    assert why([2.5, 1.6, 2.6]) == why([1.6, 1.5, 2.6]) == "no difference seen; the solver"
+    assert why([1.6, 1.5, 1.7]) == "the solver"
+    assert why([2.5]) == "the solver", "one round shows no error"
 
 
 def test_every_size_has_its_threads_where_asked_for() -> None:
@@ -130,6 +144,61 @@ def test_unchanged_renewals_have_a_gain_of_their_own() -> None:
     ours = row("renewals", size, "fastproto", [2.0, 1.0, 1.0], moved=[None, 0.5, 0.0])
     text = tables.renewal_table(read(contents([ours, row("renewals", size, "lapjv", [4.0, 4.0, 6.0])])))
     assert text.endswith("| C = 9, D = 3, drifting | 3 | 1 | 4 s | lapjv 3.50×, 6.00× |")
+
+
+def test_shares_name_their_product() -> None:
+    limits = [row("ceilings", {"n": 1}, f"product, {name}", [1.0], flops=4e9) for name in ("float32", "int8")]
+    shares = {"share_of_product": 0.5, "share_of_copy": 1.6}
+    found = read(
+        contents(
+            [
+                *limits,
+                row("head_step", SMALL, "fastproto", [1.0], precision="int8", **shares),
+                row("assign", SMALL, "fastproto", [1.0], precision="float32", **shares),
+            ]
+        )
+    )
+    lines = tables.every_row(found).splitlines()
+    assert lines[-2].endswith("| 50 % of int8 | 160 % |") and lines[-1].endswith("| 50 % | 160 % |")
+    said = "product, float32, one thread: 4 GFLOP/s; product, int8, one thread: 4 GOP/s"
+    assert tables.ceiling_line(found) == said
+    assert "a share of a copy may be above 100 %" in complete_page(found, {})
+
+
+def test_foreign_text_stays_in_its_cell() -> None:
+    assert markdown(["a|b"], [["<b>"], ["1 < 2"], ["</td>"]]).splitlines() == [
+        r"| a\|b |",
+        "| --- |",
+        "| &lt;b> |",
+        "| 1 < 2 |",
+        "| &lt;/td> |",
+    ]
+    reason = "it failed: TypeError int | None <module>"
+    absent = {"op": "assign", "size": SMALL, "provider": "peer", "threads": 1, "reason": reason}
+    found = read(contents([], [absent]))
+    shown = r"it failed: TypeError int \| None &lt;module>"
+    assert tables.absent_by_reason(found) == f"- {shown}: peer of assign"
+    assert tables.absent_table(found).endswith(f"| peer | {shown} |")
+    markdown_module = pytest.importorskip("markdown")
+    html = markdown_module.markdown(tables.absent_table(found), extensions=["tables"])
+    assert html.count("<td>") == 4 and "int | None &lt;module&gt;</td>" in html
+
+
+def test_the_page_names_the_files_that_it_is_made_from() -> None:
+    def named(*scales: str) -> str:
+        each = [contents([row("assign", SMALL, "fastproto", [1.0])]) for _ in scales]
+        made = [
+            one | {"fastproto": one["fastproto"] | {"scale": scale}} for one, scale in zip(each, scales, strict=True)
+        ]
+        return head(*made).partition("## Run them yourself")[2]
+
+    alone, both = named("small"), named("small", "full")
+    assert "from `benchmarks/results/small.json`. Elsewhere" in alone and "full.json" not in alone
+    assert "from `benchmarks/results/small.json` and `benchmarks/results/full.json`. Elsewhere" in both
+    for text, scales in ((alone, ["small"]), (both, ["small", "full"])):
+        for scale in scales:
+            file = f"benchmarks/results/{scale}.json"
+            assert f"\npytest benchmarks --scale {scale} --cifar100 DIR --benchmark-json {file}\n" in text
 
 
 @pytest.mark.parametrize("scale", ["smoke", "small", "full"])

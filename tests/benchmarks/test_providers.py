@@ -9,17 +9,22 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.bench_assign import ASSIGN
-from benchmarks.bench_gaussian_potential import GAUSSIAN_POTENTIAL, T
+from benchmarks.bench_assign import ASSIGN, work_of_pass
+from benchmarks.bench_gaussian_potential import GAUSSIAN_POTENTIAL, T, products_of
 from benchmarks.bench_head_step import HEAD_STEP
 from benchmarks.bench_ipm_loss import IPM_LOSS
-from benchmarks.bench_linear_sum_assignment import COSTS, LINEAR_SUM_ASSIGNMENT
+from benchmarks.bench_linear_sum_assignment import COSTS, LAPJV_PLANE, LINEAR_SUM_ASSIGNMENT
 from benchmarks.bench_nearest_prototypes import NEAREST_PROTOTYPES
 from benchmarks.bench_uniformity_loss import UNIFORMITY_LOSS
 from benchmarks.bench_update_class_means import UPDATE_CLASS_MEANS
 from benchmarks.comparison import Comparison, Setup, Size, Unavailable
 from fastproto import reference
+from fastproto.assignment.match_means import factor_scores
+from fastproto.assignment.scores_cpu import CpuFactorScores
+from fastproto.cpu.gaussian_potential import gaussian_potential
+from fastproto.support.options import PRECISIONS, Precision
 
 CPU = torch.device("cpu")
 
@@ -121,3 +126,50 @@ def test_totals_of_cost_matrices(kind: str) -> None:
         return costs[torch.arange(120), torch.as_tensor(chosen).long()].sum()
 
     agree(columns, total, tolerance=1e-12)
+
+
+def test_lapjv_gets_the_plane_up_to_a_size() -> None:
+    pytest.importorskip("lapjv")
+    build = LINEAR_SUM_ASSIGNMENT.providers["lapjv"].build
+    build(LINEAR_SUM_ASSIGNMENT.inputs({"C": LAPJV_PLANE, "costs": "plane"}, CPU))
+    build(LINEAR_SUM_ASSIGNMENT.inputs({"C": LAPJV_PLANE + 1, "costs": "uniform"}, CPU))
+    with pytest.raises(Unavailable, match=f"up to C = {LAPJV_PLANE}: the size is the limit"):
+        build(LINEAR_SUM_ASSIGNMENT.inputs({"C": LAPJV_PLANE + 1, "costs": "plane"}, CPU))
+
+
+def of_dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@pytest.mark.parametrize("dim", [16, 64])
+def test_the_work_of_an_assignment_is_of_the_precision_of_its_scores(dim: int) -> None:
+    means, prototypes = ASSIGN.inputs({"C": 200, "D": dim, "means": "easy"}, CPU)
+    scores, _ = factor_scores(means, means.norm(dim=1).double(), prototypes)
+    assert isinstance(scores, CpuFactorScores)
+    needed = work_of_pass((means, prototypes))
+    assert needed.precision == of_dtype(scores.blocks.left.dtype) and needed.flops == 2 * 200**2 * dim
+
+
+class Multiplied(TorchDispatchMode):
+    """Collects the dtypes of the products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "mm" in op.__name__:
+            self.dtypes |= {x.dtype for x in args if isinstance(x, Tensor)}
+        return op(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("size", [(700, 32), (300, 96), (600, 96)])
+def test_the_work_of_the_potential_is_of_the_precision_of_its_products(
+    precision: Precision, size: tuple[int, int]
+) -> None:
+    w = GAUSSIAN_POTENTIAL.inputs({"C": size[0], "D": size[1]}, CPU)
+    with Multiplied() as ran:
+        gaussian_potential(w, None, T, None, None, precision)
+    rounded = [dtype for dtype in (torch.int8, torch.bfloat16) if dtype in ran.dtypes]  # the moments are in float32
+    assert products_of(precision, w) == of_dtype((rounded or [torch.float32])[0])

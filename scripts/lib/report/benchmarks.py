@@ -17,27 +17,38 @@ FILES = ("small", "full")
 """Names in benchmarks/results; rows that both have are those of the first."""
 SHOWN = {name: f"pictures/{name}.png" for name in PLOTS}
 COMMANDS = """\
-`scripts/report` writes this page from `benchmarks/results/small.json` and `full.json`. Elsewhere:
+`scripts/report` writes this page from {files}. Elsewhere:
 [training and threads](benchmarks-training.md), [solvers](benchmarks-solvers.md), [GPU](backends-gpu.md#measured),
 [what a search for prototypes reaches](prototypes.md#what-a-search-reaches).
 
 ```sh
 pip install '.[bench]'
 fastproto-bench --scale small --out report    # times, tables and plots of your machine
-pytest benchmarks --scale small --benchmark-json benchmarks/results/small.json
+{measured}
 scripts/report
 pytest benchmarks --benchmark-save=before     # and after a change:
 pytest benchmarks --benchmark-compare --benchmark-compare-fail=min:30%
 ```
 
-Where a row is slower than that, its group is timed again, up to three times, before the comparison fails: a machine may
-be slow for a moment.
+DIR holds CIFAR-100, as an image folder or as torchvision's files; without it the rows of that data set are missing.
+Before the comparison fails, the groups with slower rows are timed again, up to three times: a machine may be slow for a
+moment. The limits of the machine are not compared.
 """
 
 
 def head(*contents: Any) -> str:
     """The whole of docs/benchmarks.md."""
-    return head_page(read(*contents), SHOWN, "## Run them yourself", COMMANDS.strip())
+    return head_page(read(*contents), SHOWN, "## Run them yourself", commands(*contents))
+
+
+def commands(*contents: Any) -> str:
+    """How the files of these contents, and a page from them, are made."""
+    scales = list(dict.fromkeys(each["fastproto"]["scale"] for each in contents))
+    files = [f"benchmarks/results/{scale}.json" for scale in scales]
+    run = "pytest benchmarks --scale {} --cifar100 DIR --benchmark-json {}"
+    measured = "\n".join(run.format(scale, file) for scale, file in zip(scales, files, strict=True))
+    named = " and ".join(f"`{file}`" for file in files)
+    return COMMANDS.strip().format(files=named, measured=measured)
 
 
 def training(*contents: Any) -> str:
