@@ -56,9 +56,11 @@ def _bench(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     results = options.out / "results.json"
     with tempfile.TemporaryDirectory() as storage:  # else pytest-benchmark makes a folder here
-        _run(options, results, Path(storage))
+        stopped = _run(options, results, Path(storage))
     plots = write_report(results, options.out)
     print(f"written to {options.out}: report.html, report.md, results.json{''.join(f', {plot}' for plot in plots)}")
+    if stopped:
+        raise KeyboardInterrupt
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -76,8 +78,8 @@ def _check(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name} is {folder}, which is no folder; expected the folder of the files")
 
 
-def _run(options: argparse.Namespace, results: Path, storage: Path) -> None:
-    """Run pytest on the installed benchmarks; its output goes to log.txt."""
+def _run(options: argparse.Namespace, results: Path, storage: Path) -> bool:
+    """Run pytest on the installed benchmarks; its output goes to log.txt. Returns whether it was stopped."""
     import pytest
 
     arguments = [str(HERE), "-c", os.devnull, f"--rootdir={HERE}", "--import-mode=importlib", "-p", "no:cacheprovider"]
@@ -92,12 +94,14 @@ def _run(options: argparse.Namespace, results: Path, storage: Path) -> None:
     log = options.out / "log.txt"
     with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         code = pytest.main(arguments, plugins=[Progress()])
-    if code == pytest.ExitCode.INTERRUPTED:
+    stopped = code == pytest.ExitCode.INTERRUPTED
+    if stopped and not results.is_file():
         raise KeyboardInterrupt
-    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not results.is_file():
+    if not (stopped or code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)) or not results.is_file():
         raise RuntimeError(f"pytest ended with exit code {int(code)} and there are no results; see {log}")
     if code == pytest.ExitCode.TESTS_FAILED:
         print(f"some rows failed and are missing; see {log}", file=sys.stderr)
+    return stopped
 
 
 class Progress:

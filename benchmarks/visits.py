@@ -55,14 +55,20 @@ class FurtherVisits:
                 for bench in self.suite.benchmarks
                 for known in self.suite.compared_mapping.values()
                 for check in checks
-                if bench and bench.fullname in known and check.fails(bench, known[bench.fullname]["stats"])
+                if _case_of(bench) is not None
+                and bench.fullname in known
+                and check.fails(bench, known[bench.fullname]["stats"])
             }
         )
 
     def add_shares(self) -> None:
-        for bench in self.suite.benchmarks:
-            if _case_of(bench) is not None:
-                bench.extra_info.update(self.session.shares(bench.extra_info, bench.stats.median))
+        """Add the shares of the machine's limits, which are measured here if they have not been."""
+        try:
+            for bench in self.suite.benchmarks:
+                if _case_of(bench) is not None:
+                    bench.extra_info.update(self.session.shares(bench.extra_info, bench.stats.median))
+        except Exception as error:  # any: what was measured before must not be lost
+            self._say(f"shares of the machine's limits are missing: {failed(error)}")
 
     def _time_again(self, rows: list[Case]) -> None:
         """Add rounds to rows of one group; a failure leaves them as they are."""

@@ -15,16 +15,20 @@ def exponent(sizes: list[float], seconds: list[float]) -> tuple[float, float]:
     return line.slope, math.sqrt(squares / freedom / sum((a - middle) ** 2 for a in x))
 
 
-def ratio_of(slower: list[list[float]], faster: list[list[float]]) -> tuple[float, float | None]:
-    """How many times as long the first takes, and the error, from the rounds of each visit.
+def ratios_of(slower: list[list[float]], faster: list[list[float]]) -> list[float]:
+    """How many times as long the first takes, round by round, in the visits that both have.
 
-    The rounds of the visits that both have are compared one by one, as they were run in turn. Of fewer than three the
-    medians are compared, without an error.
+    Rounds of a visit were run in turn.
     """
-    pairs = [pair for a, b in zip(slower, faster, strict=False) if len(a) == len(b) for pair in zip(a, b, strict=True)]
-    if len(pairs) < 3:
+    visits = [visit for visit in zip(slower, faster, strict=False) if len(visit[0]) == len(visit[1])]
+    return [a / b for visit in visits for a, b in zip(*visit, strict=True)]
+
+
+def ratio_of(slower: list[list[float]], faster: list[list[float]]) -> tuple[float, float | None]:
+    """The median of these ratios, and the error; of fewer than three the ratio of the medians, without an error."""
+    each = sorted(ratios_of(slower, faster))
+    if len(each) < 3:
         return median(chain(*slower)) / median(chain(*faster)), None
-    each = sorted(a / b for a, b in pairs)
     return median(each), half_range(each)
 
 

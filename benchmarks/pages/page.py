@@ -26,9 +26,9 @@ from .training import training_tables
 
 INTRODUCTION = """\
 The providers of a row run in turn, and the median of the rounds counts. A ratio compares round by round: 2× means that
-fastproto needs half the time; ± is half the range over the rounds, no ±: fewer than three rounds. Short calls have
-rounds at two moments of the run, as the machine's own speed changes. Tables show one thread unless they say
-otherwise."""
+fastproto needs half the time. ± is half the range over the rounds, from eight on without the lowest and the highest;
+without ± there were fewer than three. Short calls have rounds at two moments of the run, as the machine's own speed
+changes. Tables show one thread unless they say otherwise."""
 SHARES = """\
 Shares are of the limits above: of a product in the precision of the row, float32 unless it says another, and of a copy
 of memory that no cache holds, so that a share of a copy may be above 100 % where the data stay in the cache."""

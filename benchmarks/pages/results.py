@@ -8,7 +8,7 @@ from itertools import islice
 from statistics import median
 from typing import Any
 
-from .fits import ratio_of
+from .fits import ratio_of, ratios_of
 
 OURS = "fastproto"
 Size = dict[str, Any]
@@ -34,6 +34,10 @@ class Row:
         """The rounds of each visit to the group."""
         rounds = iter(self.seconds)
         return [list(islice(rounds, count)) for count in self.info.get("visits", [len(self.seconds)])]
+
+    def each_over(self, other: Row) -> list[float]:
+        """How many times as long as the other row this one takes, round by round."""
+        return ratios_of(self.by_visit, other.by_visit)
 
     def over(self, other: Row) -> tuple[float, float | None]:
         """How many times as long as the other row this one takes, with the error."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from scipy.stats import binomtest
+
 from .formats import NOT_MEASURED, duration, markdown, percent, ratio
 from .results import OURS, Results, Row
 from .tables import sized
 
 ENOUGH = 1.7  # gain of two threads below which the reason is given
+CHANCE = 0.01  # of rounds that differ so much in sign where threads make no difference
 NEAR = 0.9  # of the gain of the machine's limit: the op itself loses little
 Pair = tuple[Row, Row]
 
@@ -41,17 +44,20 @@ def _longest(pair: Pair) -> float:
 def _line(results: Results, pair: Pair, most: int) -> list[str]:
     one, all_ = pair
     gain, error = one.over(all_)
-    why = [_verdict(gain, error, most), "" if gain >= ENOUGH * most / 2 else _reason(results, one, gain, most)]
+    why = [_verdict(one.each_over(all_), most), "" if gain >= ENOUGH * most / 2 else _reason(results, one, gain, most)]
     name = f"{one.op}, {one.provider}" + ("" if one.op == "ceilings" else f": {sized(one.size)}")
     times = [duration(one.median), duration(all_.median), ratio(gain, error), percent(gain / most)]
     return [name, *times, "; ".join(part for part in why if part)]
 
 
-def _verdict(gain: float, error: float | None, most: int) -> str:
-    """What the rounds show where threads gain nothing; of fewer than three rounds nothing is said."""
-    if error is None or gain - error > 1:
+def _verdict(gains: list[float], most: int) -> str:
+    """What the rounds show where threads gain nothing, by a sign test; of fewer than eight rounds nothing is said."""
+    slower = sum(gain < 1 for gain in gains)
+    if len(gains) < 8:
         return ""
-    return f"slower with {most} threads" if gain + error < 1 else "no difference seen"
+    if binomtest(slower, len(gains)).pvalue > CHANCE:
+        return "no difference seen"
+    return f"slower with {most} threads" if 2 * slower > len(gains) else ""
 
 
 def _reason(results: Results, row: Row, gain: float, most: int) -> str:

@@ -136,6 +136,7 @@ def slow_then_fine() -> tuple[FurtherVisits, Row]:
 def test_a_group_is_timed_again_until_no_row_is_slower() -> None:
     visits, row = slow_then_fine()
     assert visits.slower_groups() == ["sum C=4"]
+    visits.suite.benchmarks.append(Row(fullname="a", group=None, params=None, stats=row.stats))  # of another kind
     visits.to_slower_rows()
     assert visits.slower_groups() == [] and row.stats.min < 1e-3 and row.stats.max == 1.0
     assert len(row.extra_info["visits"]) == 2 and visits.terminal.lines == [
@@ -178,3 +179,15 @@ def test_shares_are_of_the_limits_of_the_fastest_rounds() -> None:
     visits.session.ceilings = lambda threads: {"product, float32": 16.0}  # type: ignore[method-assign]  # takes seconds
     visits.add_shares()
     assert row.extra_info["share_of_product"] == pytest.approx(8.0 / 1.0 / 16.0)
+
+
+def test_limits_that_cannot_be_measured_lose_no_row() -> None:
+    visits, row = slow_then_fine()
+
+    def broken(threads: int) -> dict[str, float]:
+        raise MemoryError("no memory")
+
+    visits.session.ceilings = broken  # type: ignore[method-assign]  # takes seconds
+    visits.add_shares()
+    assert row.stats.data == [1.0, 1.0, 1.0]
+    assert visits.terminal.lines == ["shares of the machine's limits are missing: it failed: MemoryError no memory"]

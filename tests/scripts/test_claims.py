@@ -118,12 +118,14 @@ def test_the_lead_at_the_smallest_dimension_is_compared_with_each_other(leads: t
     assert verdicts(records)["Renewing the assignment raises accuracy most at the smallest D"][0] == verdict
 
 
-def test_where_the_lead_is_largest_needs_the_smallest_dimension_and_another() -> None:
+def test_where_the_lead_is_largest_needs_every_dimension() -> None:
     claim = "The lead of dynamic over learned prototypes is largest at the smallest D"
     small, large = pair(10, 0.5, 0.3, "psc"), pair(100, 0.6, 0.55, "psc")
     assert verdicts(small)[claim][0] == "not measured"
     assert verdicts(large + pair(50, 0.7, 0.5, "psc"))[claim][0] == "not measured"
-    assert verdicts(small + large)[claim][0] == "holds"
+    assert verdicts(small + large)[claim][0] == "not measured"
+    between = pair(25, 0.5, 0.45, "psc") + pair(50, 0.5, 0.45, "psc")
+    assert verdicts(small + between + large)[claim][0] == "holds"
     assert verdicts(pair(10, 0.5, 0.5, "psc") + large)[claim][0] == "does not hold here"
 
 

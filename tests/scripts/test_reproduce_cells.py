@@ -196,6 +196,11 @@ def test_what_needs_a_folder_says_so_once_and_nothing_begins(
             "not run: table1 imagenet200-32px-d25-psc-cnn-e20-seed0 and 4 more: it needs --root imagenet200=DIR",
         ]
         assert "failed:" not in printed and not (tmp_path / "runs").exists()
+    begun = tmp_path / "runs" / "table1" / "cifar100-d10-psc-cnn-e20-seed0"
+    begun.mkdir(parents=True)
+    (begun / "config.yaml").write_text("")  # a run that has begun knows where its data lie
+    main([*asked, "--minutes", "1e-9"])
+    assert "not run: table1 cifar100-d10-hpn-cnn-e20-seed0 and 3 more: it needs --root" in capsys.readouterr().out
     root = ["--root", f"cifar100={tmp_path / 'new'}"]
     assert main([*asked, *root, "--list"]) == 2
     assert main([*asked, *root, "--list", "--download"]) == 0

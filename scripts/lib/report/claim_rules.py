@@ -116,7 +116,10 @@ def level(ours: str, other: str, *where: tuple[str, int]) -> Rule:
 
 
 def more_at_small_dim(ours: str, other: str, *where: tuple[str, int]) -> Rule:
-    """Holds if ours leads at the first D, the least, and leads there by clearly more than at each of the others."""
+    """Holds if ours leads at the first D, the least, and leads there by clearly more than at each of the others.
+
+    Until all D were run there is no verdict, unless those that were run refute it.
+    """
 
     def rule(found: Found) -> Verdict | None:
         leads = by_place(found, where, plain(ours), plain(other))
@@ -125,7 +128,8 @@ def more_at_small_dim(ours: str, other: str, *where: tuple[str, int]) -> Rule:
             return None
         others = [lead for lead in leads.values() if lead is not first]
         more = [answer(first.points - lead.points, sqrt(first.noise**2 + lead.noise**2)) for lead in others]
-        return worst([first.answer, *more]), shown(leads)
+        verdict = worst([first.answer, *more])
+        return (verdict, shown(leads)) if verdict == FAILS or len(leads) == len(where) else None
 
     return rule
 

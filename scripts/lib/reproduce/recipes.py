@@ -128,9 +128,14 @@ def arguments_of(cell: Cell, place: Place, machine: Machine) -> list[str]:
     """The arguments of fastproto-train: a new run, or the rest of one that has begun."""
     settings = settings_of(cell) | _of_machine(cell, place, machine)
     run = place.run(cell)
-    begun = (run / "config.yaml").is_file()
+    begun = has_begun(run)
     words = [word for key, value in settings.items() for word in (f"--{key}", value)]
     return [*words, "--progress", "false", "--resume" if begun else "--out", str(run)]
+
+
+def has_begun(run: Path) -> bool:
+    """Whether there is a run to go on with, which knows where its data lie."""
+    return (run / "config.yaml").is_file()
 
 
 def _of_machine(cell: Cell, place: Place, machine: Machine) -> Settings:

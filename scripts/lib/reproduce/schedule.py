@@ -19,7 +19,7 @@ from fastproto.support.atomic_files import write_whole
 from fastproto.support.exit_codes import ended_by
 from lib.repository import ROOT
 from lib.reproduce.cells import Cell, Place
-from lib.reproduce.recipes import Machine, arguments_of, missing, trained_by
+from lib.reproduce.recipes import Machine, arguments_of, has_begun, missing, trained_by
 from lib.reproduce.records import write_record
 from lib.reproduce.run_folders import record_of, rows_of, test_row
 
@@ -91,7 +91,7 @@ class Schedule:
         lacking: dict[str, list[Cell]] = {}
         for cell in self.waiting:
             reason = missing(cell, self.machine)
-            if reason is not None and not self._ended(cell):
+            if reason is not None and not has_begun(self.place.run(cell)):
                 lacking.setdefault(reason, []).append(cell)
         for reason, cells in lacking.items():
             more = f" and {len(cells) - 1} more" if len(cells) > 1 else ""

@@ -8,7 +8,7 @@ from statistics import mean, median, stdev
 
 from lib.repository import Record
 from lib.reproduce.cells import FLOAT32, Cell, Place, cell_of, in_words
-from lib.reproduce.recipes import RECIPES, Machine, arguments_of, missing
+from lib.reproduce.recipes import RECIPES, Machine, arguments_of, has_begun, missing
 from lib.reproduce.run_folders import SHOTS, epochs_done, rows_of
 from lib.reproduce.tables import Table
 
@@ -33,7 +33,7 @@ def state(cell: Cell, records: Records, place: Place, machine: Machine) -> str:
         here = "" if place.record(cell).is_file() else " (a record of the repository)"
         return f"done, test {percent(records[cell]['test'])} %{here}"
     run = place.run(cell)
-    if (run / "config.yaml").is_file():
+    if has_begun(run):
         return f"begun, {epochs_done(rows_of(run))} of {cell.epochs} epochs"
     reason = missing(cell, machine)
     return NOT_RUN if reason is None else f"{NOT_RUN}: {reason}"
