@@ -126,7 +126,7 @@ def _unless_it_fails(entry: Timed, step: Callable[[Timed], None]) -> None:
     """A peer may fail in any way, which must not lose the other rows."""
     try:
         step(entry)
-    except Exception as error:
+    except Exception as error:  # whatever a peer raises
         if not entry.peer:
             raise
         entry.failure = failed(error)
