@@ -135,9 +135,9 @@ class Session:
         return {name: work[name] / min(each.seconds) for name, each in found.items()}
 
 
-def short_rows(cases: Sequence[Case], group: Group) -> dict[Case, float]:
+def short_rows(own: Sequence[Case], group: Group) -> dict[Case, float]:
     """The seconds of a round of the rows whose rounds are short and that compile nothing."""
-    found = {case: row for case in cases if isinstance(row := group.rows.get(str(case)), Measured)}
+    found = {case: row for case in own if isinstance(row := group.rows.get(str(case)), Measured)}
     return {
         case: row.round_seconds
         for case, row in found.items()
